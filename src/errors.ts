@@ -22,10 +22,12 @@ export type Code = (typeof Code)[keyof typeof Code];
 
 export interface ErrorDetails {
   /** The thing the error is about, as the user named it: a container, checkpoint, dataset, key. */
-  subject?: string;
+  subject?: string | undefined;
   /** What to do next, one sentence. */
-  remedy?: string;
+  remedy?: string | undefined;
   cause?: unknown;
+  /** Stable name of this error, such as `checkpoint-exists`; see docs/errors.md. */
+  reason?: string | undefined;
 }
 
 /** An error with a status code that a client can act on. `message` names the thing and the cause. */
@@ -33,6 +35,7 @@ export class StasisError extends Error {
   readonly code: Code;
   readonly subject: string | undefined;
   readonly remedy: string | undefined;
+  readonly reason: string | undefined;
 
   constructor(code: Code, message: string, details: ErrorDetails = {}) {
     super(message, details.cause === undefined ? undefined : { cause: details.cause });
@@ -40,6 +43,7 @@ export class StasisError extends Error {
     this.code = code;
     this.subject = details.subject;
     this.remedy = details.remedy;
+    this.reason = details.reason;
   }
 }
 
