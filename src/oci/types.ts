@@ -1,0 +1,143 @@
+// The OCI runtime as the shim sees it: runc and crun behind one interface.
+
+/** A standard stream for the runtime's child: a descriptor, or none. */
+export type Stdio = number | 'ignore';
+/** [stdin, stdout, stderr] */
+export type StdioFds = readonly [Stdio, Stdio, Stdio];
+
+export type RuntimeName = 'runc' | 'crun';
+
+/** What was found behind a runtime's name. */
+export interface RuntimeBinary {
+  readonly name: RuntimeName;
+  /** Absolute path, or the name as given where PATH decides. */
+  readonly path: string;
+  /** `1.1.5`; empty when the program does not say. */
+  readonly version: string;
+  /** Whether it can checkpoint at all (crun may be built without CRIU). */
+  readonly criu: boolean;
+}
+
+/** What bounds each call. Every runtime call has a deadline, given or the default. */
+export interface CallLimits {
+  readonly timeoutMs?: number;
+  readonly signal?: AbortSignal;
+}
+
+export interface CreateOptions extends CallLimits {
+  readonly id: string;
+  readonly bundle: string;
+  readonly pidFile: string;
+  /** Unix socket that gets the terminal's master; the spec asks for a terminal then. */
+  readonly consoleSocket?: string;
+  readonly noPivot?: boolean;
+  readonly noNewKeyring?: boolean;
+  /** Become the container's own standard streams. */
+  readonly stdioFds: StdioFds;
+}
+
+export interface ExecOptions extends CallLimits {
+  readonly id: string;
+  /** OCI `process` as a JSON file. */
+  readonly processFile: string;
+  readonly pidFile: string;
+  readonly consoleSocket?: string;
+  readonly stdioFds: StdioFds;
+  /** Return as soon as the process runs (the shim reaps it); otherwise with its end. */
+  readonly detach: boolean;
+}
+
+export const cgroupsModes = ['ignore', 'soft', 'full', 'strict'] as const;
+export type CgroupsMode = (typeof cgroupsModes)[number];
+
+/** What a dump and its restore must agree on. */
+export interface CriuOptions {
+  readonly tcpEstablished?: boolean;
+  readonly extUnixSk?: boolean;
+  readonly shellJob?: boolean;
+  readonly fileLocks?: boolean;
+  readonly manageCgroupsMode?: CgroupsMode;
+  /** Kinds of namespaces (`network`) whose content is not dumped; runc only. */
+  readonly emptyNs?: readonly string[];
+}
+
+export interface CheckpointOptions extends CriuOptions, CallLimits {
+  readonly id: string;
+  readonly imageDir: string;
+  /** Where CRIU writes `dump.log`. */
+  readonly workDir: string;
+  readonly leaveRunning: boolean;
+  /** Image folder of the previous dump, relative to `imageDir`. */
+  readonly parentPath?: string;
+  /** A descriptor that gets a zero byte when the lazy page server is ready; runc only. */
+  readonly statusFd?: number;
+}
+
+export interface RestoreOptions extends CriuOptions, CallLimits {
+  readonly id: string;
+  readonly bundle: string;
+  readonly imageDir: string;
+  /** Where CRIU writes `restore.log`. */
+  readonly workDir: string;
+  readonly pidFile: string;
+  readonly consoleSocket?: string;
+  readonly detach: boolean;
+  /** Let the shim, a subreaper itself, be the parent; crun never makes itself one. */
+  readonly noSubreaper?: boolean;
+  readonly noPivot?: boolean;
+  readonly stdioFds: StdioFds;
+  /** Memory comes from a page server on `workDir`'s `lazy-pages.socket`; runc only. */
+  readonly lazyPages?: boolean;
+}
+
+export type RuntimeStatus = 'creating' | 'created' | 'running' | 'paused' | 'stopped';
+
+export interface RuntimeState {
+  readonly id: string;
+  /** 0 when there is no process. */
+  readonly pid: number;
+  readonly status: RuntimeStatus;
+  readonly bundle: string;
+}
+
+/**
+ * The door to one container's OCI runtime. Each method starts the program once, in the container's bundle.
+ * All of them throw `OciError`, whose `kind` says what happened and whose `code` is the status for clients.
+ */
+export interface OciRuntime {
+  readonly name: RuntimeName;
+  readonly path: string;
+  create(options: CreateOptions): Promise<void>;
+  start(id: string, limits?: CallLimits): Promise<void>;
+  /** `signal`: a number or name. `all`: every process of the container. */
+  kill(id: string, signal: number | string, options?: CallLimits & { all?: boolean }): Promise<void>;
+  delete(id: string, options?: CallLimits & { force?: boolean }): Promise<void>;
+  exec(options: ExecOptions): Promise<void>;
+  state(id: string, limits?: CallLimits): Promise<RuntimeState>;
+  /** Process ids, as the runtime's own pid namespace numbers them. */
+  ps(id: string, limits?: CallLimits): Promise<number[]>;
+  pause(id: string, limits?: CallLimits): Promise<void>;
+  resume(id: string, limits?: CallLimits): Promise<void>;
+  checkpoint(options: CheckpointOptions): Promise<void>;
+  restore(options: RestoreOptions): Promise<void>;
+  /** `resources`: OCI LinuxResources as JSON. */
+  update(id: string, resources: string, limits?: CallLimits): Promise<void>;
+  /** `features` as the runtime prints them (JSON), for the shim's `-info`. */
+  features(limits?: CallLimits): Promise<string>;
+}
+
+export const ociErrorKinds = [
+  'not-found', // no such container
+  'not-running', // it has none of its processes left
+  'already-exists',
+  'paused', // not possible while frozen
+  'process-finished', // kill of a process that is gone
+  'missing-executable', // the container's program does not exist or cannot be executed
+  'missing-runtime', // the runtime itself does not exist
+  'criu', // CRIU failed; its log has the reason
+  'unsupported', // this runtime has no such option
+  'timeout',
+  'cancelled',
+  'unknown',
+] as const;
+export type OciErrorKind = (typeof ociErrorKinds)[number];
