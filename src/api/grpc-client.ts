@@ -152,7 +152,8 @@ export class GrpcChannel {
       for await (const message of call) yield message;
       await sending;
     } catch (error) {
-      if (sendError !== undefined) throw sendError;
+      if (sendError !== undefined)
+        throw sendError instanceof Error ? sendError : new Error(String(sendError));
       throw isServiceError(error) ? fromServiceError(error) : error;
     } finally {
       options.signal?.removeEventListener('abort', cancel);

@@ -1,0 +1,168 @@
+import { GrpcChannel, type GrpcClient } from '../api/grpc-client.ts';
+import { StasisError, Code, NotFound, Unavailable } from '../errors.ts';
+import { type Container, ContainersDefinition } from '../proto/gen/containerd/containers.ts';
+import { ContentDefinition } from '../proto/gen/containerd/content.ts';
+import { DiffDefinition } from '../proto/gen/containerd/diff.ts';
+import { IntrospectionDefinition } from '../proto/gen/containerd/host.ts';
+import { ImagesDefinition } from '../proto/gen/containerd/images.ts';
+import { LeasesDefinition } from '../proto/gen/containerd/leases.ts';
+import { NamespacesDefinition } from '../proto/gen/containerd/namespaces.ts';
+import { SnapshotsDefinition } from '../proto/gen/containerd/snapshots.ts';
+import type { Process } from '../proto/gen/containerd/task_types.ts';
+import { TasksDefinition } from '../proto/gen/containerd/tasks.ts';
+import { VersionDefinition } from '../proto/gen/containerd/version.ts';
+
+/** Metadata keys that containerd reads its namespace and lease from. */
+const namespaceHeader = 'containerd-namespace';
+const leaseHeader = 'containerd-lease';
+
+/** containerd's public API in one namespace. */
+export interface NamespaceClient {
+  readonly namespace: string;
+  readonly containers: GrpcClient<typeof ContainersDefinition>;
+  readonly tasks: GrpcClient<typeof TasksDefinition>;
+  readonly snapshots: GrpcClient<typeof SnapshotsDefinition>;
+  readonly images: GrpcClient<typeof ImagesDefinition>;
+  readonly content: GrpcClient<typeof ContentDefinition>;
+  readonly diff: GrpcClient<typeof DiffDefinition>;
+  readonly leases: GrpcClient<typeof LeasesDefinition>;
+}
+
+/** The containerd that this stasisd serves. Connections are made when first used. */
+export class Containerd {
+  readonly address: string;
+  readonly #channels = new Map<string, GrpcChannel>();
+  #uuid: string | undefined;
+
+  constructor(address: string) {
+    this.address = address;
+  }
+
+  /** The API in a namespace; with a lease, what is made through it is kept from garbage collection. */
+  namespace(namespace: string, lease?: string): NamespaceClient {
+    const channel = this.#channel(namespace, lease);
+    return {
+      namespace,
+      containers: channel.service(ContainersDefinition),
+      tasks: channel.service(TasksDefinition),
+      snapshots: channel.service(SnapshotsDefinition),
+      images: channel.service(ImagesDefinition),
+      content: channel.service(ContentDefinition),
+      diff: channel.service(DiffDefinition),
+      leases: channel.service(LeasesDefinition),
+    };
+  }
+
+  /** Runs `use` with a lease that ends with it, or by itself after an hour if this process dies. */
+  async withLease<T>(namespace: string, use: (client: NamespaceClient) => Promise<T>): Promise<T> {
+    const plain = this.namespace(namespace);
+    const expires = new Date(Date.now() + 3600_000).toISOString();
+    const id = `stasis-${process.pid}-${Date.now().toString(36)}-${Math.random().toString(36).slice(2, 8)}`;
+    await plain.leases.create({ id, labels: { 'containerd.io/gc.expire': expires } });
+    try {
+      return await use(this.namespace(namespace, id));
+    } finally {
+      this.#close(channelKey(namespace, id));
+      await plain.leases.delete({ id, sync: false }).catch(() => undefined); // it expires by itself
+    }
+  }
+
+  /** UUID by which datasets are owned. Remembered after the first answer. */
+  async uuid(signal?: AbortSignal): Promise<string> {
+    if (this.#uuid === undefined) {
+      const server = await this.#channel('default')
+        .service(IntrospectionDefinition)
+        .server({}, { signal, timeoutMs: 5000 });
+      this.#uuid = server.uuid;
+    }
+    return this.#uuid;
+  }
+
+  async version(): Promise<string> {
+    const answer = await this.#channel('default').service(VersionDefinition).version({}, { timeoutMs: 5000 });
+    return answer.version;
+  }
+
+  async plugins(filters: string[]) {
+    const answer = await this.#channel('default')
+      .service(IntrospectionDefinition)
+      .plugins({ filters }, { timeoutMs: 5000 });
+    return answer.plugins;
+  }
+
+  async namespaces(): Promise<string[]> {
+    const answer = await this.#channel('default')
+      .service(NamespacesDefinition)
+      .list({ filter: '' }, { timeoutMs: 5000 });
+    return answer.namespaces.map((namespace) => namespace.name);
+  }
+
+  close(): void {
+    for (const key of [...this.#channels.keys()]) this.#close(key);
+  }
+
+  #channel(namespace: string, lease?: string): GrpcChannel {
+    const key = channelKey(namespace, lease);
+    let channel = this.#channels.get(key);
+    if (channel === undefined) {
+      channel = new GrpcChannel(this.address, {
+        [namespaceHeader]: namespace,
+        ...(lease === undefined ? {} : { [leaseHeader]: lease }),
+      });
+      this.#channels.set(key, channel);
+    }
+    return channel;
+  }
+
+  #close(key: string): void {
+    this.#channels.get(key)?.close();
+    this.#channels.delete(key);
+  }
+}
+
+function channelKey(namespace: string, lease?: string): string {
+  return lease === undefined ? namespace : `${namespace}\0${lease}`;
+}
+
+/** A container's record, or undefined where containerd has none of that name. */
+export async function findContainer(client: NamespaceClient, id: string): Promise<Container | undefined> {
+  const answer = await orNotFound(client.containers.get({ id }), client);
+  return answer?.container;
+}
+
+/** A container's task, or undefined where it has none. */
+export async function findTask(client: NamespaceClient, id: string): Promise<Process | undefined> {
+  const answer = await orNotFound(client.tasks.get({ containerId: id, execId: '' }), client);
+  return answer?.process;
+}
+
+async function orNotFound<T>(answer: Promise<T>, client: NamespaceClient): Promise<T | undefined> {
+  try {
+    return await answer;
+  } catch (error) {
+    if (error instanceof StasisError && error.code === Code.NotFound) return undefined;
+    throw explainUnavailable(error, client.namespace);
+  }
+}
+
+/** containerd not answering, in words that say what to do. */
+export function explainUnavailable(error: unknown, subject: string): unknown {
+  if (error instanceof StasisError && error.code === Code.Unavailable && error.reason === undefined) {
+    return new Unavailable('containerd does not answer', {
+      subject,
+      cause: error,
+      reason: 'containerd-unavailable',
+      remedy: 'start containerd, and check [containerd] address in the configuration',
+    });
+  }
+  return error;
+}
+
+/** The error for a container that containerd does not know. */
+export function noSuchContainer(namespace: string, id: string): NotFound {
+  return new NotFound(`no container ${id} in namespace ${namespace}`, {
+    subject: id,
+    reason: 'container-not-found',
+    remedy: `list them with: ctr --namespace ${namespace} containers ls`,
+  });
+}
