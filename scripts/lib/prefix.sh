@@ -1,0 +1,147 @@
+# shellcheck shell=bash
+# Private prefixes: programs of another Debian release, unpacked in the cache with all the libraries
+# they need down to the C library, so that nothing of the host changes and nothing of it is used.
+#
+#   $STASIS_CACHE/<name>/bin   the programs, patched to that prefix's own loader and libraries
+#   $STASIS_CACHE/<name>/lib   the libraries, flat
+#   $STASIS_CACHE/<name>/key   what it was made from; a prefix without it, or with another, is made anew
+#
+# apt does the downloading, with a state of its own for each release, and thus checks every signature
+# and hash as it does for the host. Needs common.sh.
+
+PREFIX_FORMAT=1
+
+# Where this machine gets Debian from: never a fixed name, a mirror or a proxy may be all it reaches.
+debian_mirror() {
+  local mirror
+  if [ -n "${STASIS_DEBIAN_MIRROR:-}" ]; then echo "$STASIS_DEBIAN_MIRROR"; return; fi
+  mirror=$(list_mirrors)
+  if [ -z "$mirror" ]; then
+    host_apt_update
+    mirror=$(list_mirrors)
+  fi
+  [ -n "$mirror" ] || die "apt knows no Debian mirror: add one to /etc/apt/sources.list or name it in STASIS_DEBIAN_MIRROR"
+  echo "$mirror"
+}
+
+list_mirrors() {
+  # shellcheck disable=SC2016
+  apt-get indextargets --format '$(LABEL)|$(COMPONENT)|$(REPO_URI)' 'Created-By: Packages' 2>/dev/null |
+    awk -F'|' '$1 == "Debian" && $2 == "main" { print $3; exit }'
+}
+
+# At most once a run: the lists may be missing altogether in a fresh or slimmed system.
+host_apt_update() {
+  [ -z "${HOST_APT_UPDATED:-}" ] || return 0
+  HOST_APT_UPDATED=1
+  say "apt-get update"
+  run_logged "apt-get update" apt-get -qq update
+}
+
+debian_keyring() {
+  local file
+  for file in /usr/share/keyrings/debian-archive-keyring.{gpg,pgp}; do
+    if [ -s "$file" ]; then echo "$file"; return; fi
+  done
+  die "the keys that Debian signs its archive with are missing: apt-get install debian-archive-keyring"
+}
+
+# Sets APT, the options that give apt a state of its own for SUITE. On the command line they win over
+# everything in /etc/apt/apt.conf.d (which stays in force otherwise: it may hold a proxy).
+private_apt() { # SUITE
+  local dir=$STASIS_CACHE/apt/$1
+  mkdir -p "$dir/lists/partial" "$dir/archives/partial"
+  : >>"$dir/status"
+  APT=(
+    -o "Dir::State=$dir" -o "Dir::State::lists=$dir/lists" -o "Dir::State::status=$dir/status"
+    -o "Dir::Cache=$dir" -o "Dir::Cache::archives=$dir/archives"
+    -o "Dir::Cache::pkgcache=$dir/pkgcache.bin" -o "Dir::Cache::srcpkgcache=$dir/srcpkgcache.bin"
+    -o "Dir::Etc::sourcelist=$dir/sources.list" -o "Dir::Etc::sourceparts=/dev/null"
+    -o "Dir::Etc::preferences=/dev/null" -o "Dir::Etc::preferencesparts=/dev/null"
+    -o "APT::Architecture=$(machine_arch)" -o "APT::Architectures=$(machine_arch)"
+    -o "APT::Default-Release=" -o "Acquire::Languages=none" -o "APT::Get::List-Cleanup=1"
+  )
+  [ -z "${PRIVATE_APT_FRESH[$1]:-}" ] || return 0
+  local mirror keyring
+  mirror=$(debian_mirror)
+  keyring=$(debian_keyring)
+  echo "deb [target=Packages signed-by=$keyring] $mirror $1 main" >"$dir/sources.list"
+  say "package lists of Debian $1"
+  run_logged "the package lists of Debian $1 from $mirror" apt-get "${APT[@]}" -qq update
+  PRIVATE_APT_FRESH[$1]=1
+}
+declare -A PRIVATE_APT_FRESH=()
+
+# Runs a command with its output in a file; its last complaint becomes our one sentence if it fails.
+run_logged() { # WHAT COMMAND...
+  local what=$1 log
+  shift
+  log=$(mktemp)
+  if ! "$@" >"$log" 2>&1 </dev/null; then
+    local why
+    why=$({ grep -E '^(E:|Err|npm (error|ERR!))|rror:' "$log" || cat "$log"; } | tail -n 2 | tr '\n' ' ')
+    rm -f "$log"
+    die "could not get $what: ${why:-no reason given}"
+  fi
+  rm -f "$log"
+}
+
+# The packages, and every library package they need, down to the C library.
+with_libraries() { # PACKAGE...
+  apt-cache "${APT[@]}" depends --recurse --important "$@" | awk -v roots="$*" '
+    /^[a-z0-9]/ { at = $1; next }
+    /Depends: / { sub(/:any$/, "", $2); if ($2 ~ /^(lib|zlib)/) next_of[at] = next_of[at] " " $2 }
+    function walk(name,   list, n, i) {
+      if (name in seen) return
+      seen[name] = 1; print name
+      n = split(next_of[name], list, " ")
+      for (i = 1; i <= n; i++) walk(list[i])
+    }
+    END { n = split(roots, list, " "); for (i = 1; i <= n; i++) walk(list[i]) }'
+}
+
+prefix_key() { # SUITE PACKAGES PROGRAMS
+  echo "$PREFIX_FORMAT $STASIS_CACHE $HOSTTYPE $*"
+}
+
+# True if the prefix is there and was made from the same things: no process is started.
+prefix_ready() { # NAME SUITE PACKAGES PROGRAMS
+  local key
+  [ -r "$STASIS_CACHE/$1/key" ] || return 1
+  read -r key <"$STASIS_CACHE/$1/key"
+  [ "$key" = "$(prefix_key "${@:2}")" ]
+}
+
+# Makes the prefix NAME from PACKAGES of SUITE, with those PROGRAMS (paths within the packages) in bin/.
+make_prefix() { # NAME SUITE PACKAGES PROGRAMS
+  local name=$1 suite=$2 part=$STASIS_CACHE/$1.part
+  local packages programs deb program target interpreter
+  read -ra packages <<<"$3"
+  read -ra programs <<<"$4"
+  private_apt "$suite"
+  rm -rf "$part"
+  mkdir -p "$part/debs" "$part/root" "$part/bin" "$part/lib"
+  # apt downloads as its own user.
+  if getent passwd _apt >/dev/null; then chown _apt "$part/debs"; fi
+  mapfile -t packages < <(with_libraries "${packages[@]}")
+  say "$name: ${#packages[@]} packages of Debian $suite"
+  (cd "$part/debs" && run_logged "$name (Debian $suite)" apt-get "${APT[@]}" -qq download "${packages[@]}")
+  for deb in "$part"/debs/*.deb; do dpkg-deb -x "$deb" "$part/root"; done
+  # Both layouts: libraries in /lib before Debian 13, in /usr/lib since.
+  find "$part/root/lib" "$part/root/usr/lib" -maxdepth 2 -name '*.so*' -not -type d -path '*-linux-gnu/*' \
+    -exec cp -a -t "$part/lib" {} + 2>/dev/null || true
+  target=$STASIS_CACHE/$name
+  for program in "${programs[@]}"; do
+    [ -e "$part/root/$program" ] || die "Debian $suite has no $program in ${3// /, } any more: report this as a bug"
+    cp -L "$part/root/$program" "$part/bin/"
+    program=$part/bin/${program##*/}
+    interpreter=$(patchelf --print-interpreter "$program" 2>/dev/null) || continue # static
+    # --force-rpath: a run path is not inherited by the libraries' own needs, an rpath is.
+    patchelf --set-interpreter "$target/lib/${interpreter##*/}" --force-rpath --set-rpath "$target/lib" "$program"
+  done
+  (cd "$part/debs" && printf '%s\n' *.deb) >"$part/packages"
+  rm -rf "$part/debs" "$part/root"
+  prefix_key "${@:2}" >"$part/key"
+  rm -rf "$target"
+  mv "$part" "$target"
+}
