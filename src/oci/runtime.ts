@@ -1,0 +1,220 @@
+import { access, readFile, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { CommandOptions, CommandResult, Exec } from '../sys/command.ts';
+import {
+  checkpointArguments,
+  createArguments,
+  execArguments,
+  globalArguments,
+  restoreArguments,
+  type GlobalOptions,
+} from './arguments.ts';
+import { errorOf, OciError } from './error.ts';
+import type {
+  CallLimits,
+  CheckpointOptions,
+  CreateOptions,
+  ExecOptions,
+  OciRuntime,
+  RestoreOptions,
+  RuntimeBinary,
+  RuntimeName,
+  RuntimeState,
+} from './types.ts';
+
+export interface RuntimeOptions extends GlobalOptions {
+  readonly exec: Exec;
+  readonly binary: RuntimeBinary;
+  /** The container's bundle: working directory of every call, and place of its short-lived log files. */
+  readonly bundle: string;
+  /** Environment of the runtime, this process's own by default. */
+  readonly env?: NodeJS.ProcessEnv;
+  /** Folder that holds a program named `criu`, put first on the runtime's PATH: both runtimes find CRIU there alone. */
+  readonly criuDir?: string;
+}
+
+/** Seconds that CRIU may take, when the caller sets no deadline. */
+const CRIU_TIMEOUT_MS = 300_000;
+
+/** The door to runc or crun for one container. Cheap to make; holds nothing open. */
+export function openRuntime(options: RuntimeOptions): OciRuntime {
+  return new Door(options);
+}
+
+let calls = 0;
+
+class Door implements OciRuntime {
+  readonly name: RuntimeName;
+  readonly path: string;
+  readonly #options: RuntimeOptions;
+  readonly #env: Record<string, string>;
+
+  constructor(options: RuntimeOptions) {
+    this.name = options.binary.name;
+    this.path = options.binary.path;
+    this.#options = options;
+    this.#env = environment(options.env ?? process.env, options.criuDir);
+  }
+
+  async create(options: CreateOptions): Promise<void> {
+    await this.#run('create', options.id, createArguments(options), options, { stdioFds: options.stdioFds });
+  }
+
+  async start(id: string, limits: CallLimits = {}): Promise<void> {
+    await this.#run('start', id, ['start', id], limits);
+  }
+
+  async kill(
+    id: string,
+    signal: number | string,
+    options: CallLimits & { all?: boolean } = {},
+  ): Promise<void> {
+    const all = options.all === true ? ['--all'] : [];
+    await this.#run('kill', id, ['kill', ...all, id, String(signal)], options);
+  }
+
+  async delete(id: string, options: CallLimits & { force?: boolean } = {}): Promise<void> {
+    const force = options.force === true ? ['--force'] : [];
+    await this.#run('delete', id, ['delete', ...force, id], options);
+  }
+
+  async exec(options: ExecOptions): Promise<void> {
+    await this.#run('exec', options.id, execArguments(options), options, { stdioFds: options.stdioFds });
+  }
+
+  async state(id: string, limits: CallLimits = {}): Promise<RuntimeState> {
+    const { stdout } = await this.#run('state', id, ['state', id], limits);
+    const state = parse('state', id, stdout) as Partial<RuntimeState>;
+    if (typeof state.status !== 'string') throw malformed('state', id, stdout);
+    return { id, pid: state.pid ?? 0, status: state.status, bundle: state.bundle ?? '' };
+  }
+
+  async ps(id: string, limits: CallLimits = {}): Promise<number[]> {
+    const { stdout } = await this.#run('ps', id, ['ps', '--format', 'json', id], limits);
+    const pids = parse('ps', id, stdout);
+    if (pids === null) return []; // runc prints a nil slice so
+    if (!Array.isArray(pids)) throw malformed('ps', id, stdout);
+    return pids.map(Number);
+  }
+
+  async pause(id: string, limits: CallLimits = {}): Promise<void> {
+    await this.#run('pause', id, ['pause', id], limits);
+  }
+
+  async resume(id: string, limits: CallLimits = {}): Promise<void> {
+    await this.#run('resume', id, ['resume', id], limits);
+  }
+
+  async checkpoint(options: CheckpointOptions): Promise<void> {
+    const args = checkpointArguments(this.name, options);
+    await this.#run(
+      'checkpoint',
+      options.id,
+      args,
+      { timeoutMs: CRIU_TIMEOUT_MS, ...options },
+      {
+        // A CRIU that outlives a killed runtime would hold captured streams open, and with them this call.
+        stdioFds: ['ignore', 'ignore', 'ignore'],
+        ...(options.statusFd === undefined ? {} : { extraFds: [options.statusFd] }),
+      },
+    );
+  }
+
+  async restore(options: RestoreOptions): Promise<void> {
+    const args = restoreArguments(this.name, options);
+    await this.#run(
+      'restore',
+      options.id,
+      args,
+      { timeoutMs: CRIU_TIMEOUT_MS, ...options },
+      {
+        stdioFds: options.stdioFds,
+      },
+    );
+  }
+
+  async update(id: string, resources: string, limits: CallLimits = {}): Promise<void> {
+    // A file, as a pipe of Node is a socket, which cannot be opened again as /dev/stdin.
+    const file = join(this.#options.bundle, `resources.${process.pid}.${++calls}.json`);
+    await writeFile(file, resources, { mode: 0o600, flag: 'wx' });
+    try {
+      await this.#run('update', id, ['update', '--resources', file, id], limits);
+    } finally {
+      await rm(file, { force: true });
+    }
+  }
+
+  async features(limits: CallLimits = {}): Promise<string> {
+    const { stdout } = await this.#run('features', this.path, ['features'], limits);
+    parse('features', this.path, stdout);
+    return stdout;
+  }
+
+  /**
+   * One call, with a log file of its own: calls for one container overlap, and an error must never be read from a
+   * neighbour's. Where the bundle is gone (a late `delete`) it runs elsewhere and its errors come from stderr.
+   */
+  async #run(
+    verb: string,
+    subject: string,
+    args: readonly string[],
+    limits: CallLimits,
+    streams: Pick<CommandOptions, 'stdioFds' | 'extraFds'> = {},
+  ): Promise<CommandResult> {
+    const log = join(this.#options.bundle, `oci-log.${process.pid}.${++calls}.json`);
+    const common: CommandOptions = {
+      env: this.#env,
+      ...streams,
+      ...(limits.timeoutMs === undefined ? {} : { timeoutMs: limits.timeoutMs }),
+      ...(limits.signal === undefined ? {} : { signal: limits.signal }),
+    };
+    let result = await this.#options.exec(this.path, [...globalArguments(this.#options, log), ...args], {
+      ...common,
+      cwd: this.#options.bundle,
+    });
+    if (result.spawnError === 'ENOENT' && !(await exists(this.#options.bundle))) {
+      result = await this.#options.exec(this.path, [...globalArguments(this.#options, undefined), ...args], {
+        ...common,
+        cwd: '/',
+      });
+    }
+    const failed = result.exitCode !== 0;
+    const text = failed ? await readFile(log, 'utf8').catch(() => '') : '';
+    await rm(log, { force: true });
+    if (failed) throw errorOf(verb, subject, this.path, result, text);
+    return result;
+  }
+}
+
+/** NOTIFY_SOCKET is dropped: runc would pass our own to the container. */
+function environment(base: NodeJS.ProcessEnv, criuDir: string | undefined): Record<string, string> {
+  const env: Record<string, string> = {};
+  for (const [name, text] of Object.entries(base)) {
+    if (text !== undefined && name !== 'NOTIFY_SOCKET') env[name] = text;
+  }
+  const path = env['PATH'] ?? '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
+  env['PATH'] = criuDir === undefined ? path : `${criuDir}:${path}`;
+  return env;
+}
+
+function parse(verb: string, subject: string, text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    throw malformed(verb, subject, text);
+  }
+}
+
+function malformed(verb: string, subject: string, text: string): OciError {
+  return new OciError('unknown', verb, {
+    subject,
+    said: `its answer is not understood: ${text.slice(0, 200)}`,
+  });
+}
+
+async function exists(path: string): Promise<boolean> {
+  return access(path).then(
+    () => true,
+    () => false,
+  );
+}
