@@ -1,0 +1,357 @@
+import type { CommandResult, Exec } from '../sys/command.ts';
+import { NotFound } from '../errors.ts';
+import { commandError, ZfsUnavailable } from './errors.ts';
+import { checkDataset, checkName, checkProperty, checkSnapshot } from './names.ts';
+
+export type ZfsKind = 'openzfs' | 'zfs-fuse';
+export type Properties = Readonly<Record<string, string>>;
+export type PropertySource = 'local' | 'received' | 'inherited' | 'default' | 'temporary' | 'none';
+
+/** A property as ZFS reports it. User properties are inherited by children and by snapshots: the source tells. */
+export interface Property {
+  readonly value: string;
+  readonly source: PropertySource;
+}
+
+export interface Row {
+  readonly name: string;
+  readonly type: 'filesystem' | 'snapshot';
+  readonly properties: ReadonlyMap<string, Property>;
+}
+
+export interface ListOptions {
+  root: string;
+  /** Levels below `root`; all where left out. */
+  depth?: number;
+  types: readonly ('filesystem' | 'snapshot')[];
+  properties: readonly string[];
+  /** Leave out what is inherited or default: what a dataset has of its own, and read-only native properties. */
+  ownOnly?: boolean;
+}
+
+/** Deadline and cancellation of one call. A cancelled command may or may not have had its effect. */
+export interface CallOptions {
+  signal?: AbortSignal | undefined;
+  timeoutMs?: number;
+}
+
+export interface PoolStatus {
+  readonly name: string;
+  readonly health: string;
+  readonly sizeBytes: number;
+  readonly freeBytes: number;
+}
+
+/**
+ * The one door to the `zfs` and `zpool` commands. Each call is one process, but for the exceptions
+ * that say so, and throws the typed errors of errors.ts.
+ */
+export interface Zfs {
+  readonly kind: ZfsKind;
+  /** Such as `2.3.9`, or `pool version 23` for zfs-fuse. */
+  readonly version: string;
+  /** Makes a file system. @throws AlreadyExists ParentMissing ResourceExhausted */
+  create(name: string, options?: { properties?: Properties }, call?: CallOptions): Promise<void>;
+  /** @throws NotFound for the snapshot, AlreadyExists, ParentMissing, ResourceExhausted */
+  clone(
+    snapshot: string,
+    target: string,
+    options?: { properties?: Properties },
+    call?: CallOptions,
+  ): Promise<void>;
+  /**
+   * Makes snapshots with the same properties. OpenZFS makes all of them in one transaction. zfs-fuse takes
+   * one a command: they are made one by one there, and on an error those made are destroyed again.
+   */
+  snapshot(
+    names: readonly string[],
+    options?: { properties?: Properties },
+    call?: CallOptions,
+  ): Promise<void>;
+  /**
+   * Destroys a file system or a snapshot. `recursive`: with its children and snapshots. `defer` (snapshots):
+   * where clones or holds exist, it goes when the last of them does.
+   * @throws NotFound HasClones HasChildren Busy
+   */
+  destroy(
+    name: string,
+    options?: { recursive?: boolean; defer?: boolean },
+    call?: CallOptions,
+  ): Promise<void>;
+  /** As destroy; what does not exist counts as destroyed. */
+  destroyIdempotent(
+    name: string,
+    options?: { recursive?: boolean; defer?: boolean },
+    call?: CallOptions,
+  ): Promise<void>;
+  /** @throws NotFound AlreadyExists ParentMissing Busy */
+  rename(from: string, to: string, call?: CallOptions): Promise<void>;
+  /**
+   * Sets properties: in one transaction on OpenZFS; zfs-fuse takes one property a command, so there they are
+   * set in the order given and whoever needs atomicity makes the last one decide.
+   */
+  set(name: string, properties: Properties, call?: CallOptions): Promise<void>;
+  /** Makes the dataset inherit a property again (for a user property: removes it). */
+  inherit(name: string, property: string, call?: CallOptions): Promise<void>;
+  /** Every dataset at and below `root`, each with the properties asked for that it has. @throws NotFound */
+  list(options: ListOptions, call?: CallOptions): Promise<Row[]>;
+  /** Mounts a file system at its mountpoint property: zfs-fuse only, see mounter.ts. @throws AlreadyExists if mounted */
+  mount(name: string, call?: CallOptions): Promise<void>;
+  /** @throws NotFound */
+  poolStatus(pool: string, call?: CallOptions): Promise<PoolStatus>;
+  /** The names of all imported pools. */
+  pools(call?: CallOptions): Promise<string[]>;
+}
+
+export interface ZfsPrograms {
+  zfs: string;
+  zpool: string;
+}
+
+const PROBE_TIMEOUT_MS = 10_000;
+
+/**
+ * Finds out which ZFS answers and opens the door to it. `zfs version` exists on OpenZFS since 0.8; zfs-fuse
+ * does not know it.
+ * @throws ZfsUnavailable where the programs are missing or nothing answers them
+ */
+export async function openZfs(
+  exec: Exec,
+  programs: ZfsPrograms = { zfs: 'zfs', zpool: 'zpool' },
+): Promise<Zfs> {
+  const run = runner(exec);
+  const version = await run(programs.zfs, ['version'], { timeoutMs: PROBE_TIMEOUT_MS });
+  if (version.spawnError !== undefined) throw commandError('reach ZFS', programs.zfs, version);
+  if (version.exitCode === 0) {
+    const number = /^zfs-kmod-(\S+)/m.exec(version.stdout)?.[1] ?? /^zfs-(\S+)/m.exec(version.stdout)?.[1];
+    return new ZfsCommand(run, programs, 'openzfs', number ?? 'unknown');
+  }
+  const pools = await run(programs.zpool, ['upgrade', '-v'], { timeoutMs: PROBE_TIMEOUT_MS });
+  const old = /running ZFS (?:pool )?version (\d+)/.exec(pools.stdout)?.[1];
+  if (old === undefined) {
+    const error = commandError('reach ZFS', programs.zfs, pools);
+    throw error instanceof ZfsUnavailable
+      ? error
+      : new ZfsUnavailable(error.message, {
+          subject: programs.zfs,
+          remedy: 'load the zfs module, or start zfs-fuse',
+        });
+  }
+  return new ZfsCommand(run, programs, 'zfs-fuse', `pool version ${old}`);
+}
+
+type Run = (file: string, args: readonly string[], call: CallOptions) => Promise<CommandResult>;
+
+/** Messages are parsed, so they must not be translated. */
+function runner(exec: Exec): Run {
+  const env = { ...(process.env as Record<string, string>), LC_ALL: 'C' };
+  return (file, args, call) =>
+    exec(file, args, {
+      env,
+      ...(call.signal === undefined ? {} : { signal: call.signal }),
+      ...(call.timeoutMs === undefined ? {} : { timeoutMs: call.timeoutMs }),
+    });
+}
+
+class ZfsCommand implements Zfs {
+  readonly kind: ZfsKind;
+  readonly version: string;
+  readonly #run: Run;
+  readonly #programs: ZfsPrograms;
+
+  constructor(run: Run, programs: ZfsPrograms, kind: ZfsKind, version: string) {
+    this.#run = run;
+    this.#programs = programs;
+    this.kind = kind;
+    this.version = version;
+  }
+
+  async create(name: string, options: { properties?: Properties } = {}, call?: CallOptions): Promise<void> {
+    checkDataset(name);
+    await this.#zfs(
+      `create dataset ${name}`,
+      name,
+      ['create', ...assignments(options.properties), name],
+      call,
+    );
+  }
+
+  async clone(
+    snapshot: string,
+    target: string,
+    options: { properties?: Properties } = {},
+    call?: CallOptions,
+  ): Promise<void> {
+    checkSnapshot(snapshot);
+    checkDataset(target);
+    const args = ['clone', ...assignments(options.properties), snapshot, target];
+    await this.#zfs(`clone ${snapshot} to ${target}`, target, args, call);
+  }
+
+  async snapshot(
+    names: readonly string[],
+    options: { properties?: Properties } = {},
+    call?: CallOptions,
+  ): Promise<void> {
+    for (const name of names) checkSnapshot(name);
+    const make = (some: readonly string[]): Promise<string> =>
+      this.#zfs(
+        `snapshot ${some.join(' ')}`,
+        some[0] ?? '',
+        ['snapshot', ...assignments(options.properties), ...some],
+        call,
+      );
+    if (this.kind === 'openzfs' || names.length < 2) {
+      if (names.length > 0) await make(names);
+      return;
+    }
+    const made: string[] = [];
+    try {
+      for (const name of names) {
+        await make([name]);
+        made.push(name);
+      }
+    } catch (error) {
+      for (const name of made.reverse()) await this.destroyIdempotent(name);
+      throw error;
+    }
+  }
+
+  async destroy(
+    name: string,
+    options: { recursive?: boolean; defer?: boolean } = {},
+    call?: CallOptions,
+  ): Promise<void> {
+    checkName(name);
+    const flags = [...(options.recursive === true ? ['-r'] : []), ...(options.defer === true ? ['-d'] : [])];
+    await this.#zfs(`destroy ${name}`, name, ['destroy', ...flags, name], call);
+  }
+
+  async destroyIdempotent(
+    name: string,
+    options: { recursive?: boolean; defer?: boolean } = {},
+    call?: CallOptions,
+  ): Promise<void> {
+    try {
+      await this.destroy(name, options, call);
+    } catch (error) {
+      if (!(error instanceof NotFound)) throw error;
+    }
+  }
+
+  async rename(from: string, to: string, call?: CallOptions): Promise<void> {
+    checkName(from);
+    checkName(to);
+    await this.#zfs(`rename ${from} to ${to}`, from, ['rename', from, to], call);
+  }
+
+  async set(name: string, properties: Properties, call?: CallOptions): Promise<void> {
+    checkName(name);
+    const pairs = pairsOf(properties);
+    const batches = this.kind === 'openzfs' ? [pairs] : pairs.map((pair) => [pair]);
+    for (const batch of batches) {
+      if (batch.length > 0) await this.#zfs(`set properties of ${name}`, name, ['set', ...batch, name], call);
+    }
+  }
+
+  async inherit(name: string, property: string, call?: CallOptions): Promise<void> {
+    checkName(name);
+    checkProperty(property, '-');
+    await this.#zfs(`reset ${property} of ${name}`, name, ['inherit', property, name], call);
+  }
+
+  async list(options: ListOptions, call?: CallOptions): Promise<Row[]> {
+    checkName(options.root);
+    for (const property of options.properties) checkProperty(property, '-');
+    const args = ['get', '-Hp', '-o', 'name,property,value,source'];
+    if (options.depth === undefined) args.push('-r');
+    else args.push('-d', String(options.depth));
+    // zfs-fuse's `zfs get` has no -t: it always reports snapshots too.
+    if (this.kind === 'openzfs') args.push('-t', options.types.join(','));
+    if (options.ownOnly === true) args.push('-s', 'local,received,none');
+    // `type` comes for every dataset, so that one with no property of its own is listed too.
+    args.push(['type', ...options.properties].join(','), options.root);
+    const output = await this.#zfs(`list ${options.root}`, options.root, args, call);
+    return parseRows(output, new Set(options.types));
+  }
+
+  async mount(name: string, call?: CallOptions): Promise<void> {
+    checkDataset(name);
+    await this.#zfs(`mount ${name}`, name, ['mount', name], call);
+  }
+
+  async poolStatus(pool: string, call: CallOptions = {}): Promise<PoolStatus> {
+    checkDataset(pool);
+    // zfs-fuse's `zpool list` has no -p: sizes come from `zpool get`-like rounding, so ask zfs for the bytes.
+    const health = await this.#run(this.#programs.zpool, ['list', '-H', '-o', 'health', pool], call);
+    if (health.exitCode !== 0) throw commandError(`look at pool ${pool}`, pool, health);
+    const rows = await this.list(
+      { root: pool, depth: 0, types: ['filesystem'], properties: ['used', 'available'] },
+      call,
+    );
+    const bytes = (property: string): number => Number(rows[0]?.properties.get(property)?.value ?? 0);
+    return {
+      name: pool,
+      health: health.stdout.trim(),
+      sizeBytes: bytes('used') + bytes('available'),
+      freeBytes: bytes('available'),
+    };
+  }
+
+  async pools(call: CallOptions = {}): Promise<string[]> {
+    const result = await this.#run(this.#programs.zpool, ['list', '-H', '-o', 'name'], call);
+    if (result.exitCode !== 0) throw commandError('list pools', 'pools', result);
+    return result.stdout.split('\n').filter((name) => name !== '' && name !== 'no pools available');
+  }
+
+  async #zfs(
+    what: string,
+    subject: string,
+    args: readonly string[],
+    call: CallOptions = {},
+  ): Promise<string> {
+    const result = await this.#run(this.#programs.zfs, args, call);
+    if (result.exitCode !== 0 || result.cancelled) throw commandError(what, subject, result);
+    return result.stdout;
+  }
+}
+
+function pairsOf(properties: Properties): string[] {
+  return Object.entries(properties).map(([name, value]) => {
+    checkProperty(name, value);
+    return `${name}=${value}`;
+  });
+}
+
+function assignments(properties: Properties = {}): string[] {
+  return pairsOf(properties).flatMap((pair) => ['-o', pair]);
+}
+
+/** Rows of `zfs get -H -o name,property,value,source`: all of a dataset's rows follow each other. */
+function parseRows(output: string, types: ReadonlySet<string>): Row[] {
+  const rows: Row[] = [];
+  let name: string | undefined;
+  let properties = new Map<string, Property>();
+  for (const line of output.split('\n')) {
+    const [dataset, property, value, from] = line.split('\t');
+    if (dataset === undefined || property === undefined || value === undefined) continue;
+    if (dataset !== name) {
+      name = dataset;
+      properties = new Map();
+      const type = dataset.includes('@') ? 'snapshot' : 'filesystem';
+      if (types.has(type)) rows.push({ name, type, properties });
+    }
+    const source = sourceOf(from ?? '-');
+    if (value === '-' && source === 'none') continue; // ZFS's way to say that there is none
+    if (property !== 'type') properties.set(property, { value, source });
+  }
+  return rows;
+}
+
+function sourceOf(text: string): PropertySource {
+  if (text === '-') return 'none';
+  if (text.startsWith('inherited from ')) return 'inherited';
+  return text === 'local' || text === 'received' || text === 'default' || text === 'temporary'
+    ? text
+    : 'none';
+}
