@@ -64,18 +64,20 @@ const phrases: readonly (readonly [RegExp, OciErrorKind])[] = [
   [/^CRIU (?:checkpointing|restoring) failed/, 'criu'],
   [/\bos: process already finished$/, 'process-finished'],
   [/\bno such process$/i, 'process-finished'],
-  [/^kill container: No such process$/i, 'process-finished'],
   [/^container (?:"[^"]+" )?does not exist$/, 'not-found'],
+  [/^container `[^`]+` does not exist: /, 'not-found'],
   [/^error opening file `[^`]+\/status`: No such file or directory$/, 'not-found'],
+  [/^cannot open directory `[^`]+`: No such file or directory$/, 'not-found'],
   [/^container with (?:given ID already|id) exists/, 'already-exists'],
   [/^container `[^`]+` already exists$/, 'already-exists'],
   [/^cannot exec in a paused container/, 'paused'],
   [/^the container `[^`]+` is paused$/, 'paused'],
   [/^container paused$/, 'paused'],
   [/^container not (?:running|paused)/, 'not-running'],
-  [/^(?:the )?container `[^`]+` is not running$/, 'not-running'],
+  [/^(?:the )?container `[^`]+` is not (?:running|paused)$/, 'not-running'],
   [/^cannot exec (?:in|a) .*stopped/, 'not-running'],
   [/^cannot start a container that has (?:stopped|run and stopped)/, 'not-running'],
+  [/^container cannot be checkpointed in (?:stopped|created) state$/i, 'not-running'],
   [/^process not running/, 'not-running'],
   [/executable file not found in \$PATH/, 'missing-executable'],
   [/executable file `[^`]*` not found/, 'missing-executable'],
@@ -90,25 +92,34 @@ const phrases: readonly (readonly [RegExp, OciErrorKind])[] = [
 ];
 
 export function classify(said: string): OciErrorKind {
-  return phrases.find(([phrase]) => phrase.test(said))?.[1] ?? 'unknown';
+  // runc puts the verb in front of some: `runc create failed: …`, `exec failed: …`.
+  const core = said.replace(/^(?:(?:runc )?(?:create|run|exec|restore) failed: )+/, '');
+  return phrases.find(([phrase]) => phrase.test(core))?.[1] ?? 'unknown';
 }
 
 /**
- * The message of the last error in a runtime's JSON log, or undefined. runc marks it `error` (and `fatal` in old
- * versions), crun `error`; lines that are no JSON (a panic) are passed over.
+ * The message of the last error in a runtime's JSON log, or undefined. runc writes an entry a line and marks it
+ * `error` (or `fatal`); crun spreads one over several lines, from `{` to `}`. What is no JSON (a panic) is passed over.
  */
 export function lastLogError(text: string): string | undefined {
-  for (const line of text.trimEnd().split('\n').reverse()) {
-    const entry = parseEntry(line);
-    if (entry !== undefined && ['error', 'fatal', 'panic'].includes(entry.level)) return entry.msg;
+  let last: string | undefined;
+  let open: string[] = [];
+  for (const line of text.split('\n')) {
+    if (line.startsWith('{')) open = [];
+    open.push(line);
+    if (!line.endsWith('}')) continue;
+    const entry = parseEntry(open.join('\n'));
+    if (entry === undefined) continue;
+    open = [];
+    if (['error', 'fatal', 'panic'].includes(entry.level)) last = entry.msg;
   }
-  return undefined;
+  return last;
 }
 
-function parseEntry(line: string): { level: string; msg: string } | undefined {
-  if (!line.startsWith('{')) return undefined;
+function parseEntry(text: string): { level: string; msg: string } | undefined {
+  if (!text.startsWith('{')) return undefined;
   try {
-    const entry = JSON.parse(line) as { level?: unknown; msg?: unknown };
+    const entry = JSON.parse(text) as { level?: unknown; msg?: unknown };
     return typeof entry.level === 'string' && typeof entry.msg === 'string'
       ? { level: entry.level, msg: entry.msg.trim() }
       : undefined;
