@@ -1,0 +1,128 @@
+import { readFile, readdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { hasErrno, NotFound } from '../errors.ts';
+
+/**
+ * Where a container's processes are accounted. In v2 there is one folder; in v1 and in hybrid (v1 controllers beside an
+ * empty v2 tree) each controller has one of its own. The kernel's documents: admin-guide/cgroup-v1 and cgroup-v2.rst.
+ */
+export interface Cgroup {
+  readonly version: 1 | 2;
+  /** Path inside the hierarchy, as /proc/PID/cgroup shows it: `/default/web`. In v1 that of `memory`, or else any. */
+  readonly path: string;
+  /** Folder by controller name (`memory`, `freezer`, …); in v2 every controller's is the same, under the name ``. */
+  readonly folders: ReadonlyMap<string, string>;
+}
+
+/** Folder of a controller, or undefined where it is not mounted. */
+export function folderOf(cgroup: Cgroup, controller: string): string | undefined {
+  return cgroup.folders.get(cgroup.version === 2 ? '' : controller);
+}
+
+/** Every folder of the cgroup, once. */
+export function foldersOf(cgroup: Cgroup): string[] {
+  return [...new Set(cgroup.folders.values())];
+}
+
+/**
+ * The cgroup of a running process, from /proc/PID/cgroup and our own mounts (cgroups(7), proc(5)).
+ * @throws NotFound when the process is gone, or no hierarchy that holds it is mounted
+ */
+export async function findCgroup(pid: number): Promise<Cgroup> {
+  const membership = await readFile(`/proc/${pid}/cgroup`, 'utf8').catch((error: unknown) => {
+    if (hasErrno(error, 'ENOENT') || hasErrno(error, 'ESRCH'))
+      throw new NotFound(`process ${pid} does not exist`);
+    throw error;
+  });
+  const found = resolveCgroup(membership, await readFile('/proc/self/mountinfo', 'utf8'));
+  if (found === undefined) throw new NotFound(`no mounted cgroup hierarchy holds process ${pid}`);
+  return found;
+}
+
+/** The pure part of `findCgroup`: texts in, folders out. */
+export function resolveCgroup(membership: string, mountinfo: string): Cgroup | undefined {
+  const mounts = parseMounts(mountinfo);
+  const folders = new Map<string, string>();
+  const paths = new Map<string, string>();
+  let unified: { path: string; folder: string } | undefined;
+  for (const line of membership.split('\n')) {
+    // hierarchy-id:controllers:path, and a path may hold colons
+    const [, id, controllers, path] = /^(\d+):([^:]*):(.*)$/.exec(line) ?? [];
+    if (id === undefined || controllers === undefined || path === undefined) continue;
+    for (const controller of controllers === '' ? [''] : controllers.split(',')) {
+      const mount = mounts.find((candidate) => candidate.controllers.includes(controller));
+      const folder = mount === undefined ? undefined : inside(mount, path);
+      if (folder === undefined) continue;
+      if (controller === '') unified = { path, folder };
+      else {
+        folders.set(controller, folder);
+        paths.set(controller, path);
+      }
+    }
+  }
+  if (folders.size > 0) {
+    const path = paths.get('memory') ?? paths.get('freezer') ?? [...paths.values()][0] ?? '/';
+    return { version: 1, path, folders };
+  }
+  return unified && { version: 2, path: unified.path, folders: new Map([['', unified.folder]]) };
+}
+
+interface CgroupMount {
+  /** `['']` for cgroup2; `name=systemd` counts as a controller. */
+  readonly controllers: readonly string[];
+  readonly root: string;
+  readonly folder: string;
+}
+
+function parseMounts(mountinfo: string): CgroupMount[] {
+  const mounts: CgroupMount[] = [];
+  for (const line of mountinfo.split('\n')) {
+    // id parent major:minor root mountpoint options [optional…] - type source superoptions
+    const [before, after] = line.split(' - ', 2);
+    const [type, , options] = after?.split(' ') ?? [];
+    const [, , , root, folder] = before?.split(' ') ?? [];
+    if (root === undefined || folder === undefined) continue;
+    const place = { root: unescape(root), folder: unescape(folder) };
+    if (type === 'cgroup2') mounts.push({ controllers: [''], ...place });
+    if (type === 'cgroup') mounts.push({ controllers: (options ?? '').split(','), ...place });
+  }
+  return mounts;
+}
+
+/** mountinfo writes blanks and backslashes as octal escapes. */
+function unescape(text: string): string {
+  return text.replace(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(parseInt(octal, 8)));
+}
+
+/** A mount may show only a part of its hierarchy (`root`), as inside containers. */
+function inside(mount: CgroupMount, path: string): string | undefined {
+  if (mount.root === '/') return join(mount.folder, path);
+  if (path !== mount.root && !path.startsWith(`${mount.root}/`)) return undefined;
+  return join(mount.folder, path.slice(mount.root.length));
+}
+
+/**
+ * Process ids in a cgroup and in those below it (systemd or another container engine inside makes some). A cgroup that
+ * is gone has none.
+ */
+export async function cgroupPids(cgroup: Cgroup): Promise<number[]> {
+  const folder = folderOf(cgroup, 'freezer') ?? folderOf(cgroup, 'pids') ?? foldersOf(cgroup)[0];
+  return folder === undefined ? [] : pidsBelow(folder);
+}
+
+export async function pidsBelow(folder: string): Promise<number[]> {
+  const [own, below] = await Promise.all([
+    readFile(join(folder, 'cgroup.procs'), 'utf8').catch(() => ''),
+    subfolders(folder),
+  ]);
+  const deeper = await Promise.all(below.map((child) => pidsBelow(child)));
+  // A pid of 0 stands for a process of another pid namespace.
+  const pids = own.split('\n').map(Number);
+  return [...pids.filter((pid) => pid > 0), ...deeper.flat()];
+}
+
+/** The cgroups directly below a folder; none where it is gone. */
+export async function subfolders(folder: string): Promise<string[]> {
+  const entries = await readdir(folder, { withFileTypes: true }).catch(() => []);
+  return entries.filter((entry) => entry.isDirectory()).map((entry) => join(folder, entry.name));
+}
