@@ -120,6 +120,7 @@ export class FrameDecoder {
         frames.push(this.#message(chunk.subarray(offset, offset + taken)));
         offset += taken;
       } else {
+        if (taken === 0) return frames;
         const body = this.#room(taken);
         body.set(chunk.subarray(offset, offset + taken), this.#received);
         this.#received += taken;
