@@ -1,0 +1,175 @@
+# shellcheck shell=bash
+# Finds and removes what a stack has on the machine. Nothing here asks a daemon: it must work after
+# `kill -9` of every one of them. Needs common.sh, machine.sh, and from scripts/dev: STATE, ID, POOL, ZFS.
+
+# Daemons, shims and what they started: all have inherited STASIS_STACK.
+daemon_pids() {
+  local file pid
+  for file in $(grep -lzx "STASIS_STACK=$STATE" /proc/[0-9]*/environ 2>/dev/null); do
+    pid=${file#/proc/}; pid=${pid%/environ}
+    if [ "/proc/$pid/root" -ef / ]; then echo "$pid"; fi
+  done
+}
+
+# Processes of containers: those whose root directory is a mount of ours (an overlay of directories in
+# STATE, a bind mount of one, or a dataset of our pool).
+container_pids() {
+  awk -v state="$STATE/" -v dataset="$(dataset_prefix)" '
+    $5 == "/" {
+      for (i = 6; $i != "-"; i++);
+      source = $(i + 2)
+      if (index($4, state) == 1 || index($0, "lowerdir=" state) || (dataset && index(source, dataset) == 1)) {
+        split(FILENAME, part, "/"); print part[3]
+      }
+      nextfile
+    }' /proc/[0-9]*/mountinfo 2>/dev/null || true
+}
+
+# What a mount of ours names as its source.
+dataset_prefix() {
+  if [ -z "${POOL:-}" ]; then return 0; fi
+  if [ "$POOL_OWNED" = 1 ]; then echo "$POOL/"; else echo "$ROOT/"; fi
+}
+
+# namespace, id and bundle of every container that containerd knew.
+bundles() {
+  local dir id
+  for dir in "$STATE"/containerd/state/io.containerd.runtime.v2.task/*/*; do
+    [ -d "$dir" ] || continue
+    id=${dir##*/}
+    dir=${dir%/*}
+    printf '%s %s\n' "${dir##*/}" "$id"
+  done
+}
+
+# Relative paths of the cgroups in which our containers are or were, without the root.
+container_cgroups() { # PID...
+  local pid namespace id dir
+  for pid in "$@"; do
+    # A container is not in a cgroup of its own for every controller: ours and init's are nobody's to remove.
+    sed -n 's|^[^:]*:[^:]*:/||p' "/proc/$pid/cgroup" 2>/dev/null |
+      grep -vxF -f <(sed -n 's|^[^:]*:[^:]*:/||p' /proc/self/cgroup /proc/1/cgroup) || true
+  done
+  while read -r namespace id; do
+    dir=$STATE/containerd/state/io.containerd.runtime.v2.task/$namespace/$id
+    sed -n 's|.*"cgroupsPath": *"/*\([^"]*\)".*|\1|p' "$dir/config.json" 2>/dev/null || true
+  done < <(bundles)
+}
+
+cgroup_mounts() { awk '$3 ~ /^cgroup2?$/ { print $2 }' /proc/self/mounts; }
+
+# Cgroups of containers, below ours or gone by now, and then the empty folders above them.
+remove_cgroups() { # RELATIVE PATH...
+  local mount path namespace
+  while read -r mount; do
+    for path in "$@"; do
+      [ -d "$mount/$path" ] || continue
+      find "$mount/$path" -depth -type d -exec rmdir {} + 2>/dev/null || true
+      path=${path%/*}
+      while [ "$path" != "${path%/*}" ]; do
+        rmdir "$mount/$path" 2>/dev/null || break
+        path=${path%/*}
+      done
+    done
+    # containerd gives each namespace a cgroup, and nobody removes it.
+    for namespace in "$STATE"/containerd/state/io.containerd.runtime.v2.task/* default; do
+      namespace=${namespace##*/}
+      if [ -n "$namespace" ] && ! grep -qxF "$namespace" "$STATE/cgroups-before" 2>/dev/null; then
+        rmdir "$mount/$namespace" 2>/dev/null || true
+      fi
+    done
+  done < <(cgroup_mounts)
+}
+
+# A frozen process dies only when it thaws (version 1), and one that a killed CRIU held is let go by the kernel.
+thaw() { # RELATIVE PATH...
+  local mount path
+  while read -r mount; do
+    for path in "$@"; do
+      { echo THAWED >"$mount/$path/freezer.state"; } 2>/dev/null || true
+      { echo 0 >"$mount/$path/cgroup.freeze"; } 2>/dev/null || true
+    done
+  done < <(cgroup_mounts)
+}
+
+kill_everything() {
+  local round pids daemons cgroups=()
+  for ((round = 0; round < 20; round++)); do
+    mapfile -t daemons < <(daemon_pids)
+    mapfile -t pids < <(container_pids)
+    [ $((${#daemons[@]} + ${#pids[@]})) -gt 0 ] || break
+    remember_sockets_and_fifos ${daemons[@]+"${daemons[@]}"}
+    mapfile -t -O ${#cgroups[@]} cgroups < <(container_cgroups ${pids[@]+"${pids[@]}"} | sort -u)
+    # Daemons first: a shim that sees its container die would start a runtime to delete it.
+    kill -KILL ${daemons[@]+"${daemons[@]}"} ${pids[@]+"${pids[@]}"} 2>/dev/null || true
+    thaw ${cgroups[@]+"${cgroups[@]}"}
+    wait_gone ${daemons[@]+"${daemons[@]}"} ${pids[@]+"${pids[@]}"} || true
+  done
+  mapfile -t -O ${#cgroups[@]} cgroups < <(container_cgroups | sort -u)
+  remove_cgroups ${cgroups[@]+"${cgroups[@]}"}
+  if [ "$round" = 20 ]; then die "processes of this stack do not end: ${daemons[*]} ${pids[*]}"; fi
+}
+
+# Shims' sockets and clients' FIFOs lie outside the state directory (/run/containerd/{s,fifo} is fixed in
+# containerd's shim and in ctr). Who has them open tells whose they are, as long as somebody lives.
+LEFT_BEHIND=()
+remember_sockets_and_fifos() { # PID...
+  local pid link
+  for pid in "$@"; do
+    for link in /proc/"$pid"/fd/*; do
+      link=$(readlink "$link" 2>/dev/null) || continue
+      case $link in
+        /run/containerd/fifo/*) LEFT_BEHIND+=("$link") ;;
+        socket:*)
+          link=${link#socket:[}
+          mapfile -t -O ${#LEFT_BEHIND[@]} LEFT_BEHIND < <(awk -v inode="${link%]}" '$7 == inode && $8 ~ "^/run/containerd/s/" { print $8 }' /proc/net/unix)
+          ;;
+      esac
+    done
+  done
+}
+
+# After a kill -9 the bundles still tell: their address files, and the ids in the FIFOs' names.
+sweep_run_containerd() {
+  local file namespace id dir
+  for file in "$STATE"/containerd/state/io.containerd.runtime.v2.task/*/*/{address,bootstrap.json}; do
+    [ -r "$file" ] || continue
+    mapfile -t -O ${#LEFT_BEHIND[@]} LEFT_BEHIND < <(grep -o '/run/containerd/s/[0-9a-zA-Z]*' "$file")
+  done
+  while read -r namespace id; do
+    for file in /run/containerd/fifo/*/"$id"-std*; do
+      if [ -p "$file" ] && [ "$file" -nt "$STATE/config.toml" ]; then LEFT_BEHIND+=("$file"); fi
+    done
+  done < <(bundles)
+  for file in ${LEFT_BEHIND[@]+"${LEFT_BEHIND[@]}"}; do
+    rm -f "$file"
+    if [[ $file == /run/containerd/fifo/* ]]; then rmdir "${file%/*}" 2>/dev/null || true; fi
+  done
+  # runc's and crun's records of containers; both name the bundle.
+  for file in /run/containerd/runc/*/*/{state.json,status}; do
+    [ -r "$file" ] || continue
+    if grep -qF "$STATE/containerd/state/" "$file"; then
+      dir=${file%/*}
+      rm -rf "$dir"
+      rmdir "${dir%/*}" 2>/dev/null || true
+    fi
+  done
+}
+
+# Every mount below STATE and every mount of a dataset of ours, the latest first.
+unmount_everything() {
+  local round point points
+  for ((round = 0; round < 5; round++)); do
+    mapfile -t points < <(awk -v state="$STATE/" -v dataset="$(dataset_prefix)" '
+      {
+        for (i = 6; $i != "-"; i++);
+        if (index($5, state) == 1 || (dataset && index($(i + 2), dataset) == 1)) print $5
+      }' /proc/self/mountinfo)
+    [ ${#points[@]} -gt 0 ] || return 0
+    for ((i = ${#points[@]} - 1; i >= 0; i--)); do
+      printf -v point '%b' "${points[i]}" # the kernel writes a blank as \040
+      umount "$point" 2>/dev/null || umount -l "$point" 2>/dev/null || true
+    done
+  done
+  die "cannot unmount ${points[*]}: see who uses it with fuser -vm"
+}
