@@ -1,0 +1,181 @@
+import { lstat, mkdir, rmdir } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { hasErrno, NotFound } from '../errors.ts';
+import { mount as mountNow, unmount as unmountNow } from '../sys/mount.ts';
+import { checkDataset } from './names.ts';
+import { readMountTable, type MountEntry } from './mount-table.ts';
+import type { Properties, Zfs } from './zfs.ts';
+
+/** How a file system comes to be: zfs-fuse mounts a clone whatever canmount says, and a new one only if it is on. */
+export type Birth = 'create' | 'clone';
+
+/** Where datasets are mounted, and the one place that mounts and unmounts them. Mounts outlive this process. */
+export interface Mounter {
+  /**
+   * The path at which a dataset is mounted; mounts it where it is not. No process on the kernel module and where
+   * it is mounted already; one `zfs mount` on zfs-fuse otherwise.
+   * @throws NotFound where there is no such dataset
+   */
+  mount(dataset: string): Promise<string>;
+  /** Takes our mounts of a dataset and of those below it away, in use or not. Does nothing where there is none. */
+  unmount(dataset: string): Promise<void>;
+  /** Properties that a new dataset must get, for it to be mounted by the command that makes it where possible. */
+  birthProperties(dataset: string, birth: Birth): Properties;
+  /** Forgets what is known of a dataset's mount, after it was renamed or destroyed. */
+  forget(dataset: string): void;
+}
+
+interface Known {
+  readonly path: string;
+  /** Device number of the mounted file system: another one at the path means that it is mounted no more. */
+  readonly device: number;
+}
+
+/**
+ * The kernel module mounts with mount(2) from `mountpoint=legacy`. zfs-fuse can only be asked to by `zfs`, at the
+ * dataset's mountpoint property: each dataset has its own, derived from its name below the root, so that it holds
+ * under another pool name and after a rename. `canmount=noauto` keeps `zpool import` from mounting thousands.
+ */
+export class ZfsMounter implements Mounter {
+  readonly #zfs: Zfs;
+  readonly #root: string;
+  readonly #directory: string;
+  readonly #known = new Map<string, Known>();
+  readonly #pending = new Map<string, Promise<string>>();
+
+  /** @param directory where mount points are made; it is created with mode 0700 */
+  constructor(zfs: Zfs, root: string, directory: string) {
+    this.#zfs = zfs;
+    this.#root = root;
+    this.#directory = directory;
+  }
+
+  /**
+   * The mount point of a dataset: one folder, flat, so that no mount lies inside another's files. `+` cannot
+   * occur in a dataset's name, so two datasets never share a path.
+   */
+  mountpoint(dataset: string): string {
+    const below = dataset.startsWith(`${this.#root}/`) ? dataset.slice(this.#root.length + 1) : `/${dataset}`;
+    return `${this.#directory}/${below.replaceAll('/', '+')}`;
+  }
+
+  birthProperties(dataset: string, birth: Birth): Properties {
+    if (this.#zfs.kind === 'openzfs') return { mountpoint: 'legacy' };
+    return { mountpoint: this.mountpoint(dataset), canmount: birth === 'clone' ? 'noauto' : 'on' };
+  }
+
+  async mount(dataset: string): Promise<string> {
+    checkDataset(dataset);
+    const known = this.#known.get(dataset);
+    if (known !== undefined && (await this.#holds(known))) return known.path;
+    const running = this.#pending.get(dataset);
+    if (running !== undefined) return running;
+    const mounting = this.#mount(dataset).finally(() => this.#pending.delete(dataset));
+    this.#pending.set(dataset, mounting);
+    return mounting;
+  }
+
+  async unmount(dataset: string): Promise<void> {
+    const ours = (await readMountTable()).filter(
+      (entry) =>
+        isZfs(entry) &&
+        entry.root === '/' &&
+        (entry.source === dataset || entry.source.startsWith(`${dataset}/`)) &&
+        dirname(entry.target) === this.#directory,
+    );
+    for (const entry of ours.reverse()) await this.#detach(entry.target);
+    for (const name of [...this.#known.keys()]) {
+      if (name === dataset || name.startsWith(`${dataset}/`)) this.#known.delete(name);
+    }
+  }
+
+  forget(dataset: string): void {
+    this.#known.delete(dataset);
+  }
+
+  async #mount(dataset: string): Promise<string> {
+    const found = await this.#find(dataset);
+    if (found !== undefined) return found;
+    const path = this.mountpoint(dataset);
+    await mkdir(this.#directory, { recursive: true, mode: 0o700 });
+    if (this.#zfs.kind === 'openzfs') {
+      await mkdir(path, { recursive: true, mode: 0o700 });
+      try {
+        await mountNow({ type: 'zfs', source: dataset, target: path, options: [] });
+      } catch (error) {
+        if (hasErrno(error, 'ENOENT'))
+          throw new NotFound(`dataset ${dataset} does not exist`, { subject: dataset });
+        throw error;
+      }
+    } else {
+      await this.#mountFuse(dataset, path);
+    }
+    const mounted = await this.#find(dataset);
+    if (mounted === undefined)
+      throw new NotFound(`dataset ${dataset} cannot be mounted`, { subject: dataset });
+    return mounted;
+  }
+
+  async #mountFuse(dataset: string, path: string): Promise<void> {
+    const [row] = await this.#zfs.list({
+      root: dataset,
+      depth: 0,
+      types: ['filesystem'],
+      properties: ['mountpoint'],
+    });
+    // A dataset from elsewhere (received, renamed, adopted) may name any mount point, /etc included.
+    if (row?.properties.get('mountpoint')?.value !== path) {
+      await this.#zfs.set(dataset, { canmount: 'noauto', mountpoint: path });
+    }
+    await this.#clearStale(path);
+    await this.#zfs.mount(dataset);
+  }
+
+  /** A mount whose daemon is gone answers ENOTCONN and blocks its path. */
+  async #clearStale(path: string): Promise<void> {
+    try {
+      await lstat(path);
+    } catch (error) {
+      if (hasErrno(error, 'ENOTCONN')) await unmountNow(path, { detach: true });
+    }
+  }
+
+  /** Where a dataset is mounted as a whole now; stale mounts of a dead zfs-fuse are taken away on the way. */
+  async #find(dataset: string): Promise<string | undefined> {
+    const entries = (await readMountTable()).filter(
+      (entry) => isZfs(entry) && entry.source === dataset && entry.root === '/',
+    );
+    for (const entry of entries.reverse()) {
+      try {
+        const { dev } = await lstat(entry.target);
+        this.#known.set(dataset, { path: entry.target, device: dev });
+        return entry.target;
+      } catch (error) {
+        if (!hasErrno(error, 'ENOTCONN')) continue;
+        await unmountNow(entry.target, { detach: true });
+      }
+    }
+    return undefined;
+  }
+
+  async #holds(known: Known): Promise<boolean> {
+    try {
+      return (await lstat(known.path)).dev === known.device;
+    } catch {
+      return false;
+    }
+  }
+
+  async #detach(target: string): Promise<void> {
+    try {
+      await unmountNow(target, { detach: true });
+    } catch (error) {
+      if (!hasErrno(error, 'EINVAL') && !hasErrno(error, 'ENOENT')) throw error;
+    }
+    await rmdir(target).catch(() => undefined); // an empty folder left behind does no harm
+  }
+}
+
+function isZfs(entry: MountEntry): boolean {
+  return entry.type === 'zfs' || entry.type === 'fuse.zfs';
+}
