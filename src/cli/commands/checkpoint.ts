@@ -1,0 +1,51 @@
+import { type Checkpoint, DiskKind, MemoryKind } from '../../proto/gen/stasis/stasis.ts';
+import { memoryText } from '../lineage.ts';
+import { checkpointName, containerName } from '../names.ts';
+import type { Session } from '../session.ts';
+import { duration } from '../units.ts';
+import { checkpointView } from '../view.ts';
+
+interface Options {
+  name?: string;
+  exit?: boolean;
+  diskOnly?: boolean;
+  requireMemory?: boolean;
+}
+
+/** `stasis checkpoint CONTAINER` */
+export async function checkpoint(session: Session, container: string, options: Options): Promise<void> {
+  const request = {
+    namespace: session.globals.namespace,
+    container: containerName(container),
+    name: options.name === undefined ? '' : checkpointName(options.name),
+    exit: options.exit ?? false,
+    diskOnly: options.diskOnly ?? false,
+    requireMemory: options.requireMemory ?? false,
+  };
+  let taken: Checkpoint | undefined;
+  const updates = session.stasis.checkpoint(request, session.options);
+  await session.follow(`checkpoint ${container}`, container, updates, ({ value }) => (taken = value));
+  const result = session.answer(taken);
+  session.print(
+    () => ({ checkpoint: checkpointView(result), warnings: session.warnings }),
+    () => `${checkpointText(result)}\n`,
+    () => [result.name],
+  );
+}
+
+/** What was taken, and how long the container stood still for it. */
+export function checkpointText(taken: Checkpoint): string {
+  const disks = {
+    [DiskKind.DISK_SNAPSHOT]: 'disk snapshot',
+    [DiskKind.DISK_DIFF]: 'disk diff',
+    [DiskKind.DISK_NONE]: 'no disk',
+    [DiskKind.UNRECOGNIZED]: 'disk',
+  };
+  const parts = [memoryText(taken)];
+  if (taken.memory !== MemoryKind.MEMORY_NONE || taken.disk !== DiskKind.DISK_SNAPSHOT)
+    parts.push(disks[taken.disk]);
+  if (taken.timings !== undefined) {
+    parts.push(`frozen ${duration(taken.timings.frozenNs)}`, `total ${duration(taken.timings.totalNs)}`);
+  }
+  return `${taken.container}@${taken.name}: ${parts.join(', ')}`;
+}

@@ -1,0 +1,58 @@
+import { InvalidArgument } from '../../errors.ts';
+import type { Checkpoint, RestoreResult } from '../../proto/gen/stasis/stasis.ts';
+import { checkpointName, clonePattern, containerName } from '../names.ts';
+import type { Session } from '../session.ts';
+import { checkpointView, restoreView } from '../view.ts';
+import { checkpointText } from './checkpoint.ts';
+import { restoreText } from './restore.ts';
+
+interface Options {
+  from?: string;
+  count?: string;
+  name?: string;
+}
+
+/** More than one host can hold, and few enough that a slip of the finger does no harm. */
+const MAX_COUNT = 10_000;
+
+/** `stasis clone CONTAINER`: each clone is printed as it runs, since a hundred take a while. */
+export async function clone(session: Session, container: string, options: Options): Promise<void> {
+  const count = parseCount(options.count ?? '1');
+  const request = {
+    namespace: session.globals.namespace,
+    container: containerName(container),
+    from: options.from === undefined ? '' : checkpointName(options.from),
+    count,
+    name: options.name === undefined ? '' : clonePattern(options.name, container, count),
+  };
+  const { json, quiet } = session.globals;
+  const { stdout } = session.host;
+  const clones: RestoreResult[] = [];
+  let source: Checkpoint | undefined;
+  const view = () => ({
+    checkpoint: source === undefined ? null : checkpointView(source),
+    clones: clones.map(restoreView),
+  });
+  const updates = session.stasis.clone(request, session.options);
+  await session.follow(`clone ${container}`, container, updates, (update) => {
+    if (update.$case === 'checkpoint') {
+      source = update.value;
+      if (!json && !quiet) stdout.write(`${checkpointText(source)}\n`);
+    } else {
+      clones.push(update.value);
+      if (!json) stdout.write(`${quiet ? update.value.container : restoreText(update.value)}\n`);
+    }
+    session.partial = view();
+  });
+  session.answer(clones[0]);
+  if (json) stdout.write(`${JSON.stringify({ ...view(), warnings: session.warnings }, null, 2)}\n`);
+}
+
+function parseCount(text: string): number {
+  const count = /^\d{1,6}$/.test(text) ? Number(text) : 0;
+  if (count >= 1 && count <= MAX_COUNT) return count;
+  throw new InvalidArgument(`--count ${JSON.stringify(text)} is not a number of clones`, {
+    subject: text,
+    remedy: `give a whole number from 1 to ${MAX_COUNT}`,
+  });
+}

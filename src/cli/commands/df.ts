@@ -1,0 +1,49 @@
+import type { DiskUsage } from '../../proto/gen/stasis/stasis.ts';
+import type { Session } from '../session.ts';
+import { table } from '../table.ts';
+import { printable } from '../text.ts';
+import { milliseconds, duration, size } from '../units.ts';
+import { usageView } from '../view.ts';
+
+/** `stasis df` */
+export async function df(session: Session, options: { allNamespaces?: boolean }): Promise<void> {
+  const answer = await session.stasis.diskUsage(
+    { namespace: session.globals.namespace, allNamespaces: options.allNamespaces ?? false },
+    session.options,
+  );
+  const { entries, pool, poolHealth, poolFreeBytes, poolSizeBytes } = answer;
+  session.print(
+    () => ({
+      entries: entries.map(usageView),
+      pool: {
+        name: pool,
+        health: poolHealth,
+        sizeBytes: Number(poolSizeBytes),
+        freeBytes: Number(poolFreeBytes),
+      },
+    }),
+    () => {
+      const now = session.host.now();
+      const rows = entries.map((entry) => [
+        entry.kind,
+        entry.container || '-',
+        size(entry.uniqueBytes),
+        size(entry.referencedBytes),
+        keptBy(entry, now),
+        entry.dataset,
+      ]);
+      const titles = ['KIND', 'CONTAINER', 'UNIQUE', 'REFERENCED', 'KEPT', 'DATASET'];
+      const state = `${size(poolFreeBytes)} free of ${size(poolSizeBytes)}, ${poolHealth}`;
+      return `${table(titles, rows, ['UNIQUE', 'REFERENCED'])}pool ${printable(`${pool}: ${state}`)}\n`;
+    },
+    () => entries.map(({ dataset }) => dataset),
+  );
+}
+
+/** Why something in the trash is still there. */
+function keptBy({ waitsFor, expiresAt }: DiskUsage, now: number): string {
+  if (waitsFor.length > 0) return `for ${waitsFor.join(', ')}`;
+  if (expiresAt === undefined) return '-';
+  const left = milliseconds(expiresAt) - now;
+  return left <= 0 ? 'until the next sweep' : `for ${duration(Math.ceil(left / 1000) * 1e9)}`;
+}

@@ -1,0 +1,38 @@
+import type { RestoreResult } from '../../proto/gen/stasis/stasis.ts';
+import { checkpointName, containerName } from '../names.ts';
+import type { Session } from '../session.ts';
+import { duration } from '../units.ts';
+import { restoreView } from '../view.ts';
+
+interface Options {
+  snapshot?: string;
+  as?: string;
+  requireMemory?: boolean;
+}
+
+/** `stasis restore CONTAINER` */
+export async function restore(session: Session, container: string, options: Options): Promise<void> {
+  const request = {
+    namespace: session.globals.namespace,
+    container: containerName(container),
+    checkpoint: options.snapshot === undefined ? '' : checkpointName(options.snapshot),
+    as: options.as === undefined ? '' : containerName(options.as),
+    requireMemory: options.requireMemory ?? false,
+  };
+  let restored: RestoreResult | undefined;
+  const updates = session.stasis.restore(request, session.options);
+  await session.follow(`restore ${container}`, container, updates, ({ value }) => (restored = value));
+  const result = session.answer(restored);
+  session.print(
+    () => ({ restored: restoreView(result), warnings: session.warnings }),
+    () => `${restoreText(result)}\n`,
+    () => [result.container],
+  );
+}
+
+/** What runs now, where it came from and what that took. */
+export function restoreText(result: RestoreResult): string {
+  const what = result.memory ? 'memory and disk' : 'disk only, the process started anew';
+  const from = result.checkpoint === '' ? '' : ` from ${result.checkpoint}`;
+  return `${result.container}${from}: ${what}, ${duration(result.totalNs)}, pid ${result.pid}`;
+}

@@ -1,0 +1,123 @@
+import type { Checkpoint, ContainerSummary, Disk } from '../proto/gen/stasis/stasis.ts';
+import { MemoryKind } from '../proto/gen/stasis/stasis.ts';
+import type { Node } from './tree.ts';
+import { age, duration, milliseconds, size } from './units.ts';
+
+/** A line of a container's history: what it wrote to one disk, from its origin on. */
+interface Branch {
+  readonly container: ContainerSummary;
+  /** Undefined when the container is not on our snapshotter and has no disk that we know. */
+  readonly disk: Disk | undefined;
+  readonly checkpoints: Checkpoint[];
+}
+
+interface Options {
+  readonly now: number;
+  readonly allNamespaces: boolean;
+  /** The mark of where a container is. */
+  readonly here: string;
+}
+
+/** Whether anything was rewound or cloned, so that a table could not say what came from what. */
+export function hasBranches(containers: readonly ContainerSummary[]): boolean {
+  return containers.some(
+    ({ disks }) => disks.length > 1 || disks.some(({ originCheckpointId }) => originCheckpointId !== ''),
+  );
+}
+
+/**
+ * What came from what: containers that were started from an image at the top, below each its checkpoints in the
+ * order of time, below a checkpoint the rewinds and clones that began at it.
+ */
+export function lineage(containers: readonly ContainerSummary[], options: Options): Node[] {
+  const branches = containers.flatMap(branchesOf);
+  const known = new Set<string>();
+  for (const { checkpoints } of branches) for (const { id } of checkpoints) known.add(id);
+
+  const byOrigin = new Map<string, Branch[]>();
+  const roots: Branch[] = [];
+  for (const branch of branches) {
+    const origin = branch.disk?.originCheckpointId ?? '';
+    // Without its origin in the answer (another namespace, a removed checkpoint) a branch stands at the top.
+    if (known.has(origin)) byOrigin.set(origin, [...(byOrigin.get(origin) ?? []), branch]);
+    else roots.push(branch);
+  }
+
+  const drawn = new Set<Branch>();
+  const draw = (starts: readonly Branch[]): Node[] => {
+    // From an explicit stack, as deep as the history is; a ring in bad data is cut where it closes.
+    const top: Node[] = [];
+    const stack = starts.toReversed().map((branch) => ({ branch, into: top }));
+    for (let next = stack.pop(); next !== undefined; next = stack.pop()) {
+      const { branch, into } = next;
+      if (drawn.has(branch)) continue;
+      drawn.add(branch);
+      const children: Node[] = [];
+      for (const checkpoint of branch.checkpoints) {
+        const below: Node[] = [];
+        children.push({ label: checkpointLabel(checkpoint, options), children: below });
+        const from = byOrigin.get(checkpoint.id) ?? [];
+        stack.push(...from.toReversed().map((child) => ({ branch: child, into: below })));
+      }
+      if (isHere(branch))
+        children.push({ label: `${options.here} ${branch.container.name} is here`, children: [] });
+      into.push({ label: branchLabel(branch, known, options), children });
+    }
+    return top;
+  };
+  const nodes = draw(roots);
+  return [...nodes, ...draw(branches.filter((branch) => !drawn.has(branch)))];
+}
+
+/** One branch a disk, the oldest first; checkpoints go to the disk that their snapshot is of. */
+function branchesOf(container: ContainerSummary): Branch[] {
+  const disks = container.disks.toSorted((a, b) => order(a.createdAt, b.createdAt));
+  const branches: Branch[] = disks.map((disk) => ({ container, disk, checkpoints: [] }));
+  const fallback = branches.find(({ disk }) => disk?.current) ?? branches[0];
+  const first = fallback ?? { container, disk: undefined, checkpoints: [] };
+  if (fallback === undefined) branches.push(first);
+  for (const checkpoint of container.checkpoints.toSorted((a, b) => order(a.createdAt, b.createdAt))) {
+    const dataset = checkpoint.snapshot.split('@')[0];
+    const branch = branches.find(({ disk }) => disk?.dataset === dataset) ?? first;
+    branch.checkpoints.push(checkpoint);
+  }
+  return branches;
+}
+
+function isHere({ container, disk, checkpoints }: Branch): boolean {
+  const only = container.disks.length <= 1 && checkpoints.length === 0;
+  return container.exists && (disk === undefined || disk.current) && !only;
+}
+
+function branchLabel({ container, disk }: Branch, known: ReadonlySet<string>, options: Options): string {
+  const name = options.allNamespaces ? `${container.namespace}/${container.name}` : container.name;
+  const parts = [name];
+  const oldest = container.disks.every((other) => order(disk?.createdAt, other.createdAt) <= 0);
+  if (oldest) {
+    parts.push(container.exists ? container.status || 'no task' : 'removed');
+    if (container.pid !== 0) parts.push(`pid ${container.pid}`);
+    if (container.image !== '') parts.push(container.image);
+  } else {
+    parts.push(`rewound ${age(disk?.createdAt, options.now)}`);
+  }
+  const origin = disk?.originCheckpointId ?? '';
+  if (origin !== '' && !known.has(origin)) parts.push(`from ${origin}`);
+  if (disk?.foreign === true) parts.push('foreign: see `stasis adopt --dry-run`');
+  return parts.join('  ');
+}
+
+function checkpointLabel(checkpoint: Checkpoint, { now }: Options): string {
+  const parts = [checkpoint.name, age(checkpoint.createdAt, now), memoryText(checkpoint)];
+  parts.push(`unique ${size(checkpoint.uniqueBytes)}`);
+  if (checkpoint.timings !== undefined) parts.push(`frozen ${duration(checkpoint.timings.frozenNs)}`);
+  return parts.join('  ');
+}
+
+/** `memory 8.1 MiB`, or `disk only`. */
+export function memoryText({ memory, memoryBytes }: Checkpoint): string {
+  return memory === MemoryKind.MEMORY_NONE ? 'disk only' : `memory ${size(memoryBytes)}`;
+}
+
+function order(a: Checkpoint['createdAt'], b: Checkpoint['createdAt']): number {
+  return (a === undefined ? 0 : milliseconds(a)) - (b === undefined ? 0 : milliseconds(b));
+}
