@@ -152,8 +152,7 @@ export class GrpcChannel {
       for await (const message of call) yield message;
       await sending;
     } catch (error) {
-      if (sendError !== undefined)
-        throw sendError instanceof Error ? sendError : new Error(String(sendError));
+      if (sendError instanceof Error) throw sendError;
       throw isServiceError(error) ? fromServiceError(error) : error;
     } finally {
       options.signal?.removeEventListener('abort', cancel);

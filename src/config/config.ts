@@ -94,7 +94,7 @@ export function parseConfig(text: string, path: string): Config {
   const config = structuredClone(defaults);
   const sections = config as unknown as Record<string, Record<string, unknown>>;
   for (const [section, values] of Object.entries(document)) {
-    const target = sections[section];
+    const target = Object.hasOwn(sections, section) ? sections[section] : undefined;
     if (target === undefined) throw unknown(text, path, section, Object.keys(sections));
     if (typeof values !== 'object' || values === null || Array.isArray(values)) {
       throw new InvalidArgument(`${at(text, path, section)}: ${section} must be a table: [${section}]`, {
@@ -103,7 +103,7 @@ export function parseConfig(text: string, path: string): Config {
     }
     for (const [key, value] of Object.entries(values)) {
       const name = `${section}.${key}`;
-      if (!(key in target)) throw unknown(text, path, name, Object.keys(target));
+      if (!Object.hasOwn(target, key)) throw unknown(text, path, name, Object.keys(target));
       if (typeof value !== typeof target[key]) {
         throw new InvalidArgument(
           `${at(text, path, key)}: ${name} must be a ${typeof target[key]}, not ${JSON.stringify(value)}`,

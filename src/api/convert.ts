@@ -1,0 +1,65 @@
+import type { CheckpointEntry } from '../checkpoint/entry.ts';
+import type { Restored } from '../checkpoint/restore.ts';
+import type { Timestamp } from '../proto/gen/google/protobuf/timestamp.ts';
+import { type Checkpoint, DiskKind, MemoryKind, type RestoreResult } from '../proto/gen/stasis/stasis.ts';
+
+const memoryKinds = {
+  none: MemoryKind.MEMORY_NONE,
+  image: MemoryKind.MEMORY_IMAGE,
+  external: MemoryKind.MEMORY_EXTERNAL,
+} as const;
+
+const diskKinds = { snapshot: DiskKind.DISK_SNAPSHOT, diff: DiskKind.DISK_DIFF } as const;
+
+export function timestamp(ns: bigint): Timestamp {
+  return { seconds: ns / 1_000_000_000n, nanos: Number(ns % 1_000_000_000n) };
+}
+
+/** A checkpoint as the API shows it. */
+export function checkpointMessage(
+  entry: CheckpointEntry,
+  more: { uniqueBytes?: number; origin?: string } = {},
+): Checkpoint {
+  const { timings: t } = entry;
+  const ns = (value: number): bigint => BigInt(Math.round(value));
+  return {
+    id: entry.id,
+    namespace: entry.namespace,
+    container: entry.container,
+    name: entry.name,
+    createdAt: timestamp(entry.createdNs),
+    memory: memoryKinds[entry.memory],
+    disk: diskKinds[entry.disk],
+    snapshot: entry.snapshot,
+    memoryBytes: BigInt(entry.memoryBytes),
+    uniqueBytes: BigInt(more.uniqueBytes ?? 0),
+    timings: {
+      frozenNs: ns(t.frozenNs),
+      freezeNs: ns(t.freezeNs),
+      dumpNs: ns(t.dumpNs),
+      syncNs: ns(t.syncNs),
+      snapshotNs: ns(t.snapshotNs),
+      storeNs: ns(t.storeNs),
+      totalNs: ns(t.totalNs),
+    },
+    image: entry.image,
+    runtime: entry.runtime,
+    origin: more.origin ?? '',
+    memoryError: entry.memoryError,
+  };
+}
+
+export function restoreMessage(restored: Restored): RestoreResult {
+  const ns = (value: number): bigint => BigInt(Math.round(value));
+  return {
+    container: restored.container,
+    checkpoint: restored.checkpoint,
+    pid: restored.pid,
+    memory: restored.memory,
+    totalNs: ns(restored.totalNs),
+    stopNs: ns(restored.stopNs),
+    diskNs: ns(restored.diskNs),
+    createNs: ns(restored.createNs),
+    startNs: ns(restored.startNs),
+  };
+}

@@ -1,0 +1,137 @@
+import { AlreadyExists, NotFound } from '../errors.ts';
+import type { Zfs } from '../zfs/zfs.ts';
+import { type CheckpointEntry, entryFromRows, properties } from './entry.ts';
+
+/** What a sweep found half-made, and destroyed. */
+export interface Swept {
+  readonly snapshot: string;
+  readonly why: string;
+}
+
+/**
+ * All checkpoints in the pool, by container and name. The pool is the database: this is read from it at
+ * start, and kept in step by the operations that make and remove checkpoints.
+ *
+ * A checkpoint exists when both its snapshots do, the disk's and the memory dataset's (which holds the record
+ * even when no memory was dumped). The disk's is made first and the memory's last when one is taken; the
+ * memory's goes first when one is removed: so a disk half alone is always unfinished or already removed.
+ */
+export class Catalog {
+  readonly #zfs: Zfs;
+  readonly #root: string;
+  /** namespace/container → checkpoints, oldest first. */
+  readonly #byContainer = new Map<string, CheckpointEntry[]>();
+  readonly #byId = new Map<string, CheckpointEntry>();
+  /** Checkpoints that a restore is reading from. */
+  readonly #readers = new Map<string, number>();
+
+  constructor(zfs: Zfs, root: string) {
+    this.#zfs = zfs;
+    this.#root = root;
+  }
+
+  /** Reads the pool, and destroys halves of checkpoints that were never finished or already removed. */
+  async load(): Promise<Swept[]> {
+    const rows = await this.#zfs.list({
+      root: this.#root,
+      types: ['snapshot'],
+      properties: Object.values(properties),
+      ownOnly: true,
+    });
+    this.#byContainer.clear();
+    this.#byId.clear();
+    const { entries, orphans } = entryFromRows(rows);
+    for (const entry of entries) this.add(entry);
+    const swept: Swept[] = [];
+    for (const { snapshot, why } of orphans) {
+      await this.#zfs.destroyIdempotent(snapshot, { defer: true });
+      swept.push({ snapshot, why });
+    }
+    return swept;
+  }
+
+  add(entry: CheckpointEntry): void {
+    const list = this.#byContainer.get(key(entry.namespace, entry.container)) ?? [];
+    list.push(entry);
+    list.sort((a, b) => (a.createdNs < b.createdNs ? -1 : 1));
+    this.#byContainer.set(key(entry.namespace, entry.container), list);
+    this.#byId.set(entry.id, entry);
+  }
+
+  delete(entry: CheckpointEntry): void {
+    const at = key(entry.namespace, entry.container);
+    const rest = (this.#byContainer.get(at) ?? []).filter((other) => other.id !== entry.id);
+    if (rest.length === 0) this.#byContainer.delete(at);
+    else this.#byContainer.set(at, rest);
+    this.#byId.delete(entry.id);
+  }
+
+  byId(id: string): CheckpointEntry | undefined {
+    return this.#byId.get(id);
+  }
+
+  /** Checkpoints of a container, oldest first. */
+  of(namespace: string, container: string): readonly CheckpointEntry[] {
+    return this.#byContainer.get(key(namespace, container)) ?? [];
+  }
+
+  all(): IterableIterator<CheckpointEntry> {
+    return this.#byId.values();
+  }
+
+  has(namespace: string, container: string, name: string): boolean {
+    return this.of(namespace, container).some((entry) => entry.name === name);
+  }
+
+  /** @throws AlreadyExists */
+  assertFree(namespace: string, container: string, name: string): void {
+    if (!this.has(namespace, container, name)) return;
+    throw new AlreadyExists(`container ${container} already has a checkpoint ${name}`, {
+      subject: `${container}@${name}`,
+      reason: 'checkpoint-exists',
+      remedy: `choose another --name, or remove it with: stasis rm ${container} ${name}`,
+    });
+  }
+
+  /**
+   * The checkpoint of that name, or the latest where the name is empty.
+   * @throws NotFound naming what there is
+   */
+  resolve(namespace: string, container: string, name: string): CheckpointEntry {
+    const all = this.of(namespace, container);
+    const found = name === '' ? all.at(-1) : all.find((entry) => entry.name === name);
+    if (found !== undefined) return found;
+    if (all.length === 0) {
+      throw new NotFound(`container ${container} has no checkpoints in namespace ${namespace}`, {
+        subject: container,
+        reason: 'no-checkpoints',
+        remedy: `take one with: stasis checkpoint ${container}`,
+      });
+    }
+    throw new NotFound(`container ${container} has no checkpoint ${name}`, {
+      subject: `${container}@${name}`,
+      reason: 'checkpoint-not-found',
+      remedy: `it has ${all.map((entry) => entry.name).join(', ')}: see stasis ls ${container}`,
+    });
+  }
+
+  /** Runs `work` while the checkpoint cannot be removed. */
+  async reading<T>(entry: CheckpointEntry, work: () => Promise<T>): Promise<T> {
+    this.#readers.set(entry.id, (this.#readers.get(entry.id) ?? 0) + 1);
+    try {
+      return await work();
+    } finally {
+      const left = (this.#readers.get(entry.id) ?? 1) - 1;
+      if (left === 0) this.#readers.delete(entry.id);
+      else this.#readers.set(entry.id, left);
+    }
+  }
+
+  isBeingRead(entry: CheckpointEntry): boolean {
+    return this.#readers.has(entry.id);
+  }
+}
+
+function key(namespace: string, container: string): string {
+  return `${namespace}/${container}`;
+}

@@ -1,0 +1,138 @@
+import { findContainer } from '../containerd/client.ts';
+import { FailedPrecondition, InvalidArgument, messageOf } from '../errors.ts';
+import { criuOf, safeForClones } from './criu-safety.ts';
+import { createFromCheckpoint, type NewContainer } from './create.ts';
+import type { CheckpointEntry } from './entry.ts';
+import { type Host, lockKey, type Report } from './host.ts';
+import type { OpenMemory } from './memory-store.ts';
+import { cloneNames, validateContainerId, validateNamespace } from './names.ts';
+import { assertMemory, type Restored } from './restore.ts';
+import { takeLocked } from './take.ts';
+
+/** Restores at once. More only wait for each other in the pool and on the processors. */
+const PARALLEL = 4;
+const MAX_CLONES = 1000;
+
+export interface CloneRequest {
+  readonly namespace: string;
+  readonly container: string;
+  /** Empty: a checkpoint is taken now. */
+  readonly from: string;
+  readonly count: number;
+  readonly pattern: string;
+  readonly signal: AbortSignal;
+}
+
+export interface Cloned {
+  readonly checkpoint: (entry: CheckpointEntry) => void;
+  readonly clone: (restored: Restored) => void;
+}
+
+/** Makes running copies of a container from one checkpoint. All of them, or none. */
+export async function clone(host: Host, request: CloneRequest, tell: Cloned, report: Report): Promise<void> {
+  validateNamespace(request.namespace);
+  validateContainerId(request.container);
+  if (!Number.isInteger(request.count) || request.count < 1 || request.count > MAX_CLONES) {
+    throw new InvalidArgument(`${request.count} is not a number of clones from 1 to ${MAX_CLONES}`, {
+      subject: request.container,
+      reason: 'bad-count',
+    });
+  }
+  const { namespace, container } = request;
+  const entry = await host.locks.run(lockKey(namespace, container), async () =>
+    request.from === ''
+      ? takeLocked(host, { ...request, name: '', exit: false, diskOnly: false, requireMemory: false }, report)
+      : host.catalog.resolve(namespace, container, request.from),
+  );
+  assertMemory(entry, false, report);
+  if (entry.memory === 'image') await assertSafeForClones(host, entry);
+  tell.checkpoint(entry);
+
+  const client = host.containerd.namespace(namespace);
+  const known = new Set((await client.containers.list({ filters: [] })).containers.map((other) => other.id));
+  const names = cloneNames(request.pattern, container, request.count, (name) => known.has(name));
+  await host.catalog.reading(entry, async () => {
+    const memory = await host.memory.open(entry);
+    try {
+      await cloneAll(host, { namespace, names, entry, memory, signal: request.signal }, tell, report);
+    } finally {
+      host.later('close a memory image', memory.close());
+    }
+  });
+}
+
+async function cloneAll(
+  host: Host,
+  work: {
+    namespace: string;
+    names: string[];
+    entry: CheckpointEntry;
+    memory: OpenMemory;
+    signal: AbortSignal;
+  },
+  tell: Cloned,
+  report: Report,
+): Promise<void> {
+  const { namespace, entry, memory } = work;
+  const made: NewContainer[] = [];
+  const queue = [...work.names];
+  let failure: unknown;
+  const worker = async (): Promise<void> => {
+    for (let id = queue.shift(); id !== undefined && failure === undefined; id = queue.shift()) {
+      const name = id;
+      try {
+        work.signal.throwIfAborted();
+        await host.locks.run(lockKey(namespace, name), async () => {
+          const begin = process.hrtime.bigint();
+          if ((await findContainer(host.containerd.namespace(namespace), name)) !== undefined) {
+            throw new FailedPrecondition(`container ${name} was made by somebody else meanwhile`, {
+              subject: name,
+              reason: 'container-exists',
+            });
+          }
+          const container = await createFromCheckpoint(host, { namespace, id: name, entry, memory }, report);
+          made.push(container);
+          tell.clone({
+            container: name,
+            checkpoint: entry.name,
+            memory: entry.memory === 'image',
+            totalNs: Number(process.hrtime.bigint() - begin),
+            stopNs: 0,
+            diskNs: container.diskNs,
+            ...container.task,
+          });
+        });
+      } catch (error) {
+        failure ??= error;
+      }
+    }
+  };
+  await Promise.all(Array.from({ length: Math.min(PARALLEL, work.names.length) }, worker));
+  if (failure === undefined) return;
+  for (const container of made) {
+    await container.undo().catch((error: unknown) => {
+      host.log.error('a clone could not be removed again', {
+        container: container.container,
+        error: messageOf(error),
+      });
+    });
+  }
+  throw failure instanceof Error ? failure : new Error(messageOf(failure));
+}
+
+/**
+ * Refuses to make copies that would all draw the same random numbers: CRIU before 4.2 saves the kernel's
+ * getrandom state of a process, so that every UUID and key of a clone repeats its source's.
+ */
+async function assertSafeForClones(host: Host, entry: CheckpointEntry): Promise<void> {
+  const criu = await criuOf(host.config.runtime.criu);
+  if (criu !== undefined && safeForClones(criu)) return;
+  throw new FailedPrecondition(
+    `clones of ${entry.container} would repeat its random numbers: CRIU ${criu?.version ?? 'of unknown version'} copies the state they come from`,
+    {
+      subject: entry.container,
+      reason: 'criu-unsafe-for-clones',
+      remedy: 'install CRIU 4.2 or newer (see stasis info), or bring back one copy with stasis restore --as',
+    },
+  );
+}

@@ -1,0 +1,132 @@
+import { existsSync } from 'node:fs';
+import { findContainer, type NamespaceClient } from '../containerd/client.ts';
+import { AlreadyExists, Code, codeOf } from '../errors.ts';
+import type { Container } from '../proto/gen/containerd/containers.ts';
+import type { Mount } from '../proto/gen/containerd/mount.ts';
+import type { CheckpointEntry } from './entry.ts';
+import { applyDiff } from './foreign.ts';
+import { type Host, type Report, snapshotterName } from './host.ts';
+import type { OpenMemory } from './memory-store.ts';
+import { diffFile } from './record.ts';
+import { assertSpecFitsHost, decodeSpec, encodeSpec, specForId } from './spec.ts';
+import { ioOf, type StartedTask, startTask } from './start.ts';
+import { Steps } from './steps.ts';
+import { removeTask } from './task.ts';
+
+/** Label by which our snapshotter clones a checkpoint's disk; only labels under this prefix reach it. */
+const checkpointLabel = 'containerd.io/snapshot/stasis.checkpoint';
+
+export interface NewContainer {
+  readonly container: string;
+  readonly task: StartedTask;
+  readonly diskNs: number;
+  /** Removes it again: for a batch of which another one failed. */
+  undo(): Promise<void>;
+}
+
+/** @throws AlreadyExists where containerd has a container of that name */
+export async function assertFreeName(client: NamespaceClient, id: string): Promise<void> {
+  if ((await findContainer(client, id)) === undefined) return;
+  throw new AlreadyExists(`container ${id} exists already`, {
+    subject: id,
+    reason: 'container-exists',
+    remedy: 'choose another name',
+  });
+}
+
+/**
+ * Makes a container from a checkpoint, through containerd's public API alone, and starts it: from memory where
+ * the checkpoint has it, else anew on the checkpoint's disk. A failure leaves nothing of it.
+ */
+export async function createFromCheckpoint(
+  host: Host,
+  options: { namespace: string; id: string; entry: CheckpointEntry; memory: OpenMemory },
+  report: Report,
+): Promise<NewContainer> {
+  const { namespace, id, entry, memory } = options;
+  const { record } = memory;
+  const spec = specForId(decodeSpec(record.container.spec, entry.container), record.container.id, id);
+  assertSpecFitsHost(spec, id, existsSync);
+  const container: Container = {
+    ...record.container,
+    id,
+    spec: encodeSpec(spec),
+    snapshotter: entry.disk === 'snapshot' ? snapshotterName : record.container.snapshotter,
+    snapshotKey: id,
+    createdAt: undefined,
+    updatedAt: undefined,
+  };
+  await using steps = new Steps(host.log);
+  const pending = await host.pending.note({
+    namespace,
+    container: id,
+    snapshotter: container.snapshotter,
+    snapshotKey: id,
+  });
+  steps.undo('forget the unfinished container', () => pending.done());
+  const undo = (): Promise<void> => removeContainer(host, namespace, id, container.snapshotter);
+  steps.undo('remove the unfinished container', undo);
+
+  const begin = process.hrtime.bigint();
+  const mounts = await host.containerd.withLease(namespace, async (client) => {
+    const [made] = await Promise.all([
+      prepareDisk(client, options, container.snapshotter, report),
+      client.containers.create({ container }),
+    ]);
+    return made;
+  });
+  const diskNs = Number(process.hrtime.bigint() - begin);
+  const task = await startTask(host.containerd.namespace(namespace), container, {
+    mounts,
+    io: await ioOf(undefined, record.terminal),
+    imageDir: entry.memory === 'image' ? memory.imageDir : undefined,
+  });
+  steps.commit();
+  await pending.done();
+  return { container: id, task, diskNs, undo };
+}
+
+async function prepareDisk(
+  client: NamespaceClient,
+  { id, entry, memory }: { id: string; entry: CheckpointEntry; memory: OpenMemory },
+  snapshotter: string,
+  report: Report,
+): Promise<Mount[]> {
+  const { parent } = memory.record;
+  if (entry.disk === 'diff') {
+    return applyDiff(
+      client,
+      { snapshotter, key: id, parent, diffPath: `${memory.path}/${diffFile}` },
+      report,
+    );
+  }
+  const labels = { [checkpointLabel]: entry.id };
+  try {
+    return (await client.snapshots.prepare({ snapshotter, key: id, parent, labels })).mounts;
+  } catch (error) {
+    if (codeOf(error) !== Code.NotFound || parent === '') throw error;
+    // The image was removed since. The checkpoint's dataset stands on its own, so it needs no parent there.
+    return (await client.snapshots.prepare({ snapshotter, key: id, parent: '', labels })).mounts;
+  }
+}
+
+/** Removes a container that an operation made: task, record and snapshot. What is missing is no error. */
+export async function removeContainer(
+  host: Host,
+  namespace: string,
+  id: string,
+  snapshotter: string,
+): Promise<void> {
+  const client = host.containerd.namespace(namespace);
+  await removeTask(host, namespace, id);
+  await ignoreNotFound(client.containers.delete({ id }));
+  await ignoreNotFound(client.snapshots.remove({ snapshotter, key: id }));
+}
+
+async function ignoreNotFound(work: Promise<unknown>): Promise<void> {
+  try {
+    await work;
+  } catch (error) {
+    if (codeOf(error) !== Code.NotFound) throw error;
+  }
+}

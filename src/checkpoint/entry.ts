@@ -1,0 +1,192 @@
+import { randomBytes } from 'node:crypto';
+import type { Properties, Row } from '../zfs/zfs.ts';
+
+/** Durations of a checkpoint's phases in nanoseconds. */
+export interface Timings {
+  frozenNs: number;
+  freezeNs: number;
+  dumpNs: number;
+  syncNs: number;
+  snapshotNs: number;
+  storeNs: number;
+  totalNs: number;
+}
+
+export type Memory = 'image' | 'none' | 'external';
+export type Disk = 'snapshot' | 'diff';
+
+/** A whole checkpoint, as its snapshots' properties tell it. */
+export interface CheckpointEntry {
+  /** Unique on the host; what the label `stasis.checkpoint` of a clone's snapshot names. */
+  readonly id: string;
+  readonly namespace: string;
+  readonly container: string;
+  readonly name: string;
+  readonly createdNs: bigint;
+  readonly memory: Memory;
+  readonly disk: Disk;
+  /** `dataset@name` of the disk; for a diff, that of the dataset that holds it. */
+  readonly snapshot: string;
+  /** `dataset@name` of the memory image and the record; undefined where a stock client holds the memory. */
+  readonly memorySnapshot: string | undefined;
+  readonly memoryBytes: number;
+  readonly memoryError: string;
+  readonly image: string;
+  readonly runtime: string;
+  readonly timings: Timings;
+}
+
+/** ZFS user properties of a checkpoint's snapshots. */
+export const properties = {
+  /** On both snapshots: the checkpoint's id. */
+  checkpoint: 'stasis:checkpoint',
+  /** On both: `<namespace>/<container>`. */
+  container: 'stasis:checkpoint-of',
+  /** On both: nanoseconds since 1970. */
+  created: 'stasis:checkpoint-created',
+  /** On both: which half this snapshot is: `disk` (whose memory half must follow), `external` (complete by itself) or `memory`. */
+  half: 'stasis:checkpoint-half',
+  /** On the memory's: the rest, as JSON. */
+  report: 'stasis:checkpoint-report',
+} as const;
+
+/** Removed from view while clones still stand on it. */
+export const removedPrefix = 'removed:';
+
+/** The part of an entry that the report property carries. */
+interface Report {
+  memory: Memory;
+  disk: Disk;
+  bytes: number;
+  error: string;
+  image: string;
+  runtime: string;
+  /** frozen, freeze, dump, sync, snapshot, store, total */
+  ns: number[];
+}
+
+const MAX_TEXT = 300;
+
+/** A new id: time first, so that ids sort by age. */
+export function newCheckpointId(now = Date.now()): string {
+  return `${now.toString(36)}-${randomBytes(5).toString('hex')}`;
+}
+
+/** Properties for the disk half, known before the dump. */
+export function diskProperties(
+  entry: Pick<CheckpointEntry, 'id' | 'namespace' | 'container' | 'createdNs'>,
+): Properties {
+  return { ...identity(entry), [properties.half]: 'disk' };
+}
+
+/** Properties for the memory half, whose snapshot completes the checkpoint. */
+export function memoryProperties(entry: CheckpointEntry): Properties {
+  const { timings: t } = entry;
+  const report: Report = {
+    memory: entry.memory,
+    disk: entry.disk,
+    bytes: entry.memoryBytes,
+    error: ascii(entry.memoryError),
+    image: ascii(entry.image),
+    runtime: ascii(entry.runtime),
+    ns: [t.frozenNs, t.freezeNs, t.dumpNs, t.syncNs, t.snapshotNs, t.storeNs, t.totalNs].map(Math.round),
+  };
+  return { ...identity(entry), [properties.half]: 'memory', [properties.report]: JSON.stringify(report) };
+}
+
+function identity(entry: Pick<CheckpointEntry, 'id' | 'namespace' | 'container' | 'createdNs'>): Properties {
+  return {
+    [properties.checkpoint]: entry.id,
+    [properties.container]: `${entry.namespace}/${entry.container}`,
+    [properties.created]: String(entry.createdNs),
+  };
+}
+
+/** Pairs the halves that a listing shows. `orphans` are halves whose other half is missing, and removed ones. */
+export function entryFromRows(rows: readonly Row[]): {
+  entries: CheckpointEntry[];
+  orphans: { snapshot: string; why: string }[];
+} {
+  const disks = new Map<string, Row>();
+  const memories = new Map<string, Row>();
+  const orphans: { snapshot: string; why: string }[] = [];
+  for (const row of rows) {
+    const id = value(row, properties.checkpoint);
+    if (id === undefined) continue;
+    if (snapshotName(row.name).startsWith(removedPrefix)) {
+      orphans.push({ snapshot: row.name, why: 'removed' });
+    } else if (value(row, properties.half) === 'memory') memories.set(id, row);
+    else disks.set(id, row);
+  }
+  const entries: CheckpointEntry[] = [];
+  for (const [id, memory] of memories) {
+    const disk = disks.get(id);
+    const report = parseReport(value(memory, properties.report));
+    if (report === undefined || (disk === undefined && report.disk === 'snapshot')) {
+      orphans.push({ snapshot: memory.name, why: 'its disk half is missing' });
+      continue;
+    }
+    entries.push(build(id, disk, memory, report));
+    disks.delete(id);
+  }
+  for (const [id, disk] of disks) {
+    if (value(disk, properties.half) === 'external') {
+      entries.push(build(id, disk, undefined, undefined));
+    } else {
+      orphans.push({ snapshot: disk.name, why: 'its memory half was never finished' });
+    }
+  }
+  return { entries, orphans };
+}
+
+function build(
+  id: string,
+  disk: Row | undefined,
+  memory: Row | undefined,
+  report: Report | undefined,
+): CheckpointEntry {
+  const row = disk ?? memory;
+  if (row === undefined) throw new TypeError('a checkpoint needs one of its halves');
+  const [namespace = '', ...rest] = (value(row, properties.container) ?? '').split('/');
+  const [frozenNs = 0, freezeNs = 0, dumpNs = 0, syncNs = 0, snapshotNs = 0, storeNs = 0, totalNs = 0] =
+    report?.ns ?? [];
+  return {
+    id,
+    namespace,
+    container: rest.join('/'),
+    name: snapshotName(row.name),
+    createdNs: BigInt(value(row, properties.created) ?? '0'),
+    memory: report?.memory ?? 'external',
+    disk: report?.disk ?? 'snapshot',
+    snapshot: row.name,
+    memorySnapshot: memory?.name,
+    memoryBytes: report?.bytes ?? 0,
+    memoryError: report?.error ?? '',
+    image: report?.image ?? '',
+    runtime: report?.runtime ?? '',
+    timings: { frozenNs, freezeNs, dumpNs, syncNs, snapshotNs, storeNs, totalNs },
+  };
+}
+
+function parseReport(text: string | undefined): Report | undefined {
+  if (text === undefined) return undefined;
+  try {
+    return JSON.parse(text) as Report;
+  } catch {
+    return undefined; // not written by us, or cut off: treated as a half that is missing
+  }
+}
+
+function value(row: Row, property: string): string | undefined {
+  const found = row.properties.get(property);
+  return found === undefined || found.source === 'inherited' ? undefined : found.value;
+}
+
+function snapshotName(name: string): string {
+  return name.slice(name.indexOf('@') + 1);
+}
+
+/** Property values are printable ASCII and short. */
+function ascii(text: string): string {
+  return text.replaceAll(/[^\x20-\x7e]/g, '?').slice(0, MAX_TEXT);
+}

@@ -1,0 +1,45 @@
+import type { Config } from '../config/config.ts';
+import type { Containerd } from '../containerd/client.ts';
+import type { Logger } from '../log.ts';
+import type { SnapshotStore } from '../../snapshotter/store.ts';
+import type { Zfs } from '../zfs/zfs.ts';
+import type { Catalog } from './catalog.ts';
+import type { KeyedMutex } from './locks.ts';
+import type { MemoryStore } from './memory-store.ts';
+import type { Pending } from './pending.ts';
+
+/** Name under which containerd knows our snapshotter. */
+export const snapshotterName = 'stasis';
+
+/** Runtime type under which containerd starts our shim. */
+export const runtimeName = 'io.containerd.stasis.v2';
+
+/** What the operations on checkpoints work with: one host's pool, containerd and run-time state. */
+export interface Host {
+  readonly config: Config;
+  /** Root dataset, such as `tank/stasis`. */
+  readonly root: string;
+  readonly zfs: Zfs;
+  readonly store: SnapshotStore;
+  readonly catalog: Catalog;
+  readonly memory: MemoryStore;
+  readonly containerd: Containerd;
+  readonly pending: Pending;
+  /** By `<namespace>/<container>`: one change of a container at a time. */
+  readonly locks: KeyedMutex;
+  readonly log: Logger;
+  /** Folder on a tmpfs in which memory is dumped while the container stands still; 0700. */
+  readonly staging: string;
+  /** Work that the caller need not wait for; its failure is logged, and it is waited for at shutdown. */
+  later(what: string, work: Promise<unknown>): void;
+}
+
+/** What a long call tells its caller meanwhile. */
+export interface Report {
+  phase(phase: string, doneBytes?: number, totalBytes?: number): void;
+  warn(message: string): void;
+}
+
+export function lockKey(namespace: string, container: string): string {
+  return `${namespace}/${container}`;
+}

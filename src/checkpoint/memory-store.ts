@@ -1,0 +1,158 @@
+import { copyFile, mkdir, readdir, rm, stat } from 'node:fs/promises';
+import { AlreadyExists, messageOf } from '../errors.ts';
+import type { Logger } from '../log.ts';
+import type { Mounter } from '../zfs/mounter.ts';
+import type { Zfs } from '../zfs/zfs.ts';
+import { type CheckpointEntry, memoryProperties } from './entry.ts';
+import { type CheckpointRecord, imageFolder, readRecord, writeRecord } from './record.ts';
+
+/** A checkpoint's memory half, readable at `path` until closed. */
+export interface OpenMemory {
+  /** Root of the memory dataset as it was: the record, and `image/`. */
+  readonly path: string;
+  readonly record: CheckpointRecord;
+  /** Where CRIU finds its image. */
+  readonly imageDir: string;
+  close(): Promise<void>;
+}
+
+export interface StoreRequest {
+  /** Container's dataset. */
+  readonly dataset: string;
+  readonly name: string;
+  readonly record: CheckpointRecord;
+  /** Folder with CRIU's files; undefined when there is no memory. */
+  readonly imageDir: string | undefined;
+  /** Whether that folder is the one in the dataset already. */
+  readonly inPlace: boolean;
+  /** Other files to keep beside the record, by their name there. */
+  readonly files?: Readonly<Record<string, string>>;
+  readonly signal?: AbortSignal;
+  readonly progress?: (doneBytes: number, totalBytes: number) => void;
+}
+
+/**
+ * Memory images in the pool: a child dataset `memory` of each container's, whose snapshots bear the
+ * checkpoints' names. Images hold secrets, so nothing here is readable but by root, and none of these
+ * datasets is ever mounted in a container.
+ */
+export class MemoryStore {
+  readonly #zfs: Zfs;
+  readonly #mounter: Mounter;
+  readonly #log: Logger;
+  /** Parent of the short-lived clones that restores read from. */
+  readonly #reading: string;
+  readonly #known = new Set<string>();
+  #sequence = 0;
+
+  constructor(zfs: Zfs, mounter: Mounter, root: string, log: Logger) {
+    this.#zfs = zfs;
+    this.#mounter = mounter;
+    this.#log = log;
+    this.#reading = `${root}/reading`;
+  }
+
+  static datasetOf(containerDataset: string): string {
+    return `${containerDataset}/memory`;
+  }
+
+  /** Makes what must exist, and destroys the clones that restores of an earlier process left. */
+  async load(): Promise<void> {
+    await this.#createIdempotent(this.#reading);
+    const rows = await this.#zfs.list({
+      root: this.#reading,
+      depth: 1,
+      types: ['filesystem'],
+      properties: [],
+    });
+    for (const { name } of rows) if (name !== this.#reading) await this.#destroyClone(name);
+  }
+
+  /** Makes a container's memory dataset if it has none, and mounts it. Can run before the container is frozen. */
+  async ensure(containerDataset: string): Promise<string> {
+    const dataset = MemoryStore.datasetOf(containerDataset);
+    if (!this.#known.has(dataset)) await this.#createIdempotent(dataset);
+    this.#known.add(dataset);
+    return this.#mounter.mount(dataset);
+  }
+
+  /** Forgets a dataset that is gone, so that `ensure` makes it again. */
+  forget(containerDataset: string): void {
+    this.#known.delete(MemoryStore.datasetOf(containerDataset));
+  }
+
+  /** Replaces the head's content by this checkpoint's. Nothing counts until `commit` has snapshotted it. */
+  async write(request: StoreRequest): Promise<void> {
+    const folder = await this.ensure(request.dataset);
+    for (const name of await readdir(folder)) {
+      if (request.inPlace && request.imageDir !== undefined && name === imageFolder) continue;
+      await rm(`${folder}/${name}`, { recursive: true, force: true });
+    }
+    if (request.imageDir !== undefined && !request.inPlace) {
+      await this.#copyImage(request.imageDir, `${folder}/${imageFolder}`, request);
+    }
+    for (const [name, source] of Object.entries(request.files ?? {}))
+      await copyFile(source, `${folder}/${name}`);
+    await writeRecord(folder, request.record);
+  }
+
+  /** Snapshots the memory dataset: from now on the checkpoint exists. */
+  async commit(containerDataset: string, entry: CheckpointEntry): Promise<string> {
+    const snapshot = `${MemoryStore.datasetOf(containerDataset)}@${entry.name}`;
+    await this.#zfs.snapshot([snapshot], { properties: memoryProperties(entry) });
+    return snapshot;
+  }
+
+  /** Opens a checkpoint's memory half through a clone of its own, so that nothing can change under the reader. */
+  async open(entry: CheckpointEntry): Promise<OpenMemory> {
+    if (entry.memorySnapshot === undefined) throw new TypeError(`checkpoint ${entry.id} has no memory half`);
+    const clone = `${this.#reading}/${entry.id}-${process.pid}-${++this.#sequence}`;
+    await this.#zfs.clone(entry.memorySnapshot, clone, {
+      properties: this.#mounter.birthProperties(clone, 'clone'),
+    });
+    const close = (): Promise<void> => this.#destroyClone(clone);
+    try {
+      const path = await this.#mounter.mount(clone);
+      return { path, record: await readRecord(path), imageDir: `${path}/${imageFolder}`, close };
+    } catch (error) {
+      await close();
+      throw error;
+    }
+  }
+
+  async #copyImage(from: string, to: string, request: StoreRequest): Promise<void> {
+    await mkdir(to, { mode: 0o700 });
+    const names = await readdir(from);
+    const sizes = await Promise.all(names.map(async (name) => (await stat(`${from}/${name}`)).size));
+    const total = sizes.reduce((sum, size) => sum + size, 0);
+    let done = 0;
+    for (const [index, name] of names.entries()) {
+      request.signal?.throwIfAborted();
+      await copyFile(`${from}/${name}`, `${to}/${name}`);
+      done += sizes[index] ?? 0;
+      request.progress?.(done, total);
+    }
+  }
+
+  async #createIdempotent(dataset: string): Promise<void> {
+    try {
+      await this.#zfs.create(dataset, { properties: this.#mounter.birthProperties(dataset, 'create') });
+    } catch (error) {
+      if (!(error instanceof AlreadyExists)) throw error;
+    }
+  }
+
+  /** What cannot be destroyed now (something still reads it) goes at the next start. */
+  async #destroyClone(clone: string): Promise<void> {
+    try {
+      await this.#mounter.unmount(clone);
+      await this.#zfs.destroyIdempotent(clone);
+      this.#mounter.forget(clone);
+    } catch (error) {
+      this.#log.warn('a clone of a memory image stays until the next start', {
+        clone,
+        error: messageOf(error),
+      });
+    }
+  }
+}

@@ -1,0 +1,51 @@
+import { readFile, writeFile } from 'node:fs/promises';
+import { Internal, messageOf } from '../errors.ts';
+import { Container } from '../proto/gen/containerd/containers.ts';
+
+/** What a checkpoint keeps of its container, so that it can be brought back after `ctr containers rm`. */
+export interface CheckpointRecord {
+  readonly version: 1;
+  readonly id: string;
+  /** containerd's own record: spec, labels, image, runtime and its options. */
+  readonly container: Container;
+  /** Name of the container's parent snapshot in containerd; empty for a disk without one. */
+  readonly parent: string;
+  readonly terminal: boolean;
+}
+
+/** The record's file in the memory dataset. It holds the spec, and specs hold secrets: 0600, and never a ZFS property. */
+export const recordFile = 'record.json';
+
+/** The folder of CRIU's image files in the memory dataset. */
+export const imageFolder = 'image';
+
+/** The writable layer of a container that is not on our snapshotter. */
+export const diffFile = 'rootfs-diff.tar';
+
+export async function writeRecord(folder: string, record: CheckpointRecord): Promise<void> {
+  const { container, ...rest } = record;
+  const text = JSON.stringify({
+    ...rest,
+    container: Buffer.from(Container.encode(container).finish()).toString('base64'),
+  });
+  await writeFile(`${folder}/${recordFile}`, text, { mode: 0o600 });
+}
+
+/** @throws Internal where the file is missing or not ours */
+export async function readRecord(folder: string): Promise<CheckpointRecord> {
+  const path = `${folder}/${recordFile}`;
+  try {
+    const data = JSON.parse(await readFile(path, 'utf8')) as Omit<CheckpointRecord, 'container'> & {
+      container: string;
+    };
+    if (data.version !== 1) throw new Error(`version ${String(data.version)} is not known here`);
+    return { ...data, container: Container.decode(Buffer.from(data.container, 'base64')) };
+  } catch (error) {
+    throw new Internal(`the checkpoint's record cannot be read: ${messageOf(error)}`, {
+      subject: path,
+      cause: error,
+      reason: 'bad-record',
+      remedy: 'the pool may be damaged: look at zpool status',
+    });
+  }
+}

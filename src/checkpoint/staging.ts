@@ -1,0 +1,59 @@
+import { mkdir, mkdtemp, readdir, readFile, rm, statfs } from 'node:fs/promises';
+import { createHash } from 'node:crypto';
+
+/** f_type of a tmpfs: https://man7.org/linux/man-pages/man2/statfs.2.html */
+const TMPFS_MAGIC = 0x01021994;
+const PAGE_BYTES = 4096;
+/** An image is a little larger than the memory it holds. */
+const IMAGE_OVERHEAD = 1.1;
+const IMAGE_BASE_BYTES = 1024 * 1024;
+
+/**
+ * Chooses where memory is dumped while a container stands still: the configured folder, else one below the
+ * run-time directory, else (where that is on a disk) one in /dev/shm.
+ */
+export async function stagingFolder(configured: string, runDir: string): Promise<string> {
+  if (configured !== '') return configured;
+  await mkdir(runDir, { recursive: true });
+  if ((await statfs(runDir)).type === TMPFS_MAGIC) return `${runDir}/staging`;
+  const shared = await statfs('/dev/shm').catch(() => undefined);
+  if (shared?.type !== TMPFS_MAGIC) return `${runDir}/staging`;
+  return `/dev/shm/stasis-${createHash('sha256').update(runDir).digest('hex').slice(0, 12)}`;
+}
+
+/** Empties the staging folder: what is in it belonged to checkpoints that were cut off. */
+export async function clearStaging(folder: string): Promise<void> {
+  await mkdir(folder, { recursive: true, mode: 0o700 });
+  for (const name of await readdir(folder)) await rm(`${folder}/${name}`, { recursive: true, force: true });
+}
+
+/** One dump's folders. */
+export interface Stage {
+  readonly imageDir: string;
+  readonly workDir: string;
+  remove(): Promise<void>;
+}
+
+/** Makes a stage: CRIU's image on the tmpfs, or in `imageParent` where the tmpfs is too small for it. */
+export async function openStage(staging: string, imageParent?: string): Promise<Stage> {
+  await mkdir(staging, { recursive: true, mode: 0o700 });
+  const folder = await mkdtemp(`${staging}/dump-`);
+  const imageDir = `${imageParent ?? folder}/image`;
+  const workDir = `${folder}/work`;
+  await rm(imageDir, { recursive: true, force: true });
+  await mkdir(imageDir, { mode: 0o700 });
+  await mkdir(workDir, { mode: 0o700 });
+  return { imageDir, workDir, remove: () => rm(folder, { recursive: true, force: true }) };
+}
+
+/** Whether an image of these processes fits in the staging folder, with room to spare. */
+export async function fitsInStaging(staging: string, pids: readonly number[]): Promise<boolean> {
+  let pages = 0;
+  for (const pid of pids) {
+    const statm = await readFile(`/proc/${pid}/statm`, 'utf8').catch(() => '');
+    pages += Number(statm.split(' ')[1] ?? 0);
+  }
+  const needed = pages * PAGE_BYTES * IMAGE_OVERHEAD + IMAGE_BASE_BYTES;
+  const { bavail, bsize } = await statfs(staging);
+  return needed < bavail * bsize * 0.9;
+}

@@ -1,0 +1,86 @@
+import { stat } from 'node:fs/promises';
+import type { NamespaceClient } from '../containerd/client.ts';
+import type { Container } from '../proto/gen/containerd/containers.ts';
+import type { Mount } from '../proto/gen/containerd/mount.ts';
+import { Options } from '../proto/gen/containerd/runc_options.ts';
+import type { Process } from '../proto/gen/containerd/task_types.ts';
+import type { Any } from '../proto/gen/google/protobuf/any.ts';
+
+const optionsTypeUrl = 'containerd.runc.v1.Options';
+
+/** Standard streams of a task, as containerd's clients name them. */
+export interface TaskIo {
+  readonly terminal: boolean;
+  readonly stdin: string;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+export interface StartedTask {
+  readonly pid: number;
+  readonly createNs: number;
+  readonly startNs: number;
+}
+
+/** The streams of a former task that still lead somewhere: FIFOs whose client has removed them do not. */
+export async function ioOf(task: Process | undefined, terminal: boolean): Promise<TaskIo> {
+  const alive = async (path: string | undefined): Promise<string> => {
+    if (path === undefined || path === '' || path.includes('://')) return path ?? '';
+    return (await stat(path).catch(() => undefined)) === undefined ? '' : path;
+  };
+  return {
+    terminal,
+    stdin: await alive(task?.stdin),
+    stdout: await alive(task?.stdout),
+    stderr: terminal ? '' : await alive(task?.stderr),
+  };
+}
+
+/**
+ * Creates and starts a container's task. With an image folder it is restored from there, else started anew.
+ * A task that could not be started is deleted again.
+ */
+export async function startTask(
+  client: NamespaceClient,
+  container: Container,
+  options: { mounts: Mount[]; io: TaskIo; imageDir: string | undefined },
+): Promise<StartedTask> {
+  const begin = process.hrtime.bigint();
+  const { tasks } = client;
+  const created = await tasks.create({
+    containerId: container.id,
+    rootfs: options.mounts,
+    ...options.io,
+    checkpoint: undefined,
+    options: taskOptions(container, options.imageDir),
+    runtimePath: '',
+  });
+  const between = process.hrtime.bigint();
+  try {
+    const started = await tasks.start({ containerId: container.id, execId: '' });
+    const end = process.hrtime.bigint();
+    return {
+      pid: started.pid || created.pid,
+      createNs: Number(between - begin),
+      startNs: Number(end - between),
+    };
+  } catch (error) {
+    await tasks.kill({ containerId: container.id, execId: '', signal: 9, all: true }).catch(() => undefined);
+    await tasks.delete({ containerId: container.id }).catch(() => undefined); // reported is why it did not start
+    throw error;
+  }
+}
+
+/** The container's own runtime options, with the image to restore from. */
+function taskOptions(container: Container, imageDir: string | undefined): Any | undefined {
+  if (imageDir === undefined) return undefined; // containerd then takes the container's
+  const own = container.runtime?.options;
+  const options =
+    own !== undefined && own.typeUrl.endsWith(optionsTypeUrl)
+      ? Options.decode(own.value)
+      : Options.fromPartial({});
+  return {
+    typeUrl: optionsTypeUrl,
+    value: Buffer.from(Options.encode({ ...options, criuImagePath: imageDir }).finish()),
+  };
+}

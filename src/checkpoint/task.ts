@@ -1,0 +1,72 @@
+import { findTask } from '../containerd/client.ts';
+import { Code, codeOf, DeadlineExceeded } from '../errors.ts';
+import { Status } from '../proto/gen/containerd/task_types.ts';
+import type { Host } from './host.ts';
+
+const SIGKILL = 9;
+const END_TIMEOUT_MS = 10_000;
+
+/**
+ * Runs `work` while the task stands paused. A task that was running runs on afterwards, whatever happens,
+ * unless `work` calls `stays`; one that its user had paused stays paused.
+ */
+export async function withPausedTask<T>(
+  host: Host,
+  namespace: string,
+  container: string,
+  work: (stays: () => void) => Promise<T>,
+): Promise<T> {
+  const { tasks } = host.containerd.namespace(namespace);
+  const before = (await tasks.get({ containerId: container, execId: '' })).process;
+  if (before?.status === Status.PAUSED) return work(() => undefined);
+  await tasks.pause({ containerId: container });
+  let resume = true;
+  try {
+    return await work(() => (resume = false));
+  } finally {
+    if (resume) await tasks.resume({ containerId: container });
+  }
+}
+
+/** Kills all of a task and waits until containerd has seen its end. The task stays, stopped. */
+export async function endTask(host: Host, namespace: string, container: string): Promise<void> {
+  const { tasks } = host.containerd.namespace(namespace);
+  const ended = tasks.wait({ containerId: container, execId: '' }, { timeoutMs: END_TIMEOUT_MS });
+  try {
+    await tasks.kill({ containerId: container, execId: '', signal: SIGKILL, all: true });
+    // A frozen process dies when it thaws (cgroup v1); it runs no instruction of its own before that.
+    await tasks.resume({ containerId: container }).catch(() => undefined); // was not paused, or is gone
+  } catch (error) {
+    if (codeOf(error) !== Code.NotFound) {
+      ended.catch(() => undefined);
+      throw error;
+    }
+  }
+  try {
+    await ended;
+  } catch (error) {
+    if (codeOf(error) === Code.NotFound) return;
+    throw new DeadlineExceeded(
+      `container ${container} did not end within ${END_TIMEOUT_MS / 1000} s of SIGKILL`,
+      {
+        subject: container,
+        cause: error,
+        reason: 'did-not-end',
+        remedy: 'a process of it may hang in the kernel: see its state in /proc/<pid>/stack',
+      },
+    );
+  }
+}
+
+/** Ends a task if it runs and deletes it, so that the container can have a new one. */
+export async function removeTask(host: Host, namespace: string, container: string): Promise<void> {
+  const client = host.containerd.namespace(namespace);
+  const task = await findTask(client, container);
+  if (task === undefined) return;
+  if (task.status !== Status.STOPPED) await endTask(host, namespace, container);
+  try {
+    await client.tasks.delete({ containerId: container });
+  } catch (error) {
+    if (codeOf(error) !== Code.NotFound) throw error;
+  }
+}

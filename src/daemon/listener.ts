@@ -1,0 +1,129 @@
+import { chmod, mkdir, unlink } from 'node:fs/promises';
+import { connect, createServer, type Server as NetServer, type Socket } from 'node:net';
+import { Server, ServerCredentials, type ConnectionInjector } from '@grpc/grpc-js';
+import { MAX_MESSAGE_BYTES } from '../api/grpc-client.ts';
+import { grpcImplementation, grpcService, type GrpcHandlers } from '../api/grpc-server.ts';
+import { FailedPrecondition, hasErrno, messageOf } from '../errors.ts';
+import type { Logger } from '../log.ts';
+import type { ServiceDefinition } from '../../ttrpc/service.ts';
+import { peerCredentials } from '../sys/peer.ts';
+
+/** Adds a service to a server. */
+export type Register = <D extends ServiceDefinition>(definition: D, handlers: GrpcHandlers<D>) => void;
+
+export interface ListenerOptions {
+  readonly path: string;
+  readonly log: Logger;
+  /** Services for everyone who may open the socket. */
+  readonly common: (register: Register) => void;
+  /** Services for the containerd that this stasisd serves. */
+  readonly trusted: (register: Register) => void;
+  /** The same services for anybody else: they refuse. */
+  readonly others: (register: Register) => void;
+  /** Whether this process is that containerd. */
+  readonly isTrusted: (pid: number) => Promise<boolean>;
+}
+
+export interface Listener {
+  /** Stops taking connections, lets calls finish for a while, then closes. */
+  close(): Promise<void>;
+}
+
+const CLOSE_TIMEOUT_MS = 3000;
+
+/**
+ * Serves gRPC on one unix socket, mode 0600. containerd's garbage collector removes every snapshot that it does
+ * not know, so a containerd that is not ours must not even see a listing: each connection is given to one of two
+ * servers by the process at its other end.
+ */
+export async function listen(options: ListenerOptions): Promise<Listener> {
+  const servers = {
+    trusted: newServer(options.common, options.trusted),
+    others: newServer(options.common, options.others),
+  };
+  const injectors: Record<keyof typeof servers, ConnectionInjector> = {
+    trusted: servers.trusted.createConnectionInjector(ServerCredentials.createInsecure()),
+    others: servers.others.createConnectionInjector(ServerCredentials.createInsecure()),
+  };
+  const accept = async (socket: Socket): Promise<void> => {
+    socket.on('error', () => socket.destroy());
+    const peer = peerCredentials(socket);
+    const trusted = peer !== undefined && (await options.isTrusted(peer.pid));
+    injectors[trusted ? 'trusted' : 'others'].injectConnection(socket);
+  };
+  const net = createServer({ pauseOnConnect: false }, (socket) => {
+    accept(socket).catch((error: unknown) => {
+      options.log.warn('a connection was refused', { error: messageOf(error) });
+      socket.destroy();
+    });
+  });
+  await bind(net, options.path);
+  return {
+    close: async () => {
+      net.close();
+      await Promise.all(Object.values(servers).map(shutdown));
+    },
+  };
+}
+
+function newServer(...parts: ((register: Register) => void)[]): Server {
+  const server = new Server({
+    'grpc.max_receive_message_length': MAX_MESSAGE_BYTES,
+    'grpc.max_send_message_length': MAX_MESSAGE_BYTES,
+  });
+  for (const part of parts) {
+    part((definition, handlers) =>
+      server.addService(grpcService(definition), grpcImplementation(definition, handlers)),
+    );
+  }
+  return server;
+}
+
+/** Takes the socket's place. One that somebody still listens on is left alone; a dead one is replaced. */
+async function bind(server: NetServer, path: string): Promise<void> {
+  await mkdir(path.slice(0, path.lastIndexOf('/')), { recursive: true, mode: 0o711 });
+  if (await answers(path)) {
+    throw new FailedPrecondition(`another stasisd already listens on ${path}`, {
+      subject: path,
+      reason: 'already-running',
+      remedy: 'stop it first, or give this one another daemon.run_dir',
+    });
+  }
+  await unlink(path).catch((error: unknown) => {
+    if (!hasErrno(error, 'ENOENT')) throw error;
+  });
+  const mask = process.umask(0o177); // the socket must never be open to others, not even for an instant
+  try {
+    await new Promise<void>((resolve, reject) => {
+      server.once('error', reject);
+      server.listen(path, resolve);
+    });
+  } finally {
+    process.umask(mask);
+  }
+  await chmod(path, 0o600);
+}
+
+function answers(path: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect(path);
+    socket.once('connect', () => {
+      socket.destroy();
+      resolve(true);
+    });
+    socket.once('error', () => resolve(false));
+  });
+}
+
+function shutdown(server: Server): Promise<void> {
+  return new Promise((resolve) => {
+    const timer = setTimeout(() => {
+      server.forceShutdown();
+      resolve();
+    }, CLOSE_TIMEOUT_MS);
+    server.tryShutdown(() => {
+      clearTimeout(timer);
+      resolve();
+    });
+  });
+}

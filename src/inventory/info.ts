@@ -1,0 +1,147 @@
+import { statfs } from 'node:fs/promises';
+import { configPath } from '../config/config.ts';
+import { probeCriu } from '../criu/probe.ts';
+import { messageOf } from '../errors.ts';
+import { findRuntime } from '../oci/binary.ts';
+import type { Finding, InfoResponse } from '../proto/gen/stasis/stasis.ts';
+import { exec } from '../sys/command.ts';
+import { version } from '../version.ts';
+import { type Host, snapshotterName } from '../checkpoint/host.ts';
+
+const CGROUP2_SUPER_MAGIC = 0x63677270;
+
+/** What this host can do, and the fix for each thing that is missing. */
+export async function hostInfo(host: Host): Promise<InfoResponse> {
+  const findings = await Promise.all([
+    zfs(host),
+    pool(host),
+    criu(host),
+    runtime(host),
+    containerd(host),
+    plugin(host),
+    cgroups(),
+    staging(host),
+  ]);
+  return {
+    version,
+    findings,
+    rootDataset: host.root,
+    configFile: configPath(),
+    daemonPid: process.pid,
+  };
+}
+
+function good(name: string, value: string): Finding {
+  return { name, ok: true, value, remedy: '' };
+}
+
+function bad(name: string, value: string, remedy: string): Finding {
+  return { name, ok: false, value, remedy };
+}
+
+async function zfs({ zfs: { kind, version: release } }: Host): Promise<Finding> {
+  return good('zfs', kind === 'openzfs' ? `OpenZFS ${release}` : `zfs-fuse, ${release}`);
+}
+
+async function pool(host: Host): Promise<Finding> {
+  const name = host.root.split('/')[0] ?? host.root;
+  try {
+    const { health, freeBytes, sizeBytes } = await host.zfs.poolStatus(name);
+    const value = `${name}: ${health}, ${gib(freeBytes)} of ${gib(sizeBytes)} free`;
+    return health === 'ONLINE' ? good('pool', value) : bad('pool', value, `see: zpool status ${name}`);
+  } catch (error) {
+    return bad('pool', messageOf(error), `see: zpool status ${name}`);
+  }
+}
+
+async function criu({ config }: Host): Promise<Finding> {
+  try {
+    const found = await probeCriu(exec, config.runtime.criu);
+    if (!found.works) return bad('criu', `${found.version}: ${found.problem}`, 'install CRIU 4.2 or newer');
+    if (!found.safeForClones) {
+      return bad(
+        'criu',
+        `${found.version}: works, but clones would repeat random numbers`,
+        'install CRIU 4.2 or newer',
+      );
+    }
+    return good(
+      'criu',
+      `${found.version}${found.features.length === 0 ? '' : `: ${found.features.join(', ')}`}`,
+    );
+  } catch (error) {
+    return bad(
+      'criu',
+      messageOf(error),
+      'install CRIU 4.2 or newer; without it checkpoints keep the disk alone',
+    );
+  }
+}
+
+async function runtime({ config }: Host): Promise<Finding> {
+  try {
+    const found = await findRuntime(exec, config.runtime.oci);
+    const value = `${found.name} ${found.version} (${found.path})`;
+    return found.criu
+      ? good('oci-runtime', value)
+      : bad(
+          'oci-runtime',
+          `${value}: built without CRIU`,
+          'set runtime.oci = "runc", or install a crun with CRIU',
+        );
+  } catch (error) {
+    return bad('oci-runtime', messageOf(error), 'install runc or crun, or set runtime.oci');
+  }
+}
+
+async function containerd(host: Host): Promise<Finding> {
+  const { address } = host.containerd;
+  try {
+    return good('containerd', `${await host.containerd.version()} at ${address}`);
+  } catch (error) {
+    return bad(
+      'containerd',
+      `nothing answers at ${address}: ${messageOf(error)}`,
+      'start containerd, or set containerd.address',
+    );
+  }
+}
+
+async function plugin(host: Host): Promise<Finding> {
+  const remedy =
+    "add the proxy plugin to containerd's configuration (containerd-config.toml shows it) and restart containerd";
+  try {
+    const found = await host.containerd.plugins([
+      `type==io.containerd.snapshotter.v1,id==${snapshotterName}`,
+    ]);
+    const entry = found[0];
+    if (entry === undefined)
+      return bad('snapshotter-plugin', `containerd has no snapshotter ${snapshotterName}`, remedy);
+    if (entry.initErr !== undefined) return bad('snapshotter-plugin', entry.initErr.message, remedy);
+    return good('snapshotter-plugin', `${snapshotterName} is in containerd's configuration`);
+  } catch {
+    return bad('snapshotter-plugin', 'unknown: containerd does not answer', 'start containerd');
+  }
+}
+
+async function cgroups(): Promise<Finding> {
+  const root = await statfs('/sys/fs/cgroup').catch(() => undefined);
+  if (root === undefined) return bad('cgroups', 'not mounted', 'mount a cgroup hierarchy at /sys/fs/cgroup');
+  return good('cgroups', root.type === CGROUP2_SUPER_MAGIC ? 'version 2' : 'version 1');
+}
+
+async function staging({ staging: folder }: Host): Promise<Finding> {
+  const { type, bavail, bsize } = await statfs(folder);
+  const value = `${folder}: ${gib(bavail * bsize)} free`;
+  return type === 0x01021994
+    ? good('staging', value)
+    : bad(
+        'staging',
+        `${value}, not a tmpfs`,
+        'set checkpoint.staging_dir to a folder on a tmpfs: dumps freeze a container for less time there',
+      );
+}
+
+function gib(bytes: number): string {
+  return `${(bytes / 2 ** 30).toFixed(1)} GiB`;
+}

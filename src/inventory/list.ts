@@ -1,0 +1,201 @@
+import { readdir, stat } from 'node:fs/promises';
+import { checkpointMessage, timestamp } from '../api/convert.ts';
+import type { CheckpointEntry } from '../checkpoint/entry.ts';
+import type { Host } from '../checkpoint/host.ts';
+import { validateContainerId, validateNamespace } from '../checkpoint/names.ts';
+import { explainUnavailable, noSuchContainer } from '../containerd/client.ts';
+import type { Container } from '../proto/gen/containerd/containers.ts';
+import { type Process, Status } from '../proto/gen/containerd/task_types.ts';
+import type {
+  ContainerSummary,
+  Disk,
+  ImageFile,
+  InspectRequest,
+  InspectResponse,
+  ListRequest,
+  ListResponse,
+} from '../proto/gen/stasis/stasis.ts';
+
+const statusNames: Readonly<Record<number, string>> = {
+  [Status.CREATED]: 'created',
+  [Status.RUNNING]: 'running',
+  [Status.STOPPED]: 'stopped',
+  [Status.PAUSED]: 'paused',
+  [Status.PAUSING]: 'pausing',
+};
+
+/** Containers with their disks and checkpoints: those that containerd knows, and those that only the pool knows. */
+export async function list(host: Host, request: ListRequest): Promise<ListResponse> {
+  if (request.container !== '') validateContainerId(request.container);
+  if (!request.allNamespaces) validateNamespace(request.namespace);
+  const namespaces = request.allNamespaces ? await allNamespaces(host) : [request.namespace];
+  const used = await usedBytes(host);
+  const summaries = await Promise.all(
+    namespaces.map((namespace) => summarise(host, namespace, request.container, used)),
+  );
+  const containers = summaries.flat();
+  if (request.container !== '' && containers.length === 0) {
+    throw noSuchContainer(request.namespace, request.container);
+  }
+  return { containers };
+}
+
+/** One container, or one of its checkpoints with its record and image files. */
+export async function inspect(host: Host, request: InspectRequest): Promise<InspectResponse> {
+  const { containers } = await list(host, { ...request, allNamespaces: false });
+  const container = containers[0];
+  if (container === undefined) throw noSuchContainer(request.namespace, request.container);
+  if (request.checkpoint === '') {
+    const { containers: client } = host.containerd.namespace(request.namespace);
+    const record = container.exists ? (await client.get({ id: request.container })).container : undefined;
+    return {
+      container,
+      checkpoint: undefined,
+      specJson: record?.spec === undefined ? '' : Buffer.from(record.spec.value).toString('utf8'),
+      labels: record?.labels ?? {},
+      datasetMemory: '',
+      files: [],
+    };
+  }
+  const entry = host.catalog.resolve(request.namespace, request.container, request.checkpoint);
+  const message = container.checkpoints.find((other) => other.id === entry.id);
+  const response: InspectResponse = {
+    container,
+    checkpoint: message ?? checkpointMessage(entry),
+    specJson: '',
+    labels: {},
+    datasetMemory: entry.memorySnapshot ?? '',
+    files: [],
+  };
+  if (entry.memorySnapshot === undefined) return response;
+  return host.catalog.reading(entry, async () => {
+    const memory = await host.memory.open(entry);
+    try {
+      const { container: record } = memory.record;
+      return {
+        ...response,
+        specJson: record.spec === undefined ? '' : Buffer.from(record.spec.value).toString('utf8'),
+        labels: record.labels,
+        files: entry.memory === 'image' ? await imageFiles(memory.imageDir) : [],
+      };
+    } finally {
+      host.later('close a memory image', memory.close());
+    }
+  });
+}
+
+async function imageFiles(folder: string): Promise<ImageFile[]> {
+  const names = (await readdir(folder)).sort();
+  return Promise.all(
+    names.map(async (name) => ({ name, size: BigInt((await stat(`${folder}/${name}`)).size) })),
+  );
+}
+
+async function allNamespaces(host: Host): Promise<string[]> {
+  const names = new Set(await host.containerd.namespaces().catch(rethrow));
+  for (const entry of host.catalog.all()) names.add(entry.namespace);
+  return [...names].sort();
+}
+
+async function summarise(
+  host: Host,
+  namespace: string,
+  only: string,
+  used: ReadonlyMap<string, number>,
+): Promise<ContainerSummary[]> {
+  const client = host.containerd.namespace(namespace);
+  const [records, processes] = await Promise.all([
+    client.containers.list({ filters: [] }).catch(rethrow),
+    client.tasks.list({ filter: '' }).catch(rethrow),
+  ]);
+  const known = new Map(records.containers.map((record) => [record.id, record]));
+  const tasks = new Map(processes.tasks.map((task) => [task.id, task]));
+  const names = new Set(known.keys());
+  for (const entry of host.catalog.all()) if (entry.namespace === namespace) names.add(entry.container);
+  return [...names]
+    .filter((name) => only === '' || name === only)
+    .sort()
+    .map((name) => summary(host, { namespace, name, record: known.get(name), task: tasks.get(name), used }));
+}
+
+interface Known {
+  readonly namespace: string;
+  readonly name: string;
+  readonly record: Container | undefined;
+  readonly task: Process | undefined;
+  readonly used: ReadonlyMap<string, number>;
+}
+
+function summary(host: Host, { namespace, name, record, task, used }: Known): ContainerSummary {
+  const entries = host.catalog.of(namespace, name);
+  const disks = disksOf(host, namespace, record?.snapshotKey ?? name, entries, used);
+  const origins = new Map(disks.map((disk) => [disk.dataset, disk.originCheckpointId]));
+  return {
+    namespace,
+    name,
+    exists: record !== undefined,
+    status: task === undefined ? '' : (statusNames[task.status] ?? 'unknown'),
+    pid: task?.pid ?? 0,
+    image: record?.image ?? entries.at(-1)?.image ?? '',
+    snapshotter: record?.snapshotter ?? '',
+    disks,
+    checkpoints: entries.map((entry) =>
+      checkpointMessage(entry, {
+        uniqueBytes: (used.get(entry.snapshot) ?? 0) + (used.get(entry.memorySnapshot ?? '') ?? 0),
+        origin: nameOf(host, origins.get(datasetOf(entry.snapshot)) ?? ''),
+      }),
+    ),
+  };
+}
+
+/** The disk a container has, and the former ones that its checkpoints are on. */
+function disksOf(
+  host: Host,
+  namespace: string,
+  key: string,
+  entries: readonly CheckpointEntry[],
+  used: ReadonlyMap<string, number>,
+): Disk[] {
+  const current = host.store.findContainer(namespace, key);
+  const datasets = new Set(
+    entries.filter((entry) => entry.disk === 'snapshot').map((entry) => datasetOf(entry.snapshot)),
+  );
+  if (current !== undefined) datasets.add(current.dataset);
+  const checkpointAt = new Map([...host.catalog.all()].map((entry) => [entry.snapshot, entry.id]));
+  return [...datasets].map((dataset) => {
+    const info = host.store.describe(dataset);
+    return {
+      dataset,
+      namespace,
+      container: key,
+      current: dataset === current?.dataset,
+      originCheckpointId: checkpointAt.get(info?.origin ?? '') ?? '',
+      createdAt: info === undefined ? undefined : timestamp(info.createdNs),
+      usedBytes: BigInt(used.get(dataset) ?? 0),
+      foreign: false,
+    };
+  });
+}
+
+function nameOf(host: Host, id: string): string {
+  const entry = host.catalog.byId(id);
+  return entry === undefined ? '' : `${entry.container}@${entry.name}`;
+}
+
+function datasetOf(snapshot: string): string {
+  return snapshot.slice(0, snapshot.indexOf('@'));
+}
+
+/** Bytes that each dataset and snapshot alone holds. One zfs process. */
+async function usedBytes(host: Host): Promise<Map<string, number>> {
+  const rows = await host.zfs.list({
+    root: host.root,
+    types: ['filesystem', 'snapshot'],
+    properties: ['used'],
+  });
+  return new Map(rows.map((row) => [row.name, Number(row.properties.get('used')?.value ?? 0)]));
+}
+
+function rethrow(error: unknown): never {
+  throw explainUnavailable(error, 'containerd');
+}

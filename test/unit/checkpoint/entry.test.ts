@@ -1,0 +1,100 @@
+import assert from 'node:assert/strict';
+import { suite, test } from 'node:test';
+import {
+  type CheckpointEntry,
+  diskProperties,
+  entryFromRows,
+  memoryProperties,
+  newCheckpointId,
+} from '../../../src/checkpoint/entry.ts';
+import type { Properties, Row } from '../../../src/zfs/zfs.ts';
+
+const entry: CheckpointEntry = {
+  id: 'abc-1',
+  namespace: 'default',
+  container: 'web',
+  name: 'before',
+  createdNs: 1_700_000_000_123_456_789n,
+  memory: 'image',
+  disk: 'snapshot',
+  snapshot: 'tank/stasis/containers/default/web@before',
+  memorySnapshot: 'tank/stasis/containers/default/web/memory@before',
+  memoryBytes: 12345,
+  memoryError: '',
+  image: 'docker.io/library/busybox:latest',
+  runtime: 'io.containerd.stasis.v2',
+  timings: { frozenNs: 1, freezeNs: 2, dumpNs: 3, syncNs: 4, snapshotNs: 5, storeNs: 6, totalNs: 7 },
+};
+
+function row(name: string, properties: Properties, source: 'local' | 'inherited' = 'local'): Row {
+  const own = new Map(Object.entries(properties).map(([key, value]) => [key, { value, source }]));
+  return { name, type: 'snapshot', properties: own };
+}
+const disk = row(entry.snapshot, diskProperties(entry));
+const memory = row(entry.memorySnapshot ?? '', memoryProperties(entry));
+
+suite('a checkpoint in the pool', () => {
+  test('is read back from its two snapshots as it was written', () => {
+    assert.deepEqual(entryFromRows([disk, memory]), { entries: [entry], orphans: [] });
+    assert.deepEqual(entryFromRows([memory, disk]).entries, [entry]);
+  });
+
+  test('does not exist while its memory half is missing', () => {
+    const { entries, orphans } = entryFromRows([disk]);
+    assert.deepEqual(entries, []);
+    assert.deepEqual(
+      orphans.map((orphan) => orphan.snapshot),
+      [entry.snapshot],
+    );
+  });
+
+  test('does not exist any more once its disk half is gone', () => {
+    const { entries, orphans } = entryFromRows([memory]);
+    assert.deepEqual(entries, []);
+    assert.deepEqual(
+      orphans.map((orphan) => orphan.snapshot),
+      [entry.memorySnapshot],
+    );
+  });
+
+  test('is not made of properties that a snapshot merely inherits', () => {
+    const inherited = row('tank/stasis/containers/default/web@mine', diskProperties(entry), 'inherited');
+    assert.deepEqual(entryFromRows([inherited]), { entries: [], orphans: [] });
+  });
+
+  test('is not seen, nor swept, where somebody else made the snapshot', () => {
+    assert.deepEqual(entryFromRows([row('tank/stasis/containers/default/web@zrepl_1', {})]), {
+      entries: [],
+      orphans: [],
+    });
+  });
+
+  test('with a report that was cut off counts as unfinished', () => {
+    const cut = row(memory.name, { ...memoryProperties(entry), 'stasis:checkpoint-report': '{"memory":"im' });
+    assert.deepEqual(entryFromRows([disk, cut]).entries, []);
+  });
+
+  test('whose memory a stock client holds is complete with its disk alone', () => {
+    const external = row(entry.snapshot, { ...diskProperties(entry), 'stasis:checkpoint-half': 'external' });
+    const [found] = entryFromRows([external]).entries;
+    assert.equal(found?.memory, 'external');
+    assert.equal(found.memorySnapshot, undefined);
+  });
+
+  test("keeps CRIU's reason printable and short, whatever it says", () => {
+    const error = `Can't dump\n\tpid 1 ${'é'.repeat(2000)}`;
+    const properties = memoryProperties({ ...entry, memory: 'none', memoryError: error });
+    for (const value of Object.values(properties)) {
+      assert.match(value, /^[\x20-\x7e]*$/);
+      assert.ok(value.length <= 1024);
+    }
+    const [found] = entryFromRows([disk, row(memory.name, properties)]).entries;
+    assert.match(found?.memoryError ?? '', /^Can't dump\?\?pid 1/);
+  });
+
+  test('ids sort by age and differ within one millisecond', () => {
+    const ids = Array.from({ length: 100 }, () => newCheckpointId(1_700_000_000_000));
+    assert.equal(new Set(ids).size, 100);
+    assert.ok(newCheckpointId(1_700_000_000_000) < newCheckpointId(1_700_000_000_001));
+  });
+});
