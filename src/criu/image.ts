@@ -1,0 +1,96 @@
+import { chmod, mkdir, readdir, rm, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { FailedPrecondition, hasErrno } from '../errors.ts';
+
+export interface ImageFile {
+  readonly name: string;
+  readonly size: number;
+  readonly mode: number;
+}
+
+/** What stands in an image folder. */
+export interface ImageFolder {
+  /** By name. */
+  readonly files: readonly ImageFile[];
+  /** Sum of the sizes. */
+  readonly bytes: number;
+  /** Files without which no restore can begin, and which are not there. */
+  readonly missing: readonly string[];
+}
+
+/**
+ * Files of every whole image (https://criu.org/Images). CRIU writes the inventory last, so where it stands the dump came
+ * to its end; the OCI runtimes add descriptors.json, which names the standard streams, and restore needs it.
+ */
+const required: readonly (readonly [string, RegExp])[] = [
+  ['inventory.img', /^inventory\.img$/],
+  ['pstree.img', /^pstree\.img$/],
+  ['core-*.img', /^core-\d+\.img$/],
+  ['mm-*.img', /^mm-\d+\.img$/],
+  ['pagemap-*.img', /^pagemap-\d+\.img$/],
+  ['descriptors.json', /^descriptors\.json$/],
+];
+
+/** Reads an image folder. One that does not exist is empty. */
+export async function readImage(folder: string): Promise<ImageFolder> {
+  const names = await readdir(folder).catch((error: unknown) => {
+    if (hasErrno(error, 'ENOENT')) return [];
+    throw error;
+  });
+  const files = await Promise.all(
+    names.sort().map(async (name): Promise<ImageFile | undefined> => {
+      const entry = await stat(join(folder, name));
+      return entry.isFile() ? { name, size: entry.size, mode: entry.mode & 0o777 } : undefined;
+    }),
+  );
+  const regular = files.filter((file) => file !== undefined);
+  return {
+    files: regular,
+    bytes: regular.reduce((sum, file) => sum + file.size, 0),
+    missing: required
+      .filter(([, name]) => !regular.some((file) => name.test(file.name)))
+      .map(([label]) => label),
+  };
+}
+
+/** @throws FailedPrecondition naming what is missing */
+export async function requireWholeImage(folder: string): Promise<ImageFolder> {
+  const image = await readImage(folder);
+  if (image.missing.length > 0) {
+    throw new FailedPrecondition(
+      `the memory image in ${folder} is not whole: ${image.missing.join(', ')} missing`,
+      {
+        subject: folder,
+      },
+    );
+  }
+  return image;
+}
+
+/** Memory holds secrets: the folder gets mode 0700, its files 0600, whatever CRIU's version and umask made of them. */
+export async function guardImage(folder: string, image: ImageFolder): Promise<void> {
+  await chmod(folder, 0o700);
+  const open = image.files.filter((file) => (file.mode & 0o177) !== 0);
+  await Promise.all(open.map((file) => chmod(join(folder, file.name), 0o600)));
+}
+
+/**
+ * Makes an image folder ready for a dump.
+ * @throws FailedPrecondition when it is not empty: CRIU would mix two images
+ */
+export async function prepareImage(folder: string): Promise<void> {
+  await mkdir(folder, { recursive: true, mode: 0o700 });
+  const [first] = await readdir(folder);
+  if (first !== undefined) {
+    throw new FailedPrecondition(`the image folder ${folder} is not empty: it holds ${first}`, {
+      subject: folder,
+      remedy: 'name an empty folder, or one that does not exist',
+    });
+  }
+}
+
+/** Empties an image folder, and leaves it. */
+export async function emptyImage(folder: string): Promise<void> {
+  const names = await readdir(folder).catch(() => []);
+  await Promise.all(names.map((name) => rm(join(folder, name), { recursive: true, force: true })));
+}

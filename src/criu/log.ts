@@ -1,0 +1,83 @@
+import { open } from 'node:fs/promises';
+import { hasErrno } from '../errors.ts';
+
+/** Errors that only say that something failed; the one before them says what. CRIU writes them on its way out. */
+const generic = [
+  /^(?:Dumping|Restoring|Pre-dumping) FAILED\.?$/,
+  /^Dump (?:files|core|mm|sigaction|sighand|VMA|namespaces?|timers|itimers|mappings|fs|cgroup|creds|ids|task|thread|sk)\b.*failed with -?\d+$/i,
+  /^Failed to (?:dump|restore|wait for|start) .*(?:task|process|restorer|criu)\b/i,
+  /^\d+ (?:exited|killed|stopped), status=/,
+  /^\d+ (?:exited|killed|stopped) by signal/,
+  /^Can't wait or bad status/,
+  /^Error in processing/i,
+  /^Unable to (?:dump|restore)\b.*$/,
+  /^killed by signal \d+/,
+  /^Can't dump pages with parasite$/,
+];
+
+/** What the reader can do about the reasons met most. */
+const advice: readonly (readonly [RegExp, string])[] = [
+  [/Connected TCP socket|--tcp-established/, 'it has open TCP connections'],
+  [/TCP socket in listen state with backlog|--tcp-close|in-flight/, 'a TCP connection is just being made'],
+  [/io_uring|anon_inode:\[io_uring\]/, 'it uses io_uring, which CRIU cannot dump'],
+  [
+    /Can't lookup mount=.*for fd=[012]\b/,
+    'its standard streams are files of the host; use pipes, a terminal or none',
+  ],
+  [/External socket is used|--ext-unix-sk/, 'it is connected to a Unix socket of the host'],
+  [/Ghost file .* bigger than|--ghost-limit/, 'it keeps a large file open that has been removed'],
+  [/iptables-restore|nftables/, 'the network cannot be locked: install iptables'],
+  [/No space left on device/, 'there is no room for the image'],
+];
+
+export interface CriuFailure {
+  /** CRIU's own words. */
+  readonly message: string;
+  /** What they mean for the container, where that is known. */
+  readonly meaning: string | undefined;
+}
+
+/** Enough for the end of a log at its highest level, whose errors come last. */
+const TAIL_BYTES = 512 * 1024;
+
+/**
+ * CRIU's own reason from a `dump.log` or `restore.log`: the last error that says what failed, not the ones that follow
+ * from it. Undefined when there is no log or no error in it (CRIU was killed, or never ran).
+ */
+export async function lastError(logFile: string): Promise<CriuFailure | undefined> {
+  let handle;
+  try {
+    handle = await open(logFile, 'r');
+  } catch (error) {
+    if (hasErrno(error, 'ENOENT')) return undefined;
+    throw error;
+  }
+  try {
+    const { size } = await handle.stat();
+    const buffer = Buffer.alloc(Math.min(size, TAIL_BYTES));
+    const { bytesRead } = await handle.read(buffer, 0, buffer.length, size - buffer.length);
+    return parseLastError(buffer.toString('utf8', 0, bytesRead));
+  } finally {
+    await handle.close();
+  }
+}
+
+/** The pure part of `lastError`. */
+export function parseLastError(text: string): CriuFailure | undefined {
+  const errors = text
+    .split('\n')
+    // `(00.012345)     12: Error (criu/file.c:34): area: message`
+    .map((line) => /^(?:\([\d.]+\) *)?(?:\d+: *)?Error \([^)]*\): *(.*)$/.exec(line)?.[1]?.trim())
+    .filter((message) => message !== undefined && message !== '');
+  const telling = errors.findLast(
+    (message) => message !== undefined && !generic.some((phrase) => phrase.test(message)),
+  );
+  const message = telling ?? errors.at(-1);
+  if (message === undefined) return undefined;
+  return { message, meaning: advice.find(([phrase]) => phrase.test(message))?.[1] };
+}
+
+/** One sentence for a user: CRIU's words, and what they mean. */
+export function describeFailure(failure: CriuFailure): string {
+  return failure.meaning === undefined ? failure.message : `${failure.message} (${failure.meaning})`;
+}
