@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import { createConnection } from 'node:net';
 import { Duplex } from 'node:stream';
 import { Channel } from './channel.ts';
+import { FrameType } from './frame.ts';
 import type { Frame } from './frame.ts';
 import { Metadata } from './metadata.ts';
 import type { CallOptions, MethodDefinition, ServiceClient, ServiceDefinition } from './service.ts';
@@ -135,6 +136,7 @@ export class Client {
   }
 
   #receive(frame: Frame): void {
+    if (frame.type !== FrameType.Response && frame.type !== FrameType.Data) return;
     // Answers to calls that were given up arrive late, and are nobody's.
     this.#calls.get(frame.streamId)?.receive(frame);
   }

@@ -143,6 +143,10 @@ export class ServerConnection implements Connection {
     this.#calls.set(streamId, call);
     this.#requestBytes += size;
     if (inbox !== undefined) {
+      // A handler that waits for its next request must learn that none will come.
+      const { signal } = context;
+      signal.addEventListener('abort', () => inbox.abort(toStatusError(signal.reason)));
+      if (signal.aborted) inbox.abort(toStatusError(signal.reason));
       // The Go library puts a stream's first message into the request when it has one.
       if (request.payload.length > 0) inbox.push(request.payload);
       if ((frame.flags & FrameFlag.RemoteOpen) === 0) inbox.end();
@@ -240,7 +244,6 @@ export class ServerConnection implements Connection {
     for (const call of calls) {
       call.context.abort(reason);
       call.context.end();
-      call.inbox?.fail(reason);
     }
     for (const listener of this.#closeListeners.splice(0)) {
       try {

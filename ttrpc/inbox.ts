@@ -18,7 +18,7 @@ const PATIENCE = 1000;
  * INVARIANTS
  * - ttrpc has no flow control for a single stream. A full inbox stops the whole connection, but for one second
  *   at most: then its own stream fails with ResourceExhausted and the others go on.
- * - `end` and `fail` come after all messages pushed before them. Nothing comes after them.
+ * - `end` and `fail` come after all messages pushed before them, `abort` at once. Nothing comes after them.
  */
 export class Inbox<T> implements AsyncIterableIterator<T> {
   readonly #type: MessageType<T>;
@@ -75,6 +75,13 @@ export class Inbox<T> implements AsyncIterableIterator<T> {
     for (const { resolve } of others) resolve({ value: undefined, done: true });
   }
 
+  /** Fails without handing out what waits still. */
+  abort(error: StatusError): void {
+    if (this.#ended) return;
+    this.#clear();
+    this.fail(error);
+  }
+
   next(): Promise<IteratorResult<T, undefined>> {
     const body = this.#queue.shift();
     if (body !== undefined) {
@@ -94,8 +101,7 @@ export class Inbox<T> implements AsyncIterableIterator<T> {
   return(): Promise<IteratorResult<T, undefined>> {
     const early = !this.#ended;
     this.#error = undefined;
-    this.#queue.length = 0;
-    this.#bytes = 0;
+    this.#clear();
     this.end();
     if (early) this.#onAbandon(undefined);
     return Promise.resolve({ value: undefined, done: true });
@@ -121,8 +127,13 @@ export class Inbox<T> implements AsyncIterableIterator<T> {
 
   #overflow(): void {
     const error = new StatusError(Code.ResourceExhausted, 'ttrpc: stream buffer full');
-    this.fail(error);
+    this.abort(error);
     this.#onAbandon(error);
+  }
+
+  #clear(): void {
+    this.#queue.length = 0;
+    this.#bytes = 0;
   }
 
   #freeChannel(): void {

@@ -64,7 +64,7 @@ export class StreamCall implements ClientCall {
   receive(frame: Frame): void {
     try {
       if (frame.type === FrameType.Response) this.#receiveResponse(unwrap(frame));
-      else if (frame.type === FrameType.Data) this.#receiveData(frame);
+      else this.#receiveData(frame);
     } catch (error) {
       const status = toStatusError(error);
       if (frame.type === FrameType.Response) this.fail(status);

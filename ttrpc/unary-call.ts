@@ -97,7 +97,7 @@ export class UnaryCall implements ClientCall {
     let response: unknown;
     try {
       if (frame.type !== FrameType.Response) {
-        throw new StatusError(Code.Internal, `ttrpc: frame of type ${String(frame.type)} on a unary stream`);
+        throw new StatusError(Code.Internal, 'ttrpc: received data on a unary stream');
       }
       const payload = unwrap(frame);
       try {

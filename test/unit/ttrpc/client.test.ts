@@ -155,6 +155,7 @@ test('malformed answers fail their call, and answers to nobody are ignored', asy
     ),
   );
   peer.stream.write(frameBytes(5, 3, 5, Buffer.alloc(0)));
+  peer.stream.write(frameBytes(7, 0x85, 0, Buffer.from('a type of the future')));
   for (const id of [1, 2, 0, 99, 0xffffffff]) peer.stream.write(frameBytes(id, 2, 0, Buffer.from('late')));
   peer.stream.write(frameBytes(7, 2, 0, Buffer.alloc(0)));
   await Promise.all(calls);

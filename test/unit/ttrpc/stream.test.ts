@@ -2,8 +2,8 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
 import { KeyValue, Response } from '../../../src/proto/gen/ttrpc.ts';
-import { Code } from '../../../ttrpc/index.ts';
-import { Record, frameBytes, pair, rawClient, rawServer, requestFrame } from './fixture.ts';
+import { Code, FrameType } from '../../../ttrpc/index.ts';
+import { Record, TestDefinition, frameBytes, pair, rawClient, rawServer, requestFrame } from './fixture.ts';
 
 const nothing = { key: '', value: '' };
 const message = (key: string) => Buffer.from(KeyValue.encode({ key, value: '' }).finish());
@@ -81,7 +81,39 @@ test('requests that throw fail the call with their error and cancel it', async (
   }
   await assert.rejects(test.collect(broken()), { code: Code.Unknown, message: 'source broke' });
   assert.deepEqual(await test.echo(nothing), nothing);
-  connection.close();
+  while (connection.calls > 0) await setTimeout(5);
+});
+
+test('a handler that waits for requests ends when its call is canceled, timed out or cut off', async () => {
+  const { test, connection, peer } = { ...pair(), ...rawClient() };
+  peer.stream.write(requestFrame(1, 'Collect', {}, { flags: 2, timeoutNano: 20_000_000n }));
+  assert.equal((await peer.answer(1)).code, Code.DeadlineExceeded);
+  peer.stream.write(requestFrame(3, 'Collect', {}, { flags: 2, timeoutNano: -1n }));
+  assert.equal((await peer.answer(3)).code, Code.DeadlineExceeded);
+  peer.stream.write(requestFrame(5, 'Collect', {}, { flags: 2 }));
+  peer.stream.write(frameBytes(5, FrameType.Cancel, 0, Buffer.alloc(0)));
+  assert.equal((await peer.answer(5)).code, Code.Canceled);
+  assert.equal(connection.calls, 0);
+  let left = false;
+  async function* watched(requests: AsyncIterable<KeyValue>) {
+    try {
+      yield* requests;
+    } finally {
+      left = true;
+    }
+  }
+  const other = rawClient();
+  const definition = {
+    name: 'One',
+    fullName: 'one.One',
+    methods: { chat: TestDefinition.methods.chat },
+  } as const;
+  other.server.register(definition, { chat: watched });
+  other.peer.stream.write(requestFrame(1, 'Chat', { key: 'x' }, { flags: 2, service: 'one.One' }));
+  await other.peer.received(1);
+  other.connection.close();
+  while (!left) await setTimeout(5);
+  assert.deepEqual(await test.echo(nothing), nothing);
 });
 
 test('both directions stream at once, each message answered before the next is sent', async () => {
@@ -189,7 +221,7 @@ test('a response stream that nobody reads stalls the others for a second at most
 test('a stream that never has to wait for its messages lets the rest of the process live', async () => {
   const record = new Record();
   const { test } = pair({}, record);
-  const stream = all(test.list({ key: '200000', value: '' }));
+  const stream = all(test.list({ key: '50000', value: '' }));
   let turns = 0;
   const timer = setInterval(() => turns++, 1);
   await stream;
