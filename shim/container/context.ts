@@ -1,0 +1,30 @@
+import type { Config } from '../../src/config/config.ts';
+import type { Logger } from '../../src/log.ts';
+import type { RuntimeBinaries } from '../../src/oci/binary.ts';
+import type { Exec } from '../../src/sys/command.ts';
+import type { Events } from '../events/queue.ts';
+import type { Paths } from '../paths.ts';
+import type { Reaper } from '../reaper/reaper.ts';
+
+/** The `log` FIFOs of the bundles that are being served. */
+export interface LogFifos {
+  open(id: string, bundle: string): void;
+  close(id: string): void;
+}
+
+/** What all containers of one shim share. */
+export interface ShimContext {
+  readonly namespace: string;
+  readonly config: Config;
+  readonly paths: Paths;
+  readonly exec: Exec;
+  readonly binaries: RuntimeBinaries;
+  readonly reaper: Reaper;
+  readonly events: Events;
+  readonly log: Logger;
+  readonly logs: LogFifos;
+  /** Folder for console sockets; its path is short. */
+  readonly socketFolder: string;
+  /** Where this shim listens. */
+  readonly socket: string;
+}

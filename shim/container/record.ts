@@ -1,0 +1,99 @@
+import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { hasErrno } from '../../src/errors.ts';
+import type { Mount } from '../../src/sys/mount.ts';
+
+/** What a process other than the one that made a task needs to take it up, or to clear it away. */
+export interface TaskRecord {
+  readonly version: 1;
+  readonly id: string;
+  readonly namespace: string;
+  readonly bundle: string;
+  readonly rootfs: readonly Mount[];
+  readonly terminal: boolean;
+  readonly stdin: string;
+  readonly stdout: string;
+  readonly stderr: string;
+  /** Image folder that Start restores from; empty for a usual task. */
+  readonly checkpoint: string;
+  /** The OCI runtime: program, root folder, and whether systemd keeps the cgroups. */
+  readonly runtime: { readonly path: string; readonly root: string; readonly systemdCgroup: boolean };
+  readonly state: string;
+  readonly pid: number;
+  /** When the process started, in clock ticks since boot: a pid alone may be used again, proc(5). */
+  readonly startTime: string;
+  readonly exit?: { readonly status: number; readonly seconds: string; readonly nanos: number };
+  readonly execs: readonly { readonly id: string; readonly pid: number; readonly state: string }[];
+}
+
+/**
+ * Keeps a task's record on disk. Saves follow each other; of several that wait, the last is written.
+ * The folder also holds `address`, through which others find the shim.
+ */
+export class RecordFile {
+  readonly #folder: string;
+  #waiting: (() => TaskRecord) | undefined;
+  #writing: Promise<void> | undefined;
+  #removed = false;
+
+  constructor(folder: string) {
+    this.#folder = folder;
+  }
+
+  /** Makes the folder, names the shim in it, and writes the first record. */
+  async create(address: string, record: TaskRecord): Promise<void> {
+    await mkdir(this.#folder, { recursive: true, mode: 0o700 });
+    await Promise.all([
+      rm(join(this.#folder, 'deleted'), { force: true }),
+      writeFile(join(this.#folder, 'address'), address, { mode: 0o600 }),
+      this.#write(record),
+    ]);
+  }
+
+  /** Writes soon what `record` then says. Never throws: the record serves a later process, not this one. */
+  save(record: () => TaskRecord): void {
+    this.#waiting = record;
+    this.#writing ??= this.#drain();
+  }
+
+  /** Leaves the answer of the shim binary's `delete` behind, and nothing else. */
+  async finish(answer: string): Promise<void> {
+    this.#removed = true;
+    await this.#writing;
+    await writeFile(join(this.#folder, 'deleted'), `${answer}\n`, { mode: 0o600 }).catch((error: unknown) => {
+      if (!hasErrno(error, 'ENOENT')) throw error;
+    });
+    await Promise.all(['state.json', 'address'].map((name) => rm(join(this.#folder, name), { force: true })));
+  }
+
+  async #drain(): Promise<void> {
+    while (this.#waiting !== undefined && !this.#removed) {
+      const record = this.#waiting();
+      this.#waiting = undefined;
+      await this.#write(record).catch(() => undefined);
+    }
+    this.#writing = undefined;
+  }
+
+  async #write(record: TaskRecord): Promise<void> {
+    const path = join(this.#folder, 'state.json');
+    await writeFile(`${path}.new`, JSON.stringify(record), { mode: 0o600 });
+    await rename(`${path}.new`, path);
+  }
+}
+
+/** Reads a task's record; undefined where there is none. */
+export async function readRecord(folder: string): Promise<TaskRecord | undefined> {
+  try {
+    return JSON.parse(await readFile(join(folder, 'state.json'), 'utf8')) as TaskRecord;
+  } catch (error) {
+    if (hasErrno(error, 'ENOENT')) return undefined;
+    throw error;
+  }
+}
+
+/** Field 22 of /proc/PID/stat, proc(5); empty when the process is gone. */
+export async function startTimeOf(pid: number): Promise<string> {
+  const stat = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => '');
+  return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19] ?? '';
+}

@@ -1,0 +1,68 @@
+import { mkdir, readFile } from 'node:fs/promises';
+import { join, normalize } from 'node:path';
+import { FailedPrecondition, hasErrno, InvalidArgument, messageOf } from '../../src/errors.ts';
+import { mount, unmount, type Mount } from '../../src/sys/mount.ts';
+
+/**
+ * Mounts a container's root file system, in order, each at its own target below `rootfs`. All or none.
+ * @throws FailedPrecondition naming the mount; InvalidArgument for a target outside
+ */
+export async function mountRootfs(mounts: readonly Mount[], rootfs: string): Promise<void> {
+  if (mounts.length === 0) return;
+  await mkdir(rootfs, { mode: 0o711 }).catch((error: unknown) => {
+    if (!hasErrno(error, 'EEXIST')) throw error;
+  });
+  const done: string[] = [];
+  let committed = false;
+  try {
+    for (const entry of mounts) {
+      const target = targetOf(entry, rootfs);
+      try {
+        await mount({ ...entry, target });
+      } catch (error) {
+        throw new FailedPrecondition(`failed to mount rootfs component: ${messageOf(error)}`, {
+          subject: entry.source,
+          cause: error,
+          remedy: `check that ${entry.source} exists and that the kernel knows the file system ${entry.type}`,
+        });
+      }
+      done.push(target);
+    }
+    committed = true;
+  } finally {
+    if (!committed) for (const target of done.reverse()) await unmount(target, { detach: true });
+  }
+}
+
+/** Unmounts everything at and below `rootfs`, topmost first. Nothing mounted there is no error. */
+export async function unmountRootfs(rootfs: string): Promise<void> {
+  try {
+    await unmount(rootfs);
+  } catch (error) {
+    if (hasErrno(error, 'ENOENT') || hasErrno(error, 'EINVAL')) return;
+    if (!hasErrno(error, 'EBUSY')) throw error;
+  }
+  // What was mounted inside or on top meanwhile, or several mounts of ours.
+  for (const target of (await mountsBelow(rootfs)).reverse()) await unmount(target, { detach: true });
+}
+
+function targetOf(entry: Mount, rootfs: string): string {
+  const target = normalize(join(rootfs, entry.target));
+  if (target !== rootfs && !target.startsWith(`${rootfs}/`)) {
+    throw new InvalidArgument(`mount target ${entry.target} is outside of the root file system`, {
+      subject: entry.target,
+    });
+  }
+  return target;
+}
+
+async function mountsBelow(rootfs: string): Promise<string[]> {
+  const lines = (await readFile('/proc/self/mountinfo', 'utf8')).split('\n');
+  return lines
+    .map((line) =>
+      (line.split(' ')[4] ?? '').replace(/\\([0-7]{3})/g, (_, o: string) =>
+        String.fromCharCode(parseInt(o, 8)),
+      ),
+    )
+    .filter((target) => target === rootfs || target.startsWith(`${rootfs}/`));
+}

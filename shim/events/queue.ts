@@ -1,0 +1,106 @@
+import type { Logger } from '../../src/log.ts';
+import { messageOf } from '../../src/errors.ts';
+import { wallTime, type WallTime } from '../../src/sys/clock.ts';
+import {
+  TaskCreate,
+  TaskDelete,
+  TaskExecAdded,
+  TaskExecStarted,
+  TaskExit,
+  TaskOOM,
+  TaskPaused,
+  TaskResumed,
+  TaskStart,
+} from '../../src/proto/gen/containerd/events.ts';
+import type { MessageType } from '../../ttrpc/index.ts';
+
+/** An event as it goes out: containerd's envelope without its namespace. */
+export interface Event {
+  readonly timestamp: WallTime;
+  readonly topic: string;
+  readonly typeUrl: string;
+  readonly value: Uint8Array;
+}
+
+/** Where events go. Rejects when an event could not be delivered. */
+export interface Sink {
+  publish(event: Event): Promise<void>;
+}
+
+/** What the shim reports, by the last part of its topic `/tasks/…`. Type URLs are bare message names. */
+const kinds = {
+  create: kind('TaskCreate', TaskCreate),
+  start: kind('TaskStart', TaskStart),
+  exit: kind('TaskExit', TaskExit),
+  delete: kind('TaskDelete', TaskDelete),
+  'exec-added': kind('TaskExecAdded', TaskExecAdded),
+  'exec-started': kind('TaskExecStarted', TaskExecStarted),
+  oom: kind('TaskOOM', TaskOOM),
+  paused: kind('TaskPaused', TaskPaused),
+  resumed: kind('TaskResumed', TaskResumed),
+} as const;
+type Kinds = typeof kinds;
+export type EventKind = keyof Kinds;
+export type EventOf<K extends EventKind> = Parameters<Kinds[K]['encode']>[0];
+
+function kind<T>(name: string, type: MessageType<T>) {
+  return {
+    typeUrl: `containerd.events.${name}`,
+    encode: (message: T): Uint8Array => type.encode(message).finish(),
+  };
+}
+
+/** Takes events in the order in which things happened; never waits, never throws. */
+export interface Events {
+  publish<K extends EventKind>(kind: K, event: EventOf<K>): void;
+}
+
+/** Events beyond this many that wait for a containerd that is away are dropped, oldest first. */
+const MAX_WAITING = 10_000;
+
+/**
+ * The shim's one queue of events.
+ *
+ * INVARIANTS
+ * - Events leave in the order in which they were published, one at a time.
+ * - An event that the sink gives up on is logged and skipped; the others are not held back for ever.
+ */
+export class EventQueue implements Events {
+  readonly #sink: Sink;
+  readonly #log: Logger;
+  readonly #waiting: Event[] = [];
+  #draining: Promise<void> | undefined;
+
+  constructor(sink: Sink, log: Logger) {
+    this.#sink = sink;
+    this.#log = log;
+  }
+
+  publish<K extends EventKind>(kind: K, event: EventOf<K>): void {
+    const { typeUrl, encode } = kinds[kind] as { typeUrl: string; encode(message: EventOf<K>): Uint8Array };
+    if (this.#waiting.length >= MAX_WAITING) {
+      const dropped = this.#waiting.shift();
+      this.#log.warn('too many events wait, one was dropped', { topic: dropped?.topic });
+    }
+    this.#waiting.push({ timestamp: wallTime(), topic: `/tasks/${kind}`, typeUrl, value: encode(event) });
+    this.#draining ??= this.#drain();
+  }
+
+  /** Settles when everything published so far is out or given up. */
+  async flush(): Promise<void> {
+    while (this.#draining !== undefined) await this.#draining;
+  }
+
+  async #drain(): Promise<void> {
+    for (;;) {
+      const event = this.#waiting.shift();
+      if (event === undefined) break;
+      try {
+        await this.#sink.publish(event);
+      } catch (error) {
+        this.#log.error('an event could not be published', { topic: event.topic, error: messageOf(error) });
+      }
+    }
+    this.#draining = undefined;
+  }
+}

@@ -1,0 +1,91 @@
+#!/bin/sh
+# containerd-shim-stasis-v2. containerd runs this for every container's `start` and `delete`, so it is the smallest thing
+# that can answer them: while a shim serves the namespace, both are answered here, without starting a program. All else
+# is for Node. It works from any place, copied alone, and under any name.
+node='@NODE@'
+main='@SHIM@'
+
+# Go's flag syntax, as in arguments.ts; what is not known here is left to Node.
+namespace='' address='' id='' bundle='' action='' want=''
+for word in "$@"; do
+  if [ -n "$want" ]; then
+    case $want in
+      namespace) namespace=$word ;;
+      address) address=$word ;;
+      id) id=$word ;;
+      bundle) bundle=$word ;;
+    esac
+    want=''
+    continue
+  fi
+  flag=${word#-}
+  flag=${flag#-}
+  case $word in
+    -namespace | --namespace | -address | --address | -id | --id | -bundle | --bundle) want=$flag ;;
+    -publish-binary | --publish-binary | -socket | --socket) want=other ;;
+    -namespace=* | --namespace=*) namespace=${word#*=} ;;
+    -address=* | --address=*) address=${word#*=} ;;
+    -id=* | --id=*) id=${word#*=} ;;
+    -bundle=* | --bundle=*) bundle=${word#*=} ;;
+    -publish-binary=* | --publish-binary=* | -debug | --debug | -debug=* | --debug=*) ;;
+    start | delete) action=$word; break ;;
+    *) exec "$node" "$main" "$@" ;;
+  esac
+done
+
+# Of the configuration two keys matter here. Any other way to write them than `key = "value"` ends up with Node.
+run_dir=/run/stasis
+sharing=namespace
+config=${STASIS_CONFIG-/etc/stasis/config.toml}
+if [ -r "$config" ]; then
+  while read -r key equals value; do
+    case $key$equals in
+      run_dir= | sharing=)
+        value=${value#[\"\']}
+        value=${value%%[\"\']*}
+        if [ "$key" = run_dir ]; then run_dir=$value; else sharing=$value; fi
+        ;;
+      run_dir* | sharing* | *.run_dir* | *.sharing*) exec "$node" "$main" "$@" ;;
+    esac
+  done <"$config"
+fi
+case $namespace$id in
+  '' | *[!A-Za-z0-9._-]* | .*) exec "$node" "$main" "$@" ;;
+esac
+
+case $action in
+  delete)
+    # The shim has taken the task away and left the answer.
+    if read -r answer 2>/dev/null <"$run_dir/tasks/$namespace/$id/deleted"; then
+      printf "$answer"
+      exit 0
+    fi
+    exec "$node" "$main" "$@"
+    ;;
+esac
+
+start_time() {
+  start_time=${20}
+}
+
+# Lives the namespace's shim? Its start time tells it from another process that got its pid.
+if [ "$sharing" = namespace ]; then
+  resident=$run_dir/resident/${address#/}/$namespace/shim
+  if read -r pid started socket 2>/dev/null <"$resident" && read -r stat 2>/dev/null <"/proc/$pid/stat"; then
+    # shellcheck disable=SC2086 # the fields of proc(5) after the name, which may hold blanks itself
+    start_time ${stat##*) }
+    if [ "$start_time" = "$started" ]; then
+      printf 'unix://%s' "$socket" >"${bundle:-.}/address"
+      printf 'unix://%s' "$socket"
+      exit 0
+    fi
+  fi
+fi
+
+# Nobody serves: Node becomes the shim, and lets go of standard output once it listens. Standard input, which holds
+# containerd's parameters, has to be handed to a background process explicitly.
+[ "$action" = start ] || exec "$node" "$main" "$@"
+exec 3<&0
+started=$("$node" "$main" "$@" <&3 3<&- &)
+[ -n "$started" ] || exit 1
+printf '%s' "$started"

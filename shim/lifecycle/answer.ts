@@ -1,0 +1,11 @@
+import { DeleteResponse } from '../../src/proto/gen/containerd/task.ts';
+
+/** Bytes as a format of printf(1), so that the launcher can print them without starting a program. */
+export function asPrintfFormat(bytes: Uint8Array): string {
+  return [...bytes].map((byte) => `\\${byte.toString(8).padStart(3, '0')}`).join('');
+}
+
+/** The answer of the shim binary's `delete`, as such a format. */
+export function asPrintfArgument(response: DeleteResponse): string {
+  return asPrintfFormat(DeleteResponse.encode(response).finish());
+}

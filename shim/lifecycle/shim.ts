@@ -1,0 +1,129 @@
+import { rm } from 'node:fs/promises';
+import { createServer, type Server as Listener } from 'node:net';
+import { dirname } from 'node:path';
+import type { Config } from '../../src/config/config.ts';
+import { messageOf } from '../../src/errors.ts';
+import { createLogger, type Logger } from '../../src/log.ts';
+import { RuntimeBinaries } from '../../src/oci/binary.ts';
+import { TaskDefinition } from '../../src/proto/gen/containerd/task.ts';
+import { exec } from '../../src/sys/command.ts';
+import { Server } from '../../ttrpc/index.ts';
+import type { ShimArguments } from '../arguments.ts';
+import type { ShimContext } from '../container/context.ts';
+import { EventQueue } from '../events/queue.ts';
+import { ContainerdSink } from '../events/sink.ts';
+import type { Paths } from '../paths.ts';
+import { ChildReaper } from '../reaper/reaper.ts';
+import { Containers } from '../service/containers.ts';
+import { taskService } from '../service/task-service.ts';
+import { announce, retract } from './claim.ts';
+import { IdleTimer } from './idle.ts';
+import { LogSink } from './log-sink.ts';
+
+export interface ShimOptions {
+  readonly args: ShimArguments;
+  readonly config: Config;
+  readonly env: NodeJS.ProcessEnv;
+  readonly paths: Paths;
+  readonly socket: string;
+  /** Whether this is the namespace's shim, which the launcher may know of. */
+  readonly shared: boolean;
+}
+
+const DRAIN_MS = 5000;
+
+/** A serving shim: all its parts, put together. */
+export class Shim {
+  /** Settles when it has left and taken everything of its own away. */
+  readonly served: Promise<void>;
+
+  private constructor(served: Promise<void>) {
+    this.served = served;
+  }
+
+  static async listen(options: ShimOptions): Promise<Shim> {
+    const { args, config, env, paths, socket, shared } = options;
+    const sink = new LogSink();
+    const log = createLogger((line) => sink.write(line), args.debug ? 'debug' : config.log.level);
+    surviveMistakes(log);
+    const events = new ContainerdSink({
+      namespace: args.namespace,
+      ttrpcAddress: env['TTRPC_ADDRESS'] ?? '',
+      address: args.address,
+      publishBinary: args.publishBinary,
+      exec,
+    });
+    const queue = new EventQueue(events, log);
+    const reaper = new ChildReaper().start();
+    const context: ShimContext = {
+      namespace: args.namespace,
+      config,
+      paths,
+      exec,
+      binaries: new RuntimeBinaries(exec),
+      reaper,
+      events: queue,
+      log,
+      logs: sink,
+      socketFolder: dirname(socket),
+      socket,
+    };
+    const containers = new Containers();
+    const resident = paths.resident(args.address, args.namespace);
+    const publish = async (): Promise<void> => (shared ? announce(resident, socket) : undefined);
+    const withdraw = async (): Promise<void> => (shared ? retract(resident) : undefined);
+    const listener = await listenAt(socket);
+    const idle = new IdleTimer({
+      timeoutMs: config.shim.idle_timeout * 1000,
+      shared,
+      isIdle: () => containers.size === 0,
+      announce: publish,
+      retract: withdraw,
+    });
+    const tasks = taskService(context, containers, idle);
+    const server = new Server()
+      .register(TaskDefinition, tasks)
+      .register(TaskDefinition, tasks, { fullName: 'containerd.task.v3.Task' })
+      .listen(listener);
+    await publish();
+    return new Shim(
+      (async () => {
+        await idle.left;
+        await withdraw();
+        await server.shutdown({ timeout: DRAIN_MS });
+        await queue.flush();
+        events.close();
+        reaper.stop();
+        sink.closeAll();
+        await rm(socket, { force: true });
+      })(),
+    );
+  }
+}
+
+/** The socket is for root alone from its first moment. */
+async function listenAt(path: string): Promise<Listener> {
+  const listener = createServer();
+  const before = process.umask(0o177);
+  try {
+    await new Promise<void>((resolve, reject) => {
+      listener.once('error', reject);
+      listener.listen(path, resolve);
+    });
+  } finally {
+    process.umask(before);
+  }
+  return listener;
+}
+
+/** A mistake in one container's code must not end the other containers' shim. */
+function surviveMistakes(log: Logger): void {
+  const report = (error: unknown): void => {
+    log.error('unexpected error', {
+      error: messageOf(error),
+      stack: error instanceof Error ? error.stack : undefined,
+    });
+  };
+  process.on('uncaughtException', report);
+  process.on('unhandledRejection', report);
+}

@@ -1,0 +1,36 @@
+// containerd-shim-stasis-v2: the actions that containerd asks of a shim binary. The launcher (launcher.sh) answers most
+// calls by itself and runs this program for the rest.
+import { basename } from 'node:path';
+import { loadConfig } from '../src/config/config.ts';
+import { InvalidArgument, messageOf } from '../src/errors.ts';
+import { commit, version } from '../src/version.ts';
+import { parseArguments } from './arguments.ts';
+import { serve } from './lifecycle/serve.ts';
+import { clear } from './lifecycle/clear.ts';
+
+async function main(): Promise<void> {
+  const args = parseArguments(process.argv.slice(2));
+  if (args.version) {
+    process.stdout.write(
+      `${basename(process.argv[1] ?? '')}:\n  Version:  ${version}\n  Revision: ${commit}\n`,
+    );
+    return;
+  }
+  switch (args.action) {
+    case 'start':
+      await serve(args, loadConfig(), process.env);
+      return;
+    case 'delete':
+      await clear(args, loadConfig());
+      return;
+    default:
+      throw new InvalidArgument(`unknown action ${JSON.stringify(args.action)}; known: start, delete`);
+  }
+}
+
+try {
+  await main();
+} catch (error) {
+  process.stderr.write(`containerd-shim-stasis-v2: ${messageOf(error)}\n`);
+  process.exitCode = 1;
+}

@@ -1,0 +1,70 @@
+import { createHash } from 'node:crypto';
+import { InvalidArgument } from '../src/errors.ts';
+
+/**
+ * Where the shim keeps what must outlive it, below `daemon.run_dir`:
+ *
+ * | path | what |
+ * |---|---|
+ * | `s/<hash>` | socket of a shim |
+ * | `resident/<containerd's address>/<namespace>/shim` | `pid starttime socket` of the namespace's shared shim; the launcher reads it |
+ * | `locks/<hash>` | held by a living shim with flock(2) |
+ * | `tasks/<namespace>/<id>/address` | socket of the shim that holds the task |
+ * | `tasks/<namespace>/<id>/state.json` | what a fresh process needs to take the task up again |
+ * | `tasks/<namespace>/<id>/deleted` | the answer of `delete`, as an argument of printf(1) |
+ * | `oci/<namespace>` | state of the OCI runtime |
+ */
+export class Paths {
+  readonly runDir: string;
+
+  constructor(runDir: string) {
+    this.runDir = runDir;
+  }
+
+  /** One shim for each key: containerd's address, the namespace, and a group where shims are not shared. */
+  socket(address: string, namespace: string, group: string): string {
+    const path = `${this.runDir}/s/${hash(address, namespace, group)}`;
+    if (Buffer.byteLength(path) > MAX_SOCKET_PATH) {
+      throw new InvalidArgument(`the socket path ${path} is longer than ${MAX_SOCKET_PATH} bytes`, {
+        subject: path,
+        remedy: 'choose a shorter daemon.run_dir',
+      });
+    }
+    return path;
+  }
+
+  lock(address: string, namespace: string, group: string): string {
+    return `${this.runDir}/locks/${hash(address, namespace, group)}`;
+  }
+
+  resident(address: string, namespace: string): string {
+    return `${this.runDir}/resident/${address.replace(/^\/+/, '')}/${namespace}/shim`;
+  }
+
+  task(namespace: string, id: string): string {
+    return `${this.runDir}/tasks/${checkName('namespace', namespace)}/${checkName('id', id)}`;
+  }
+
+  ociRoot(namespace: string): string {
+    return `${this.runDir}/oci/${namespace}`;
+  }
+}
+
+/** sun_path has 108 bytes, unix(7); containerd itself allows 106. */
+const MAX_SOCKET_PATH = 106;
+
+function hash(...parts: string[]): string {
+  return createHash('sha256').update(parts.join('\0')).digest('hex').slice(0, 20);
+}
+
+/**
+ * Refuses what containerd would not accept as an identifier either, since names become path components here:
+ * alphanumerics in groups joined by single `.`, `_` or `-` (containerd's identifiers package).
+ * @throws InvalidArgument
+ */
+export function checkName(what: string, name: string): string {
+  if (!/^[A-Za-z0-9]+(?:[._-]+[A-Za-z0-9]+)*$/.test(name) || name.length > 255) {
+    throw new InvalidArgument(`${what} ${JSON.stringify(name)} is not a valid identifier`, { subject: name });
+  }
+  return name;
+}

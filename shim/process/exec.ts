@@ -1,0 +1,95 @@
+import { readFile, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { FailedPrecondition } from '../../src/errors.ts';
+import type { OciRuntime } from '../../src/oci/types.ts';
+import { openIo, type IoContext, type StdioAddresses } from '../stdio/index.ts';
+import { finished, send } from './init.ts';
+import { Process } from './process.ts';
+import { execStates, StateMachine, type ExecStateName, type ExecVerb } from './state.ts';
+
+export interface ExecProcessOptions {
+  readonly id: string;
+  readonly containerId: string;
+  readonly bundle: string;
+  readonly stdio: StdioAddresses;
+  readonly runtime: OciRuntime;
+  readonly io: IoContext;
+  readonly socketFolder: string;
+  /** OCI `process`. */
+  readonly process: Record<string, unknown>;
+}
+
+/** A process that joins a running container. */
+export class ExecProcess extends Process<ExecStateName, ExecVerb> {
+  readonly #options: ExecProcessOptions;
+  #size: readonly [number, number] | undefined;
+
+  constructor(options: ExecProcessOptions) {
+    super(options.id, options.stdio, new StateMachine(execStates, 'created'));
+    this.#options = options;
+  }
+
+  /** A start that fails leaves the process created: it can be deleted, and who waits is answered. */
+  async start(): Promise<void> {
+    this.state.require('start');
+    const { stdio, io, socketFolder } = this.#options;
+    const streams = await openIo(stdio, io, socketFolder);
+    this.io = streams;
+    try {
+      await this.#run(streams.childFds, streams.consoleSocket).finally(() => streams.handedOver());
+      if (this.#size !== undefined) streams.resize(...this.#size);
+      await streams.started();
+    } catch (error) {
+      streams.close();
+      this.io = undefined;
+      this.endWait();
+      throw error;
+    }
+    this.state.to('running');
+  }
+
+  async #run(
+    stdioFds: readonly [number | 'ignore', number | 'ignore', number | 'ignore'],
+    consoleSocket: string | undefined,
+  ): Promise<void> {
+    const { containerId, bundle, runtime, stdio } = this.#options;
+    const pidFile = join(bundle, `${this.id}.pid`);
+    const processFile = join(bundle, `${this.id}.process.json`);
+    const process = { ...this.#options.process, terminal: stdio.terminal };
+    await writeFile(processFile, JSON.stringify(process), { mode: 0o600 });
+    try {
+      await runtime.exec({
+        id: containerId,
+        processFile,
+        pidFile,
+        stdioFds,
+        detach: true,
+        ...(consoleSocket === undefined ? {} : { consoleSocket }),
+      });
+      this.pid = Number(await readFile(pidFile, 'utf8'));
+    } finally {
+      await Promise.all([rm(processFile, { force: true }), rm(pidFile, { force: true })]);
+    }
+  }
+
+  /** @throws FailedPrecondition before the start, NotFound after the end */
+  signal(signal: number): void {
+    this.state.require('kill');
+    if (this.exit !== undefined) throw finished();
+    if (this.pid === 0) throw new FailedPrecondition('process not created');
+    send(this.pid, signal);
+  }
+
+  resize(columns: number, rows: number): void {
+    this.state.require('resize');
+    this.#size = [columns, rows];
+    this.io?.resize(columns, rows);
+  }
+
+  async delete(): Promise<void> {
+    this.state.require('delete');
+    if (this.state.name === 'stopped') await this.drain();
+    this.io?.close();
+    this.state.to('deleted');
+  }
+}

@@ -1,0 +1,147 @@
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { Code, hasErrno, messageOf, NotFound, StasisError } from '../../src/errors.ts';
+import { isOciError } from '../../src/oci/error.ts';
+import type { OciRuntime } from '../../src/oci/types.ts';
+import { openIo, type IoContext, type StdioAddresses } from '../stdio/index.ts';
+import { Process } from './process.ts';
+import { initStates, StateMachine, type InitStateName, type InitVerb } from './state.ts';
+
+export interface InitOptions {
+  readonly id: string;
+  readonly bundle: string;
+  readonly stdio: StdioAddresses;
+  readonly runtime: OciRuntime;
+  readonly io: IoContext;
+  readonly socketFolder: string;
+  readonly noPivot: boolean;
+  readonly noNewKeyring: boolean;
+  /** Images to restore from at Start; undefined for a usual process. */
+  readonly restore: { readonly imageDir: string; readonly workDir: string } | undefined;
+}
+
+/** A container's first process. Its callers serialise the verbs; its state says which are possible. */
+export class InitProcess extends Process<InitStateName, InitVerb> {
+  readonly #options: InitOptions;
+  /** Whether the OCI runtime knows the container. */
+  #made = false;
+
+  constructor(options: InitOptions) {
+    const first = options.restore === undefined ? 'created' : 'restorable';
+    super(options.id, options.stdio, new StateMachine(initStates, first));
+    this.#options = options;
+  }
+
+  /** Connects the streams and, unless a checkpoint is to be restored, has the runtime make the container. */
+  async create(): Promise<void> {
+    const { stdio, io, socketFolder, restore, runtime, id, bundle } = this.#options;
+    this.io = await openIo(stdio, io, socketFolder);
+    if (restore !== undefined) return;
+    await this.#launch(async (common) => {
+      const { noPivot, noNewKeyring } = this.#options;
+      await runtime.create({ id, bundle, noPivot, noNewKeyring, ...common });
+    });
+  }
+
+  async start(): Promise<void> {
+    this.state.require('start');
+    const { runtime, restore, id, bundle, noPivot } = this.#options;
+    if (restore === undefined) {
+      await runtime.start(id);
+    } else {
+      await this.#launch(async (common) => {
+        await runtime.restore({
+          id,
+          bundle,
+          ...restore,
+          ...common,
+          noPivot,
+          detach: true,
+          noSubreaper: true,
+        });
+      });
+    }
+    this.state.to('running');
+  }
+
+  /** Runs the runtime with the streams of the process to be, and learns its pid. */
+  async #launch(run: (common: Launch) => Promise<void>): Promise<void> {
+    const io = this.io;
+    if (io === undefined) throw new StasisError(Code.Unknown, 'the streams are not connected');
+    const pidFile = join(this.#options.bundle, 'init.pid');
+    try {
+      const consoleSocket = io.consoleSocket;
+      await run({
+        pidFile,
+        stdioFds: io.childFds,
+        ...(consoleSocket === undefined ? {} : { consoleSocket }),
+      });
+      this.#made = true;
+    } finally {
+      io.handedOver();
+    }
+    await io.started();
+    this.pid = Number(await readFile(pidFile, 'utf8'));
+  }
+
+  /**
+   * Sends a signal to the process.
+   * @throws NotFound when it has ended
+   */
+  signal(signal: number): void {
+    this.state.require('kill');
+    if (this.exit !== undefined || this.pid === 0) throw finished();
+    send(this.pid, signal);
+  }
+
+  /** Nothing where there is no terminal. */
+  resize(columns: number, rows: number): void {
+    this.io?.resize(columns, rows);
+  }
+
+  /** Takes everything away that the runtime and the streams hold. */
+  async delete(): Promise<void> {
+    this.state.require('delete');
+    if (this.state.name === 'stopped') await this.drain();
+    await this.#forget(false);
+    this.io?.close();
+    this.state.to('deleted');
+  }
+
+  /** Undoes a Create that failed: no trace of the container stays. */
+  async abandon(): Promise<void> {
+    this.#made = true; // even a create that failed may have left something
+    await this.#forget(true).catch(() => undefined);
+    this.io?.close();
+  }
+
+  async #forget(force: boolean): Promise<void> {
+    if (!this.#made) return;
+    try {
+      await this.#options.runtime.delete(this.id, { force });
+    } catch (error) {
+      // After a checkpoint that ended the task the runtime has forgotten it already, and so does a client's own delete.
+      if (!isOciError(error, 'not-found')) throw error;
+    }
+  }
+}
+
+interface Launch {
+  readonly pidFile: string;
+  readonly stdioFds: readonly [number | 'ignore', number | 'ignore', number | 'ignore'];
+  readonly consoleSocket?: string;
+}
+
+export function finished(): NotFound {
+  return new NotFound('process already finished');
+}
+
+/** kill(2), with its failures as clients know them. */
+export function send(pid: number, signal: number): void {
+  try {
+    process.kill(pid, signal);
+  } catch (error) {
+    if (hasErrno(error, 'ESRCH')) throw finished();
+    throw new StasisError(Code.Unknown, `unknown error after kill: ${messageOf(error)}`, { cause: error });
+  }
+}

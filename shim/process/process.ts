@@ -1,0 +1,76 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Status } from '../../src/proto/gen/containerd/task_types.ts';
+import type { ProcessIo, StdioAddresses } from '../stdio/index.ts';
+import type { Exit } from '../reaper/reaper.ts';
+import { StateMachine } from './state.ts';
+
+const DRAIN_TIMEOUT_MS = 10_000;
+
+/** What a container's first process and its execs have in common. */
+export class Process<Name extends string, Verb extends string> {
+  /** The container's id for its first process, the exec id for others. */
+  readonly id: string;
+  readonly stdio: StdioAddresses;
+  readonly state: StateMachine<Name, Verb>;
+  io: ProcessIo | undefined;
+  /** 0 until there is one. */
+  pid = 0;
+  #exit: Exit | undefined;
+  #ended = false;
+  readonly #waiting = new Set<() => void>();
+
+  constructor(id: string, stdio: StdioAddresses, state: StateMachine<Name, Verb>) {
+    this.id = id;
+    this.stdio = stdio;
+    this.state = state;
+  }
+
+  get status(): Status {
+    return this.state.status;
+  }
+
+  /** How it ended; undefined while it has not. */
+  get exit(): Exit | undefined {
+    return this.#exit;
+  }
+
+  /** Records the end and answers all who wait. */
+  setExited(exit: Exit): void {
+    this.#exit = exit;
+    this.endWait();
+  }
+
+  /** Answers all who wait, now and later, without an end: the process could not be started. */
+  endWait(): void {
+    this.#ended = true;
+    const waiting = [...this.#waiting];
+    this.#waiting.clear();
+    for (const resolve of waiting) resolve();
+  }
+
+  /** Settles at the end of the process; rejects with the signal's reason. */
+  async wait(signal: AbortSignal): Promise<void> {
+    if (this.#ended) return;
+    signal.throwIfAborted();
+    await new Promise<void>((resolve, reject) => {
+      const aborted = (): void => {
+        this.#waiting.delete(ended);
+        reject(signal.reason instanceof Error ? signal.reason : new Error('cancelled'));
+      };
+      const ended = (): void => {
+        signal.removeEventListener('abort', aborted);
+        resolve();
+      };
+      this.#waiting.add(ended);
+      signal.addEventListener('abort', aborted, { once: true });
+    });
+  }
+
+  /** Waits for output that is still on its way, ten seconds at most. */
+  protected async drain(): Promise<void> {
+    const timer = new AbortController();
+    const timeout = sleep(DRAIN_TIMEOUT_MS, undefined, { signal: timer.signal }).catch(() => undefined);
+    await Promise.race([this.io?.drained, timeout]);
+    timer.abort();
+  }
+}

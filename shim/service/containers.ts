@@ -1,0 +1,49 @@
+import { AlreadyExists, NotFound } from '../../src/errors.ts';
+import type { Container } from '../container/container.ts';
+
+/** The containers of this shim, those that are being made included. */
+export class Containers {
+  readonly #known = new Map<string, Container>();
+  readonly #coming = new Set<string>();
+
+  /** @throws NotFound */
+  get(id: string): Container {
+    const container = this.#known.get(id);
+    if (container === undefined) throw new NotFound(`container ${id} not found`, { subject: id });
+    return container;
+  }
+
+  find(id: string): Container | undefined {
+    return this.#known.get(id);
+  }
+
+  /**
+   * Keeps an id while its container is being made.
+   * @throws AlreadyExists
+   */
+  async add(id: string, make: () => Promise<Container>): Promise<Container> {
+    if (this.#known.has(id) || this.#coming.has(id)) {
+      throw new AlreadyExists(`container ${id} already exists`, { subject: id });
+    }
+    this.#coming.add(id);
+    try {
+      const container = await make();
+      this.#known.set(id, container);
+      return container;
+    } finally {
+      this.#coming.delete(id);
+    }
+  }
+
+  remove(id: string): void {
+    this.#known.delete(id);
+  }
+
+  get all(): Iterable<Container> {
+    return this.#known.values();
+  }
+
+  get size(): number {
+    return this.#known.size + this.#coming.size;
+  }
+}

@@ -1,0 +1,194 @@
+import { NotFound } from '../../src/errors.ts';
+import { ProcessDetails } from '../../src/proto/gen/containerd/runc_options.ts';
+import {
+  DeleteResponse,
+  type CreateTaskRequest,
+  type StateResponse,
+  type TaskDefinition,
+} from '../../src/proto/gen/containerd/task.ts';
+import { Status } from '../../src/proto/gen/containerd/task_types.ts';
+import { version } from '../../src/version.ts';
+import type { Context, Handlers } from '../../ttrpc/index.ts';
+import { Container } from '../container/container.ts';
+import type { ShimContext } from '../container/context.ts';
+import { readJson, readOptions } from '../container/options.ts';
+import { RecordFile } from '../container/record.ts';
+import { readSpec } from '../container/spec.ts';
+import { asPrintfArgument } from '../lifecycle/answer.ts';
+import { checkName } from '../paths.ts';
+import { timestamp } from '../timestamp.ts';
+import type { Containers } from './containers.ts';
+
+/** What the service tells the program around it. */
+export interface Lifecycle {
+  /** A container is about to come. */
+  busy(): void;
+  /** One has gone, or did not come. */
+  idle(): void;
+  /** A client asked the shim to leave, which it does when nothing is left. */
+  leave(): void;
+}
+
+const EMPTY = {};
+
+/** containerd's Task service: requests to containers, and containers to answers. */
+export function taskService(
+  context: ShimContext,
+  containers: Containers,
+  lifecycle: Lifecycle,
+): Handlers<TaskDefinition> {
+  return {
+    async create(request) {
+      lifecycle.busy();
+      try {
+        const container = await containers.add(request.id, () => create(context, request));
+        return { pid: container.pid };
+      } catch (error) {
+        lifecycle.idle();
+        throw error;
+      }
+    },
+
+    async start({ id, execId }) {
+      return { pid: await containers.get(id).start(execId) };
+    },
+
+    async delete({ id, execId }) {
+      const container = containers.get(id);
+      const process = await container.delete(execId, () => asPrintfArgument(answerOf(container.init)));
+      if (execId === '') {
+        containers.remove(id);
+        context.logs.close(id);
+        lifecycle.idle();
+        const { pid, exit } = process;
+        const exitStatus = exit?.status ?? 0;
+        context.events.publish('delete', {
+          containerId: id,
+          pid,
+          exitStatus,
+          exitedAt: timestamp(exit),
+          id: '',
+        });
+      }
+      return answerOf(process);
+    },
+
+    async state({ id, execId }): Promise<StateResponse> {
+      const container = containers.get(id);
+      const process = container.process(execId);
+      const { stdin, stdout, stderr, terminal } = process.stdio;
+      return {
+        id: process.id,
+        bundle: container.bundle,
+        pid: process.pid,
+        status: statusOf(container, process.status),
+        stdin,
+        stdout,
+        stderr,
+        terminal,
+        exitStatus: process.exit?.status ?? 0,
+        exitedAt: timestamp(process.exit),
+        execId: '',
+      };
+    },
+
+    async pids({ id }) {
+      const container = containers.get(id);
+      const pids = await container.pids();
+      const execs = new Map([...container.execs.values()].map((exec) => [exec.pid, exec.id]));
+      // A task that waits for its restore has no process yet; an empty answer would make containerd delete it.
+      const all = container.init.state.name === 'restorable' ? [0] : pids;
+      return { processes: all.map((pid) => ({ pid, info: detailsOf(execs.get(pid)) })) };
+    },
+
+    async exec(request) {
+      checkName('exec id', request.execId);
+      containers.get(request.id).exec(request);
+      return EMPTY;
+    },
+
+    async resizePty({ id, execId, width, height }) {
+      containers.get(id).process(execId).resize(width, height);
+      return EMPTY;
+    },
+
+    async closeIO({ id, execId }) {
+      containers.get(id).process(execId).io?.closeStdin();
+      return EMPTY;
+    },
+
+    async kill({ id, execId, signal, all }) {
+      await containers.get(id).kill(execId, signal, all);
+      return EMPTY;
+    },
+
+    async pause({ id }) {
+      await containers.get(id).pause();
+      return EMPTY;
+    },
+
+    async resume({ id }) {
+      await containers.get(id).resume();
+      return EMPTY;
+    },
+
+    async checkpoint({ id }) {
+      containers.get(id);
+      throw new NotFound('checkpoint');
+    },
+
+    async update({ id, resources }) {
+      await containers.get(id).update(JSON.stringify(readJson(resources, 'resources')));
+      return EMPTY;
+    },
+
+    async wait({ id, execId }, { signal }: Context) {
+      const process = containers.get(id).process(execId);
+      await process.wait(signal);
+      return { exitStatus: process.exit?.status ?? 0, exitedAt: timestamp(process.exit) };
+    },
+
+    async stats({ id }) {
+      containers.get(id);
+      throw new NotFound('cgroup does not exist');
+    },
+
+    async connect({ id }) {
+      return { shimPid: process.pid, taskPid: containers.find(id)?.pid ?? 0, version };
+    },
+
+    async shutdown() {
+      lifecycle.leave();
+      return EMPTY;
+    },
+  };
+}
+
+async function create(context: ShimContext, request: CreateTaskRequest): Promise<Container> {
+  const options = readOptions(request.options);
+  const record = new RecordFile(context.paths.task(context.namespace, request.id));
+  const spec = await readSpec(request.bundle);
+  const log = context.log.with({ id: request.id });
+  context.logs.open(request.id, request.bundle);
+  try {
+    return await Container.create(context, { request, options, spec, record, log });
+  } catch (error) {
+    context.logs.close(request.id);
+    throw error;
+  }
+}
+
+function answerOf({ pid, exit }: { pid: number; exit: Container['init']['exit'] }): DeleteResponse {
+  return { pid, exitStatus: exit?.status ?? 0, exitedAt: timestamp(exit) };
+}
+
+/** While the container as a whole is paused, so is each of its processes. */
+function statusOf(container: Container, own: Status): Status {
+  return container.isPaused ? Status.PAUSED : own;
+}
+
+function detailsOf(execId: string | undefined) {
+  if (execId === undefined) return undefined;
+  const value = Buffer.from(ProcessDetails.encode({ execId }).finish());
+  return { typeUrl: 'containerd.runc.v1.ProcessDetails', value };
+}

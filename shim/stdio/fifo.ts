@@ -1,0 +1,41 @@
+import { constants, openSync } from 'node:fs';
+import { Socket } from 'node:net';
+import type { Writable } from 'node:stream';
+import { closeQuietly } from '../../src/sys/descriptor.ts';
+
+// With O_NONBLOCK opening a FIFO cannot block, so these calls are synchronous: a trip through a thread costs more.
+const { O_RDONLY, O_WRONLY, O_RDWR, O_NONBLOCK } = constants;
+
+/**
+ * Opens a FIFO for writing: both of its ends, so that it neither waits for a reader nor ends when one leaves. Another
+ * may attach later and gets what is still in it, fifo(7).
+ */
+export function openFifoForWriting(path: string): Writable {
+  return new Socket({ fd: openSync(path, O_RDWR | O_NONBLOCK), readable: false, writable: true });
+}
+
+/** A client's input. */
+export interface Input {
+  readonly stream: Socket;
+  /** Lets the end come through. Until then it is held back: the client may leave and another attach. */
+  release(): void;
+}
+
+/** Opens a FIFO for reading, with a writer of our own that holds back its end. */
+export function openFifoForReading(path: string): Input {
+  const fd = openSync(path, O_RDONLY | O_NONBLOCK);
+  let held: number;
+  try {
+    held = openSync(path, O_WRONLY | O_NONBLOCK);
+  } catch (error) {
+    closeQuietly(fd);
+    throw error;
+  }
+  const stream = new Socket({ fd, readable: true, writable: false });
+  const release = (): void => {
+    if (held >= 0) closeQuietly(held);
+    held = -1;
+  };
+  stream.once('close', release);
+  return { stream, release };
+}

@@ -1,0 +1,51 @@
+import { createWriteStream } from 'node:fs';
+import { mkdir, stat } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import type { Readable, Writable } from 'node:stream';
+import { openFifoForWriting } from './fifo.ts';
+
+/** Opens what a `path` address names: usually a FIFO; anything else there is appended to. */
+export async function openPath(path: string): Promise<Writable> {
+  return (await stat(path)).isFIFO() ? openFifoForWriting(path) : openFile(path);
+}
+
+/** Opens a log file for appending; its folder is made where it is missing. */
+export async function openFile(path: string): Promise<Writable> {
+  await mkdir(dirname(path), { recursive: true, mode: 0o755 });
+  const stream = createWriteStream(path, { flags: 'a', mode: 0o644 });
+  await new Promise<void>((resolve, reject) => {
+    stream.once('open', () => resolve());
+    stream.once('error', reject);
+  });
+  return stream;
+}
+
+/**
+ * Passes everything on, waiting for a slow target, and settles when the target has it all and is closed. A target that
+ * fails loses the rest, but the source is read to its end: a full disk must not stop the container's process.
+ */
+export function passOn(source: Readable, target: Writable): Promise<void> {
+  return new Promise((resolve) => {
+    let failed = false;
+    const finish = (): void => {
+      source.destroy();
+      target.destroy();
+      resolve();
+    };
+    target.once('error', () => {
+      failed = true;
+      source.unpipe(target);
+      source.resume();
+    });
+    target.once('close', () => {
+      if (!failed) finish();
+    });
+    source.once('end', () => {
+      if (failed) finish();
+    });
+    // A terminal whose other side is gone reads as EIO: that is its end.
+    source.once('error', () => (failed ? finish() : target.end()));
+    source.once('close', () => (failed ? finish() : target.end()));
+    source.pipe(target);
+  });
+}

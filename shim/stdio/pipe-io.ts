@@ -1,0 +1,109 @@
+import type { Writable } from 'node:stream';
+import { parseOutputAddress, type OutputAddress } from './address.ts';
+import { openFifoForReading, type Input } from './fifo.ts';
+import { LogProgram } from './log-program.ts';
+import { openFile, openPath, passOn } from './output.ts';
+import { Held, inputPipe, outputPipe, type Owner } from './pipes.ts';
+import type { ChildFds, ProcessIo, StdioAddresses } from './stdio.ts';
+
+export interface IoContext {
+  readonly containerId: string;
+  readonly namespace: string;
+  readonly owner: Owner;
+}
+
+/** Connects a process without a terminal. On failure nothing stays open. */
+export async function openPipeIo(addresses: StdioAddresses, context: IoContext): Promise<ProcessIo> {
+  const io = new PipeIo();
+  try {
+    await io.open(addresses, context);
+    return io;
+  } catch (error) {
+    io.handedOver();
+    io.close();
+    throw error;
+  }
+}
+
+class PipeIo implements ProcessIo {
+  readonly consoleSocket = undefined;
+  readonly #held = new Held();
+  readonly #open: { destroy(): unknown }[] = [];
+  readonly #copies: Promise<void>[] = [];
+  #input: Input | undefined;
+  #program: LogProgram | undefined;
+  #childFds: ChildFds = ['ignore', 'ignore', 'ignore'];
+
+  get childFds(): ChildFds {
+    return this.#childFds;
+  }
+
+  get drained(): Promise<void> {
+    return Promise.all(this.#copies).then(() => undefined);
+  }
+
+  async open(addresses: StdioAddresses, context: IoContext): Promise<void> {
+    const stdin = addresses.stdin === '' ? 'ignore' : await this.#openInput(addresses.stdin, context);
+    // As everywhere in containerd, the address of stdout decides the kind for both.
+    const out = parseOutputAddress(addresses.stdout);
+    if (out.kind === 'program') {
+      this.#program = await LogProgram.start({ ...context, ...out }, this.#held);
+      this.#childFds = [stdin, this.#program.stdout, this.#program.stderr];
+      this.#copies.push(this.#program.exited);
+      return;
+    }
+    const err = out.kind === 'file' ? out : parseOutputAddress(addresses.stderr);
+    this.#childFds = [stdin, await this.#openOutput(out, context), await this.#openOutput(err, context)];
+  }
+
+  async started(): Promise<void> {
+    // The pipes have been connected from the beginning.
+  }
+
+  handedOver(): void {
+    this.#held.release();
+  }
+
+  closeStdin(): void {
+    this.#input?.release();
+  }
+
+  resize(): void {
+    // There is no terminal.
+  }
+
+  close(): void {
+    this.#held.release();
+    this.#input?.release();
+    for (const stream of this.#open) stream.destroy();
+    void this.#program?.stop();
+  }
+
+  async #openInput(path: string, { owner }: IoContext): Promise<number> {
+    const input = openFifoForReading(path);
+    this.#input = input;
+    this.#open.push(input.stream);
+    const { childFd, stream } = await inputPipe(owner);
+    this.#open.push(stream);
+    this.#held.add(childFd);
+    // A process that closes its input takes the client's end with it.
+    stream.on('error', () => undefined);
+    stream.once('close', () => input.stream.destroy());
+    input.stream.on('error', () => stream.end());
+    input.stream.pipe(stream);
+    return childFd;
+  }
+
+  async #openOutput(address: OutputAddress, { owner }: IoContext): Promise<number | 'ignore'> {
+    if (address.kind === 'none' || address.kind === 'program') return 'ignore';
+    const target: Writable = await (address.kind === 'file'
+      ? openFile(address.path)
+      : openPath(address.path));
+    this.#open.push(target);
+    const { childFd, stream } = await outputPipe(owner);
+    this.#open.push(stream);
+    this.#held.add(childFd);
+    this.#copies.push(passOn(stream, target));
+    return childFd;
+  }
+}

@@ -1,0 +1,57 @@
+import { fchown } from 'node:fs';
+import { Socket } from 'node:net';
+import { promisify } from 'node:util';
+import { closeQuietly, pipe } from '../../src/sys/descriptor.ts';
+
+const chown = promisify(fchown);
+
+/** The user and group that own a container's pipes, so that an unprivileged process may open /dev/stdout. */
+export interface Owner {
+  readonly uid: number;
+  readonly gid: number;
+}
+
+/** One of a process's streams: the child's end, and ours. */
+export interface ChildPipe {
+  /** For the runtime; to be closed by us when it has been handed over. */
+  readonly childFd: number;
+  readonly stream: Socket;
+}
+
+/** A pipe that the process writes to and we read from. */
+export async function outputPipe(owner: Owner): Promise<ChildPipe> {
+  const { read, write } = pipe();
+  await own(write, owner);
+  return { childFd: write, stream: new Socket({ fd: read, readable: true, writable: false }) };
+}
+
+/** A pipe that we write to and the process reads from. */
+export async function inputPipe(owner: Owner): Promise<ChildPipe> {
+  const { read, write } = pipe();
+  await own(read, owner);
+  return { childFd: read, stream: new Socket({ fd: write, readable: false, writable: true }) };
+}
+
+async function own(fd: number, { uid, gid }: Owner): Promise<void> {
+  if (uid !== 0 || gid !== 0) await chown(fd, uid, gid);
+}
+
+/** Descriptors that belong to this process until they are let go of, all at once. */
+export class Held {
+  #fds: number[] = [];
+
+  add(fd: number): number {
+    this.#fds.push(fd);
+    return fd;
+  }
+
+  /** Somebody else closes it from now on. */
+  forget(fd: number): void {
+    this.#fds = this.#fds.filter((held) => held !== fd);
+  }
+
+  release(): void {
+    for (const fd of this.#fds) closeQuietly(fd);
+    this.#fds = [];
+  }
+}

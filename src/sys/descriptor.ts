@@ -1,0 +1,41 @@
+import { closeSync } from 'node:fs';
+import { check, native } from './libc.ts';
+
+// pipe2(2), dup2(2)
+const pipe2 = native<[number[], number]>('int pipe2(_Out_ int *fds, int flags)');
+const dup2 = native<[number, number]>('int dup2(int from, int to)');
+
+const O_CLOEXEC = 0o2000000;
+
+export interface Pipe {
+  readonly read: number;
+  readonly write: number;
+}
+
+/**
+ * An anonymous pipe; both ends are closed in programs that are started unless passed on, pipe2(2).
+ * @throws SysError EMFILE, ENFILE
+ */
+export function pipe(): Pipe {
+  const fds: number[] = [-1, -1];
+  check('pipe2', pipe2(fds, O_CLOEXEC));
+  const [read = -1, write = -1] = fds;
+  return { read, write };
+}
+
+/**
+ * Makes `to` another name of `from`, closing what it was, dup2(2).
+ * @throws SysError EBADF
+ */
+export function replaceDescriptor(to: number, from: number): void {
+  check('dup2', dup2(from, to), `${from} ${to}`);
+}
+
+/** Closes a descriptor that may be closed already. Never blocks for pipes, FIFOs and terminals. */
+export function closeQuietly(fd: number): void {
+  try {
+    closeSync(fd);
+  } catch {
+    // Whatever it was, we do not hold it any more.
+  }
+}

@@ -1,0 +1,65 @@
+import koffi, { type KoffiFunc } from 'koffi';
+
+/**
+ * The one place that knows koffi. Functions come from the C library that Node itself is linked with, so no
+ * library is searched for. Each neighbour file declares the calls of one concern and names their man pages.
+ */
+const libc = koffi.load(null);
+
+const names = new Map(Object.entries(koffi.os.errno).map(([name, number]) => [number, name]));
+
+/** A failed system call. `code` is the errno's name, as Node's own file system errors have it. */
+export class SysError extends Error {
+  readonly code: string;
+  readonly errno: number;
+  readonly syscall: string;
+
+  constructor(syscall: string, errno: number, subject?: string) {
+    const code = names.get(errno) ?? `errno ${errno}`;
+    super(`${syscall}${subject === undefined ? '' : ` ${subject}`}: ${code}`);
+    this.name = 'SysError';
+    this.code = code;
+    this.errno = errno;
+    this.syscall = syscall;
+  }
+}
+
+/** A C function by its prototype, called on the calling thread. */
+export function native<Arguments extends readonly unknown[]>(
+  prototype: string,
+): KoffiFunc<(...args: Arguments) => number> {
+  return libc.func(prototype) as unknown as KoffiFunc<(...args: Arguments) => number>;
+}
+
+/**
+ * Returns the result of a call that reports failure as -1.
+ * @throws SysError with the errno that the call just left
+ */
+export function check(syscall: string, result: number, subject?: string): number {
+  if (result === -1) throw new SysError(syscall, koffi.errno(), subject);
+  return result;
+}
+
+/**
+ * Makes a call that may block on one of libuv's threads. errno is a thread's own and so is lost there: a
+ * failed call is made once more on this thread to learn why, which is cheap, as calls that fail do so at once.
+ * @throws SysError
+ */
+export async function checkInBackground<Arguments extends readonly unknown[]>(
+  syscall: string,
+  call: KoffiFunc<(...args: Arguments) => number>,
+  args: Arguments,
+  subject?: string,
+): Promise<number> {
+  const result = await new Promise<number>((resolve, reject) => {
+    const done = (error: unknown, value: number): void => {
+      if (error === null || error === undefined) resolve(value);
+      else reject(error instanceof Error ? error : new Error(`${syscall} could not be called`));
+    };
+    (call.async as (...all: unknown[]) => void)(...args, done);
+  });
+  return result === -1 ? check(syscall, call(...args), subject) : result;
+}
+
+/** A C structure, to be named in prototypes. */
+export const struct = koffi.struct;

@@ -1,0 +1,124 @@
+import { check, checkInBackground, native } from './libc.ts';
+
+// mount(2), umount(2), mount(8) for the names of options
+const mountCall = native<[string, string, string, number, string | null]>(
+  'int mount(const char *source, const char *target, const char *type, unsigned long flags, const char *data)',
+);
+const umount2 = native<[string, number]>('int umount2(const char *target, int flags)');
+
+const MS_RDONLY = 1;
+const MS_REMOUNT = 32;
+const MS_BIND = 4096;
+const MNT_DETACH = 2;
+const UMOUNT_NOFOLLOW = 8;
+
+const setting: Readonly<Record<string, number>> = {
+  async: 0,
+  atime: 0,
+  defaults: 0,
+  dev: 0,
+  diratime: 0,
+  exec: 0,
+  rw: 0,
+  suid: 0,
+  ro: MS_RDONLY,
+  nosuid: 2,
+  nodev: 4,
+  noexec: 8,
+  sync: 16,
+  remount: MS_REMOUNT,
+  mand: 64,
+  dirsync: 128,
+  noatime: 1024,
+  nodiratime: 2048,
+  bind: MS_BIND,
+  rbind: MS_BIND | 16384,
+  unbindable: 1 << 17,
+  private: 1 << 18,
+  rprivate: (1 << 18) | 16384,
+  slave: 1 << 19,
+  rslave: (1 << 19) | 16384,
+  shared: 1 << 20,
+  rshared: (1 << 20) | 16384,
+  relatime: 1 << 21,
+  iversion: 1 << 23,
+  strictatime: 1 << 24,
+  lazytime: 1 << 25,
+};
+const PROPAGATION = (1 << 17) | (1 << 18) | (1 << 19) | (1 << 20);
+/** Later options take these flags of earlier ones away again. */
+const clearing: Readonly<Record<string, number>> = {
+  rw: MS_RDONLY,
+  suid: 2,
+  dev: 4,
+  exec: 8,
+  async: 16,
+  nomand: 64,
+  atime: 1024,
+  diratime: 2048,
+  norelatime: 1 << 21,
+  noiversion: 1 << 23,
+  nostrictatime: 1 << 24,
+};
+
+export interface Mount {
+  readonly type: string;
+  readonly source: string;
+  readonly target: string;
+  readonly options: readonly string[];
+}
+
+export interface MountArguments {
+  readonly flags: number;
+  readonly propagation: number;
+  /** What the file system itself reads, comma-separated. */
+  readonly data: string;
+}
+
+/**
+ * Sorts options, as mount(8) names them, into the flags of mount(2) and what is left for the file system.
+ * @throws Error for `X-containerd.*`, which only containerd's own mount manager can perform
+ */
+export function mountArguments(options: readonly string[]): MountArguments {
+  let flags = 0;
+  const data: string[] = [];
+  for (const option of options) {
+    if (option.startsWith('X-containerd.'))
+      throw new Error(`mount option ${option} cannot be performed here`);
+    const cleared = clearing[option];
+    const set = setting[option];
+    if (cleared !== undefined) flags &= ~cleared;
+    if (set !== undefined) flags |= set;
+    if (cleared === undefined && set === undefined) data.push(option);
+  }
+  return { flags: flags & ~PROPAGATION, propagation: flags & PROPAGATION, data: data.join(',') };
+}
+
+/**
+ * Performs one mount. A bind with further flags takes a second call, since the kernel ignores them in the first.
+ * @throws SysError naming source, type and target
+ */
+export async function mount(entry: Mount): Promise<void> {
+  const { flags, propagation, data } = mountArguments(entry.options);
+  const subject = `${entry.source} (${entry.type}) on ${entry.target}`;
+  const call = (type: string, with_: number, text: string | null): Promise<number> =>
+    checkInBackground('mount', mountCall, [entry.source, entry.target, type, with_, text], subject);
+  const isBind = (flags & MS_BIND) !== 0;
+  await call(entry.type, flags, isBind ? null : data);
+  if (isBind && (flags & ~(MS_BIND | 16384)) !== 0) await call('', flags | MS_REMOUNT, null);
+  if (propagation !== 0) await call('', propagation, null);
+}
+
+/**
+ * Takes the topmost mount of a path away, without following a symbolic link. `detach`: at once, even while in use.
+ * @throws SysError EINVAL when nothing is mounted there, ENOENT, EBUSY
+ */
+export async function unmount(target: string, options: { detach?: boolean } = {}): Promise<void> {
+  const flags = UMOUNT_NOFOLLOW | (options.detach === true ? MNT_DETACH : 0);
+  await checkInBackground('umount2', umount2, [target, flags], target);
+}
+
+/** The same on the calling thread, for processes that are about to exit. */
+export function unmountNow(target: string): void {
+  check('umount2', umount2(target, UMOUNT_NOFOLLOW | MNT_DETACH), target);
+}

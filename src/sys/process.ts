@@ -1,0 +1,33 @@
+import { check, native } from './libc.ts';
+
+// prctl(2), setsid(2)
+const prctl = native<[number, number, number, number, number]>(
+  'int prctl(int option, unsigned long a, unsigned long b, unsigned long c, unsigned long d)',
+);
+const setsid = native<[]>('int setsid()');
+
+const PR_SET_CHILD_SUBREAPER = 36;
+const PR_SCHED_CORE = 62;
+const PR_SCHED_CORE_CREATE = 1;
+const PIDTYPE_TGID = 1;
+
+/** From now on orphaned descendants become children of this process: PR_SET_CHILD_SUBREAPER, prctl(2). */
+export function becomeSubreaper(): void {
+  check('prctl', prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), 'PR_SET_CHILD_SUBREAPER');
+}
+
+/**
+ * Leaves the caller's session and process group, setsid(2).
+ * @throws SysError EPERM when this process leads its group already
+ */
+export function leaveSession(): void {
+  check('setsid', setsid());
+}
+
+/**
+ * Gives this process and what it starts a core scheduling cookie of their own, PR_SCHED_CORE in prctl(2).
+ * @throws SysError EINVAL on kernels without core scheduling, ENODEV without SMT
+ */
+export function createCoreSchedulingCookie(): void {
+  check('prctl', prctl(PR_SCHED_CORE, PR_SCHED_CORE_CREATE, 0, PIDTYPE_TGID, 0), 'PR_SCHED_CORE');
+}
