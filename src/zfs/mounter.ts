@@ -19,6 +19,8 @@ export interface Mounter {
   mount(dataset: string): Promise<string>;
   /** Takes our mounts of a dataset and of those below it away, in use or not. Does nothing where there is none. */
   unmount(dataset: string): Promise<void>;
+  /** Where a dataset is mounted once it is: the path is decided by its name. */
+  mountpoint(dataset: string): string;
   /** Properties that a new dataset must get, for it to be mounted by the command that makes it where possible. */
   birthProperties(dataset: string, birth: Birth): Properties;
   /** Forgets what is known of a dataset's mount, after it was renamed or destroyed. */

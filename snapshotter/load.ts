@@ -1,0 +1,138 @@
+import { removedPrefix } from '../src/checkpoint/entry.ts';
+import { messageOf, NotFound } from '../src/errors.ts';
+import { datasetOf, snapshotOf } from '../src/zfs/names.ts';
+import type { Property, Row, Zfs } from '../src/zfs/zfs.ts';
+import type { Node } from './index.ts';
+import type { Pool } from './pool.ts';
+import { chunkProperties, fromProperties, indexed, own, parseState, property } from './properties.ts';
+import { LAYER } from './snapshot.ts';
+
+/** Properties of the datasets that hold the others, for the user to change later; children inherit them. */
+function rootProperties(kind: Zfs['kind']): Record<string, string> {
+  return kind === 'openzfs'
+    ? {
+        mountpoint: 'legacy',
+        canmount: 'off',
+        compression: 'lz4',
+        atime: 'off',
+        xattr: 'sa',
+        acltype: 'posixacl',
+      }
+    : { mountpoint: 'none', canmount: 'off', compression: 'on', atime: 'off' };
+}
+
+/**
+ * Fills the index from one listing of the root and everything below it, and makes the root and its classes
+ * where they do not exist. What cannot be understood is left alone and logged.
+ */
+export async function loadIndex(pool: Pool): Promise<void> {
+  const { zfs, layout } = pool;
+  let rows: Row[];
+  try {
+    rows = await zfs.list({
+      root: layout.root,
+      types: ['filesystem', 'snapshot'],
+      properties: indexed,
+      ownOnly: true,
+    });
+  } catch (error) {
+    if (!(error instanceof NotFound)) throw error;
+    await zfs.create(layout.root, { properties: rootProperties(zfs.kind) });
+    rows = [];
+  }
+  const chunks = await readChunks(zfs, rows);
+  for (const node of nodesOf(pool, rows, chunks)) pool.index.add(node);
+  for (const dataset of [layout.layers, layout.containers, layout.trash]) {
+    if (!pool.index.has(dataset)) await ensureContainer(pool, dataset);
+  }
+}
+
+/** Makes a dataset that only holds others. */
+export async function ensureContainer(pool: Pool, dataset: string): Promise<void> {
+  await pool.zfs.create(dataset, { properties: { canmount: 'off' } });
+  pool.index.add(plainNode(dataset));
+}
+
+function plainNode(dataset: string): Node {
+  return {
+    dataset,
+    origin: undefined,
+    snapshot: undefined,
+    state: 'live',
+    since: 0,
+    snapshots: new Map(),
+    referenced: 0n,
+    inodes: undefined,
+    labelHead: undefined,
+    inTrash: false,
+  };
+}
+
+/** Long label sets, by the dataset or snapshot that has them; a second listing of these alone. */
+async function readChunks(zfs: Zfs, rows: readonly Row[]): Promise<Map<string, string[]>> {
+  const found = new Map<string, string[]>();
+  for (const row of rows) {
+    const wanted = chunkProperties(own(row.properties, property.labels) ?? '');
+    if (wanted.length === 0) continue;
+    const [full] = await zfs.list({
+      root: row.name,
+      depth: 0,
+      types: [row.type],
+      properties: wanted,
+      ownOnly: true,
+    });
+    found.set(
+      row.name,
+      wanted.map((name) => (full === undefined ? '' : (own(full.properties, name) ?? ''))),
+    );
+  }
+  return found;
+}
+
+function nodesOf(pool: Pool, rows: readonly Row[], chunks: ReadonlyMap<string, string[]>): Node[] {
+  const nodes = new Map<string, Node>();
+  const describe = (row: Row): Node['snapshot'] => {
+    try {
+      return fromProperties(row.properties, datasetOf(row.name), chunks.get(row.name) ?? []);
+    } catch (error) {
+      pool.log.warn('a dataset describes no snapshot that can be understood', {
+        dataset: row.name,
+        error: messageOf(error),
+      });
+      return undefined;
+    }
+  };
+  for (const row of rows) {
+    if (row.type !== 'filesystem') continue;
+    const state = parseState(own(row.properties, property.state));
+    const trashed = pool.layout.trashedAt(row.name);
+    nodes.set(row.name, {
+      ...plainNode(row.name),
+      origin: row.properties.get('origin')?.value,
+      snapshot: describe(row),
+      state: state.state,
+      since: trashed ?? state.since,
+      referenced: bytes(row.properties.get('referenced')),
+      labelHead: own(row.properties, property.labels),
+      inTrash: row.name.startsWith(`${pool.layout.trash}/`),
+    });
+  }
+  for (const row of rows) {
+    const node = nodes.get(datasetOf(row.name));
+    const name = snapshotOf(row.name);
+    if (row.type !== 'snapshot' || node === undefined) continue;
+    const checkpoint = name.startsWith(removedPrefix) ? undefined : own(row.properties, property.checkpoint);
+    node.snapshots.set(name, { checkpoint });
+    if (name !== LAYER) continue;
+    const committed = describe(row);
+    if (committed === undefined) continue;
+    node.snapshot = committed;
+    node.labelHead = own(row.properties, property.labels);
+    node.referenced = bytes(row.properties.get('referenced'));
+  }
+  return [...nodes.values()];
+}
+
+function bytes(found: Property | undefined): bigint {
+  return found !== undefined && /^\d+$/.test(found.value) ? BigInt(found.value) : 0n;
+}

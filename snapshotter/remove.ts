@@ -1,0 +1,191 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { FailedPrecondition, messageOf } from '../src/errors.ts';
+import { Busy, HasClones } from '../src/zfs/errors.ts';
+import { poolOf } from '../src/zfs/names.ts';
+import type { CallOptions } from '../src/zfs/zfs.ts';
+import type { Node } from './index.ts';
+import { isLive } from './index.ts';
+import { lockName, withReserved, type Pool } from './pool.ts';
+import { property, stateValue } from './properties.ts';
+import { isExtraction, type DatasetState } from './snapshot.ts';
+import { missing } from './write.ts';
+
+/** Waits between tries at a dataset that is busy, in milliseconds: an unmount takes effect a little later. */
+const RETRIES_MS = [20, 100, 400];
+/** Below this part of the pool free, the trash is emptied without grace. */
+const SCARCE = 0.05;
+
+/**
+ * Frees a name at once: one `zfs` command. A container's root file system goes to the trash, or stays marked
+ * where checkpoints or clones need it; a layer is marked; the rest is destroyed. The slow part is `sweep`.
+ * @throws NotFound; FailedPrecondition where snapshots stand on it
+ */
+export async function remove(pool: Pool, owner: string, name: string, call?: CallOptions): Promise<void> {
+  await pool.locks.run({ exclusive: [lockName(owner, name)] }, async () => {
+    const node = pool.index.current(owner, name);
+    const snapshot = node?.snapshot;
+    if (node === undefined || snapshot === undefined) throw missing(name);
+    const children = pool.index.children(owner, name);
+    if (children > 0) {
+      throw new FailedPrecondition(
+        `cannot remove snapshot ${name}: ${children} others have it as their parent`,
+        {
+          subject: name,
+        },
+      );
+    }
+    // Older generations first: a crash between leaves the current one in place, never an older one in its stead.
+    for (const older of pool.index.generations(owner, name)) {
+      if (older !== node) await mark(pool, older, 'superseded', call);
+    }
+    if (snapshot.kind === 'committed' || isExtraction(name, snapshot.labels) || pool.index.isNeeded(node)) {
+      await pool.mounter.unmount(node.dataset);
+      await mark(pool, node, 'removed', call);
+    } else if (snapshot.kind === 'view') {
+      await destroyOrMark(pool, node, call);
+    } else {
+      await trashOrMark(pool, node, call);
+    }
+  });
+}
+
+/** Takes a dataset out of use in place, in one property: its key is free, and it waits for what needs it. */
+export async function mark(
+  pool: Pool,
+  node: Node,
+  state: Exclude<DatasetState, 'live'>,
+  call?: CallOptions,
+): Promise<void> {
+  const since = Number(pool.now().seconds);
+  await pool.zfs.set(node.dataset, { [property.state]: stateValue(state, since) }, call);
+  pool.index.change(node, { state, since });
+}
+
+/** Moves a dataset to the trash; marks it where something still has it open. */
+export async function trashOrMark(pool: Pool, node: Node, call?: CallOptions): Promise<void> {
+  await pool.mounter.unmount(node.dataset);
+  const seconds = Number(pool.now().seconds);
+  const from = node.dataset;
+  try {
+    await withReserved(
+      pool,
+      (taken) => pool.layout.placeInTrash(from, seconds, taken),
+      async (to) => {
+        await pool.zfs.rename(from, to, call);
+        pool.mounter.forget(from);
+        pool.index.rename(from, to, { inTrash: true, since: seconds });
+      },
+    );
+  } catch (error) {
+    if (!(error instanceof Busy)) throw error;
+    pool.log.info('a removed dataset is still in use: it stays in its place', { dataset: from });
+    await mark(pool, node, 'removed', call);
+  }
+}
+
+async function destroyOrMark(pool: Pool, node: Node, call?: CallOptions): Promise<void> {
+  try {
+    await destroyNode(pool, node, call);
+  } catch (error) {
+    if (!(error instanceof Busy)) throw error;
+    await mark(pool, node, 'removed', call);
+  }
+}
+
+async function destroyNode(pool: Pool, node: Node, call?: CallOptions): Promise<void> {
+  await pool.mounter.unmount(node.dataset);
+  await pool.zfs.destroyIdempotent(node.dataset, { recursive: node.snapshot?.kind !== 'view' }, call);
+  pool.index.delete(node.dataset);
+}
+
+/** What one sweep did, and what is still in the way. */
+export interface Swept {
+  readonly destroyed: readonly string[];
+  readonly failed: readonly { readonly dataset: string; readonly why: string }[];
+}
+
+/**
+ * Destroys what was removed, is due, and has no checkpoints or clones left; then what that made free, and so on.
+ * Never throws for one dataset: it is reported, and tried again by the next sweep.
+ */
+export async function sweep(pool: Pool, graceSeconds: number, call: CallOptions = {}): Promise<Swept> {
+  const destroyed: string[] = [];
+  const failed = new Map<string, string>();
+  await settleOlderGenerations(pool, failed);
+  const scarce = await isScarce(pool);
+  for (;;) {
+    const due = [...pool.index.nodes()].filter(
+      (node) =>
+        !failed.has(node.dataset) && isDue(pool, node, graceSeconds, scarce) && !pool.index.isNeeded(node),
+    );
+    if (due.length === 0) break;
+    for (const node of due) {
+      if (call.signal?.aborted === true) return { destroyed, failed: report(failed) };
+      const dataset = node.dataset;
+      try {
+        await destroyPatiently(pool, node, call);
+        destroyed.push(dataset);
+      } catch (error) {
+        failed.set(dataset, messageOf(error));
+        pool.log.warn('a removed dataset cannot be destroyed yet', { dataset, error: messageOf(error) });
+      }
+    }
+  }
+  if (destroyed.length > 0) pool.log.info('removed datasets destroyed', { count: destroyed.length });
+  return { destroyed, failed: report(failed) };
+}
+
+/** A rewind that was cut short after its clone: the older generation is put aside as its end would have. */
+async function settleOlderGenerations(pool: Pool, failed: Map<string, string>): Promise<void> {
+  for (const node of [...pool.index.nodes()]) {
+    const { snapshot } = node;
+    if (snapshot === undefined || !isLive(node)) continue;
+    const current = pool.index.current(snapshot.owner, snapshot.name);
+    if (current === undefined || current === node) continue;
+    await pool.locks.run({ exclusive: [lockName(snapshot.owner, snapshot.name)] }, async () => {
+      if (!isLive(node) || pool.index.current(snapshot.owner, snapshot.name) === node) return;
+      try {
+        await putAside(pool, node);
+      } catch (error) {
+        failed.set(node.dataset, messageOf(error));
+      }
+    });
+  }
+}
+
+/** Takes an older generation out of use: kept where checkpoints or clones need it, else to the trash. */
+export async function putAside(pool: Pool, node: Node, call?: CallOptions): Promise<void> {
+  if (!pool.index.isNeeded(node)) return trashOrMark(pool, node, call);
+  await pool.mounter.unmount(node.dataset);
+  await mark(pool, node, 'superseded', call);
+}
+
+async function destroyPatiently(pool: Pool, node: Node, call: CallOptions): Promise<void> {
+  for (const wait of [...RETRIES_MS, undefined]) {
+    try {
+      return await destroyNode(pool, node, call);
+    } catch (error) {
+      if (error instanceof HasClones || !(error instanceof Busy) || wait === undefined) throw error;
+      await sleep(wait);
+    }
+  }
+}
+
+/** Containers keep their grace time; layers, views and what was only ever unpacked need none. */
+function isDue(pool: Pool, node: Node, graceSeconds: number, scarce: boolean): boolean {
+  if (isLive(node)) return false;
+  if (node.inTrash && pool.layout.classOf(node.dataset) !== 'trash') return false; // goes with its parent
+  const container =
+    node.snapshot?.kind === 'active' && !isExtraction(node.snapshot.name, node.snapshot.labels);
+  return !container || scarce || node.since + graceSeconds <= Number(pool.now().seconds);
+}
+
+async function isScarce(pool: Pool): Promise<boolean> {
+  if (![...pool.index.nodes()].some((node) => node.inTrash)) return false;
+  const status = await pool.zfs.poolStatus(poolOf(pool.layout.root));
+  return status.freeBytes < status.sizeBytes * SCARCE;
+}
+
+function report(failed: ReadonlyMap<string, string>): Swept['failed'] {
+  return [...failed].map(([dataset, why]) => ({ dataset, why }));
+}

@@ -1,0 +1,65 @@
+import type { CallOptions, Properties } from '../src/zfs/zfs.ts';
+import type { Node } from './index.ts';
+import { isLive } from './index.ts';
+import { lockName, type Pool } from './pool.ts';
+import { putAside } from './remove.ts';
+import { makeDataset, missing } from './write.ts';
+
+/** A name that stands on a new dataset, and can still go back. */
+export interface Rewound {
+  readonly dataset: string;
+  /** The dataset that the name stood on before. */
+  readonly previous: string;
+  /** Path of the files. */
+  readonly rootfs: string;
+  /** Puts the name back on the previous dataset and destroys the new one. Can be called more than once. */
+  undo(): Promise<void>;
+  /** Puts the previous dataset aside: kept where it has checkpoints, else to the trash. */
+  done(): Promise<void>;
+}
+
+/**
+ * Points a name at a new clone of a ZFS snapshot. The clone carries the next generation, and the highest
+ * generation is the name's dataset: so the one `zfs clone` is the whole change, and a crash leaves either.
+ * @throws NotFound for the name or the snapshot
+ */
+export async function rewind(
+  pool: Pool,
+  request: { owner: string; name: string; from: string; properties: Properties },
+  rootfsPath: (dataset: string) => string,
+  call?: CallOptions,
+): Promise<Rewound> {
+  const { owner, name, from } = request;
+  const exclusive = [lockName(owner, name)];
+  const { made, previous } = await pool.locks.run({ exclusive }, async () => {
+    const node = pool.index.current(owner, name);
+    if (node?.snapshot === undefined) throw missing(name);
+    const generation = 1 + highest(pool.index.generations(owner, name));
+    const snapshot = { ...node.snapshot, generation, updated: pool.now() };
+    const place = (taken: (dataset: string) => boolean): string =>
+      pool.layout.placeBeside(node.dataset, taken);
+    return {
+      made: await makeDataset(pool, { snapshot, origin: from, extra: request.properties, place }, call),
+      previous: node,
+    };
+  });
+  return {
+    dataset: made.dataset,
+    previous: previous.dataset,
+    rootfs: rootfsPath(made.dataset),
+    undo: () =>
+      pool.locks.run({ exclusive }, async () => {
+        await pool.mounter.unmount(made.dataset);
+        await pool.zfs.destroyIdempotent(made.dataset, { recursive: true });
+        pool.index.delete(made.dataset);
+      }),
+    done: () =>
+      pool.locks.run({ exclusive }, async () => {
+        if (isLive(previous) && pool.index.current(owner, name) !== previous) await putAside(pool, previous);
+      }),
+  };
+}
+
+function highest(nodes: readonly Node[]): number {
+  return Math.max(0, ...nodes.map((node) => node.snapshot?.generation ?? 0));
+}

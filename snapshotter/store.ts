@@ -1,0 +1,276 @@
+import { FailedPrecondition } from '../src/errors.ts';
+import { silent, type Logger } from '../src/log.ts';
+import type { WallTime } from '../src/sys/clock.ts';
+import { syncfs } from '../src/sys/syncfs.ts';
+import type { Mounter } from '../src/zfs/mounter.ts';
+import { datasetOf } from '../src/zfs/names.ts';
+import type { CallOptions, Properties, Zfs } from '../src/zfs/zfs.ts';
+import { removedPrefix } from '../src/checkpoint/entry.ts';
+import { compileFilters } from './filters.ts';
+import { isLive, SnapshotIndex, type Node } from './index.ts';
+import { Layout } from './layout.ts';
+import { loadIndex } from './load.ts';
+import { KeyedLocks } from './locks.ts';
+import { lockName, realTime, type Pool } from './pool.ts';
+import { remove, sweep, type Swept } from './remove.ts';
+import { rewind, type Rewound } from './rewind.ts';
+import { ROOTFS, splitName, type Labels, type Snapshot } from './snapshot.ts';
+import { commit, measure, missing, prepare, rootfsOf, update } from './write.ts';
+
+export interface StoreOptions {
+  readonly zfs: Zfs;
+  readonly mounter: Mounter;
+  /** Root dataset, such as `tank/stasis`. */
+  readonly root: string;
+  /** UUID of the containerd whose snapshots are served where a call names no other; may be set later. */
+  readonly owner?: string;
+  /** Seconds that a removed container's root file system stays in the trash. */
+  readonly trashGrace: number;
+  readonly log?: Logger;
+  /** For tests. */
+  readonly now?: () => WallTime;
+  readonly syncfs?: (path: string) => Promise<void>;
+  /** Called when nothing needs a removed dataset any more: the next sweep takes it. */
+  readonly onReleased?: (dataset: string) => void;
+}
+
+/** A bind mount of a snapshot's files, as containerd's clients perform it. */
+export interface BindMount {
+  readonly type: 'bind';
+  readonly source: string;
+  readonly options: readonly string[];
+}
+
+/** A container's disk as it is now. */
+export interface ContainerDisk {
+  /** containerd's name of the snapshot. */
+  readonly name: string;
+  readonly dataset: string;
+  /** Path of its files; mounted when the container was prepared, and again by `mounts`. */
+  readonly rootfs: string;
+  readonly generation: number;
+  readonly parent: string;
+  /** The ZFS snapshot that it is a clone of. */
+  readonly origin: string | undefined;
+}
+
+/**
+ * The snapshots of a pool: containerd's, and what checkpoints, rewinds and clones make of them. Everything
+ * durable is in the pool; the index is in memory, so reads start no process, and each write is one command.
+ *
+ * Invariants: operations on one name exclude each other, and making a child excludes removing its parent; the
+ * index changes after the pool did, in the same turn as the command's answer.
+ */
+export class SnapshotStore {
+  readonly #pool: Pool;
+  readonly #grace: number;
+  readonly #onReleased: (dataset: string) => void;
+  #owner: string;
+  #sweeping: Promise<Swept> | undefined;
+
+  constructor(options: StoreOptions) {
+    this.#pool = {
+      zfs: options.zfs,
+      mounter: options.mounter,
+      layout: new Layout(options.root),
+      index: new SnapshotIndex(),
+      locks: new KeyedLocks(),
+      reserved: new Set(),
+      log: options.log ?? silent,
+      now: options.now ?? realTime,
+      syncfs: options.syncfs ?? syncfs,
+    };
+    this.#owner = options.owner ?? '';
+    this.#grace = options.trashGrace;
+    this.#onReleased = options.onReleased ?? (() => undefined);
+  }
+
+  get root(): string {
+    return this.#pool.layout.root;
+  }
+
+  /** UUID of the containerd that is served by default; empty until it is known. */
+  get owner(): string {
+    return this.#owner;
+  }
+  set owner(uuid: string) {
+    this.#owner = uuid;
+  }
+
+  /** Reads the pool into the index, from one listing; makes the root where there is none. Call once, before all else. */
+  async load(): Promise<void> {
+    await loadIndex(this.#pool);
+  }
+
+  /** What Prepare and View do; the snapshot is mounted when this returns. See `prepare` in write.ts. */
+  async prepare(
+    request: { owner?: string; name: string; kind: 'active' | 'view'; parent: string; labels: Labels },
+    call?: CallOptions,
+  ): Promise<BindMount[]> {
+    const node = await prepare(this.#pool, { ...request, owner: this.#ownerOr(request.owner) }, call);
+    return [await this.#bind(node)];
+  }
+
+  /** @throws NotFound; FailedPrecondition for a committed snapshot */
+  async mounts(name: string, owner?: string): Promise<BindMount[]> {
+    const node = this.#node(name, owner);
+    if (node.snapshot.kind === 'committed') {
+      throw new FailedPrecondition(`snapshot ${name} is committed: it has no mounts`, { subject: name });
+    }
+    return [await this.#bind(node)];
+  }
+
+  /** See `commit` in write.ts. */
+  async commit(
+    request: { owner?: string; name: string; key: string; labels: Labels; parent: string },
+    call?: CallOptions,
+  ): Promise<void> {
+    await commit(this.#pool, { ...request, owner: this.#ownerOr(request.owner) }, call);
+  }
+
+  /** See `update` in write.ts. */
+  async update(
+    request: { owner?: string; name: string; labels: Labels; paths: readonly string[] | undefined },
+    call?: CallOptions,
+  ): Promise<Snapshot> {
+    return update(this.#pool, { ...request, owner: this.#ownerOr(request.owner) }, call);
+  }
+
+  /** See `remove` in remove.ts. */
+  async remove(name: string, owner?: string, call?: CallOptions): Promise<void> {
+    await remove(this.#pool, this.#ownerOr(owner), name, call);
+  }
+
+  /** @throws NotFound */
+  stat(name: string, owner?: string): Snapshot {
+    return this.#node(name, owner).snapshot;
+  }
+
+  /** As stat; undefined where there is none. */
+  lookup(name: string, owner?: string): Snapshot | undefined {
+    return this.#pool.index.current(this.#ownerOr(owner), name)?.snapshot;
+  }
+
+  /** The current snapshots of one containerd that match any of the filters. @throws InvalidArgument */
+  *list(filters: readonly string[], owner?: string): Generator<Snapshot> {
+    const matches = compileFilters(filters);
+    for (const { snapshot } of this.#pool.index.list(this.#ownerOr(owner)))
+      if (matches(snapshot)) yield snapshot;
+  }
+
+  /** Bytes and inodes beyond the parent's. The inodes of what was committed before the start are not known: 0. */
+  async usage(name: string, owner?: string): Promise<{ size: bigint; inodes: bigint }> {
+    const node = this.#node(name, owner);
+    const { snapshot } = node;
+    if (snapshot.kind !== 'committed') await measure(node, await rootfsOf(this.#pool, node.dataset));
+    const parent =
+      snapshot.parent === '' ? undefined : this.#pool.index.current(snapshot.owner, snapshot.parent);
+    const beyond = (own: bigint | undefined, parents: bigint | undefined): bigint => {
+      const difference = (own ?? 0n) - (parents ?? 0n);
+      return difference > 0n ? difference : 0n;
+    };
+    return { size: beyond(node.referenced, parent?.referenced), inodes: beyond(node.inodes, parent?.inodes) };
+  }
+
+  /** The disk of the container that has this snapshot key in containerd's namespace. */
+  findContainer(namespace: string, key: string, owner?: string): ContainerDisk | undefined {
+    let found: (Node & { snapshot: Snapshot }) | undefined;
+    for (const node of this.#pool.index.list(this.#ownerOr(owner))) {
+      const { snapshot } = node;
+      if (snapshot.kind !== 'active' || !snapshot.name.endsWith(`/${key}`)) continue;
+      const split = splitName(snapshot.name);
+      if (split.namespace === namespace && split.key === key) found = node;
+    }
+    if (found === undefined) return undefined;
+    const { name, generation, parent } = found.snapshot;
+    return {
+      name,
+      dataset: found.dataset,
+      rootfs: this.#rootfs(found.dataset),
+      generation,
+      parent,
+      origin: found.origin,
+    };
+  }
+
+  /** Points a container's name at a new clone of one of its checkpoints. See rewind.ts. */
+  async rewind(name: string, from: string, properties: Properties = {}, owner?: string): Promise<Rewound> {
+    const request = { owner: this.#ownerOr(owner), name, from, properties };
+    return rewind(this.#pool, request, (dataset) => this.#rootfs(dataset));
+  }
+
+  /** Tells the index of a checkpoint's disk snapshot that was made. */
+  noteCheckpoint(dataset: string, name: string, id: string): void {
+    this.#pool.index.addSnapshot(`${dataset}@${name}`, id);
+  }
+
+  /** Tells it of one that was destroyed, or put aside for the clones that stand on it. */
+  async forgetCheckpoint(dataset: string, name: string): Promise<void> {
+    const { index } = this.#pool;
+    const node = index.get(dataset);
+    if (node === undefined) return;
+    const id = node.snapshots.get(name)?.checkpoint;
+    if (index.clonesOfSnapshot(`${dataset}@${name}`).length > 0) {
+      index.renameSnapshot(`${dataset}@${name}`, `${removedPrefix}${id ?? name}`);
+    } else {
+      index.deleteSnapshot(`${dataset}@${name}`);
+    }
+    if (!isLive(node) && !index.isNeeded(node)) this.#onReleased(dataset);
+  }
+
+  /** Names of the datasets that are clones of a ZFS snapshot. */
+  clonesOf(snapshot: string): string[] {
+    return this.#pool.index.clonesOfSnapshot(snapshot).map((node) => node.dataset);
+  }
+
+  /** Every dataset below the root, for `stasis ls`, `df` and `adopt`. */
+  datasets(): readonly Node[] {
+    return [...this.#pool.index.nodes()];
+  }
+
+  /** Snapshots of other containerds: from another host, a lost database, or a `zfs receive`. */
+  foreign(owner?: string): readonly Node[] {
+    const ours = this.#ownerOr(owner);
+    return this.datasets().filter(
+      (node) => isLive(node) && node.snapshot !== undefined && node.snapshot.owner !== ours,
+    );
+  }
+
+  /** Whether a dataset is anything that a ZFS snapshot's name says it is of. */
+  nodeOf(snapshot: string): Node | undefined {
+    return this.#pool.index.get(datasetOf(snapshot));
+  }
+
+  /** Destroys what was removed and is due; see remove.ts. Calls while one runs share its result. */
+  async sweep(call?: CallOptions): Promise<Swept> {
+    this.#sweeping ??= sweep(this.#pool, this.#grace, call).finally(() => {
+      this.#sweeping = undefined;
+    });
+    return this.#sweeping;
+  }
+
+  /** Runs `work` while nothing else changes a snapshot. Must not call what takes the same name. */
+  async withName<T>(name: string, work: () => Promise<T>, owner?: string): Promise<T> {
+    return this.#pool.locks.run({ exclusive: [lockName(this.#ownerOr(owner), name)] }, work);
+  }
+
+  #ownerOr(owner: string | undefined): string {
+    return owner ?? this.#owner;
+  }
+
+  #node(name: string, owner: string | undefined): Node & { snapshot: Snapshot } {
+    const node = this.#pool.index.current(this.#ownerOr(owner), name);
+    if (node?.snapshot === undefined) throw missing(name);
+    return node as Node & { snapshot: Snapshot };
+  }
+
+  #rootfs(dataset: string): string {
+    return `${this.#pool.mounter.mountpoint(dataset)}/${ROOTFS}`;
+  }
+
+  /** A View is read-only wherever its mounts are asked for: options come from the kind alone. */
+  async #bind(node: Node): Promise<BindMount> {
+    const source = await rootfsOf(this.#pool, node.dataset);
+    return { type: 'bind', source, options: [node.snapshot?.kind === 'view' ? 'ro' : 'rw', 'rbind'] };
+  }
+}
