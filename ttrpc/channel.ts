@@ -77,7 +77,8 @@ export class Channel {
 
   /** Sends one whole frame; the bytes belong to the channel from then on. */
   send(bytes: Uint8Array): void {
-    if (this.#closed) return;
+    // What is sent after the end would be gathered, and never leave.
+    if (this.stream.destroyed || this.stream.writableEnded) return;
     this.#gathered.push(bytes);
     this.#gatheredBytes += bytes.length;
     if (this.#flushScheduled) return;
@@ -135,7 +136,7 @@ export class Channel {
 
   #write(): void {
     const frames = this.#gathered;
-    if (frames.length === 0 || this.#closed || this.stream.destroyed || this.stream.writableEnded) return;
+    if (frames.length === 0 || this.stream.destroyed || this.stream.writableEnded) return;
     const bytes = this.#gatheredBytes;
     this.#gathered = [];
     this.#gatheredBytes = 0;

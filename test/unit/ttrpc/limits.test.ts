@@ -117,3 +117,16 @@ test('a response stream to a client that does not read waits for it', async () =
   connection.close();
   while (!record.listEnded) await setTimeout(5);
 });
+
+test('a client that keeps sending while its connection ends does not fill the memory', async () => {
+  const { server, near, connection } = rawClient();
+  near.pause();
+  near.write(requestFrame(1, 'Big', { key: '1000000' }));
+  await setTimeout(20);
+  const done = server.shutdown({ timeout: 100 });
+  for (let id = 3; id < 5000; id += 2) near.write(requestFrame(id, 'Echo'));
+  await setTimeout(20);
+  assert.ok(connection.stream.writableLength < 2_000_000);
+  await done;
+  assert.equal(server.connections.size, 0);
+});
