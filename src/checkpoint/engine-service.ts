@@ -1,0 +1,115 @@
+import { InvalidArgument, NotFound } from '../errors.ts';
+import type {
+  DescribeRequest,
+  DescribeResponse,
+  InstantRequest,
+  InstantResponse,
+} from '../proto/gen/stasis/engine.ts';
+import { version } from '../version.ts';
+import {
+  takeInstant,
+  type InstantPlan,
+  type InstantResult,
+  type InstantTarget,
+  type InstantTools,
+} from './instant.ts';
+import { defaultCriuOptions } from './stock.ts';
+
+/** A container as the shim hands it to the engine. */
+export interface EngineContainer {
+  readonly target: InstantTarget;
+  readonly runtimeName: string;
+  readonly rootfs: string;
+  readonly terminal: boolean;
+  readonly execSessions: number;
+  /** Runs alone in the container's queue: nothing starts, pauses or ends it meanwhile. */
+  exclusive<T>(run: () => Promise<T>): Promise<T>;
+}
+
+export interface EngineContainers {
+  /** The container, once it has an init process; undefined for one that the shim does not hold. */
+  find(id: string): EngineContainer | undefined;
+}
+
+/** The handlers of `stasis.engine.v1.Engine`, in the form that the ttrpc server registers. */
+export interface EngineHandlers {
+  checkpoint(request: InstantRequest, context: { readonly signal: AbortSignal }): Promise<InstantResponse>;
+  describe(request: DescribeRequest): Promise<DescribeResponse>;
+}
+
+const DEFAULT_TIMEOUT_MS = 300_000;
+
+/** The service that stasisd calls for the part of a checkpoint that must happen beside the container. */
+export function engineService(containers: EngineContainers, tools: InstantTools): EngineHandlers {
+  const find = (id: string): EngineContainer => {
+    const container = containers.find(id);
+    if (container !== undefined) return container;
+    throw new NotFound(`this shim holds no running container ${id}`, { subject: id });
+  };
+  return {
+    async checkpoint(request, { signal }) {
+      const container = find(request.id);
+      const plan = planOf(request);
+      const { target } = container;
+      const result = await container.exclusive(() => takeInstant(target, plan, tools, signal));
+      return responseOf(result, target.pid);
+    },
+
+    async describe(request) {
+      const container = containers.find(request.id);
+      return {
+        shimPid: process.pid,
+        version,
+        hasContainer: container !== undefined,
+        runtime: container?.runtimeName ?? '',
+        cgroupPath: container?.target.cgroup.path ?? '',
+        rootfs: container?.rootfs ?? '',
+        terminal: container?.terminal ?? false,
+        pid: container?.target.pid ?? 0,
+        execSessions: container?.execSessions ?? 0,
+      };
+    },
+  };
+}
+
+/** @throws InvalidArgument naming what is wrong with the request */
+export function planOf(request: InstantRequest): InstantPlan {
+  const { imageDir, workDir, snapshot, syncPath } = request;
+  if (imageDir === '' && snapshot === '') throw new InvalidArgument('neither memory nor disk is asked for');
+  if (imageDir !== '') absolute('image_dir', imageDir);
+  if (imageDir !== '') absolute('work_dir', workDir);
+  if (snapshot !== '') absolute('sync_path', syncPath);
+  if (snapshot !== '' && !/^[^@]+@[^@]+$/.test(snapshot)) {
+    throw new InvalidArgument(`"${snapshot}" does not name a snapshot`, { subject: snapshot });
+  }
+  return {
+    exit: request.exit,
+    timeoutMs: request.timeoutMs > 0n ? Number(request.timeoutMs) : DEFAULT_TIMEOUT_MS,
+    ...(imageDir === ''
+      ? {}
+      : { memory: { imageDir, workDir, criu: defaultCriuOptions, required: request.requireMemory } }),
+    ...(snapshot === '' ? {} : { disk: { snapshot, properties: request.properties, syncPath } }),
+  };
+}
+
+function absolute(field: string, path: string): void {
+  if (!path.startsWith('/')) {
+    throw new InvalidArgument(`${field} must be an absolute path, not "${path}"`, { subject: field });
+  }
+}
+
+function responseOf(result: InstantResult, pid: number): InstantResponse {
+  return {
+    memory: result.memory,
+    memoryError: result.memoryError,
+    wasPaused: result.wasPaused,
+    freezeNs: result.times.freeze,
+    dumpNs: result.times.dump,
+    syncNs: result.times.sync,
+    snapshotNs: result.times.snapshot,
+    frozenNs: result.times.frozen,
+    imageBytes: BigInt(result.imageBytes),
+    pid,
+    exited: result.exited,
+  };
+}
