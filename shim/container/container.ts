@@ -1,24 +1,23 @@
 import { join } from 'node:path';
-import { AlreadyExists, FailedPrecondition, messageOf, NotFound } from '../../src/errors.ts';
+import { AlreadyExists, messageOf, NotFound } from '../../src/errors.ts';
 import type { Logger } from '../../src/log.ts';
-import { openRuntime } from '../../src/oci/runtime.ts';
-import type { OciRuntime } from '../../src/oci/types.ts';
 import type { Options } from '../../src/proto/gen/containerd/runc_options.ts';
 import type { CreateTaskRequest, ExecProcessRequest } from '../../src/proto/gen/containerd/task.ts';
-import { cgroupPids, findCgroup, type Cgroup } from '../../src/sys/cgroup.ts';
-import { freezerOf } from '../../src/sys/cgroup-freezer.ts';
-import { killCgroup } from '../../src/sys/cgroup-remove.ts';
+import type { Any } from '../../src/proto/gen/google/protobuf/any.ts';
 import { ExecProcess } from '../process/exec.ts';
 import { InitProcess, finished, send } from '../process/init.ts';
 import type { Exit, Expectation } from '../reaper/reaper.ts';
 import type { IoContext } from '../stdio/index.ts';
 import { timestamp } from '../timestamp.ts';
+import { Accounting } from './accounting.ts';
 import type { ShimContext } from './context.ts';
+import { ExitOrder } from './exit-order.ts';
 import { readJson } from './options.ts';
 import { Queue } from './queue.ts';
 import { startTimeOf, type RecordFile, type TaskRecord } from './record.ts';
 import { mountRootfs, unmountRootfs } from './rootfs.ts';
-import { isSystemdPath, type ContainerSpec } from './spec.ts';
+import { openContainerRuntime, type ContainerRuntime } from './runtime.ts';
+import type { ContainerSpec } from './spec.ts';
 
 const SIGKILL = 9;
 
@@ -35,7 +34,7 @@ export interface ContainerParts {
  *
  * INVARIANTS
  * - What changes the container as a whole (start, pause, resume, checkpoint, update, delete) runs alone in its queue;
- *   starts of execs run there beside each other. Questions and signals of it pass the queue by.
+ *   starts of execs run there beside each other. Questions and signals pass the queue by.
  * - Events: create, start, exit, delete for the first process; exec-added, exec-started, exit for the others. The first
  *   process's exit is the last exit. No exit precedes the event of its start.
  */
@@ -44,61 +43,47 @@ export class Container {
   readonly bundle: string;
   readonly rootfs: string;
   readonly request: CreateTaskRequest;
-  readonly spec: ContainerSpec;
   readonly init: InitProcess;
-  readonly runtime: OciRuntime;
+  readonly runtime: ContainerRuntime;
   readonly queue = new Queue();
   readonly execs = new Map<string, ExecProcess>();
+  readonly accounting = new Accounting();
   readonly #context: ShimContext;
+  readonly #spec: ContainerSpec;
   readonly #record: RecordFile;
   readonly #log: Logger;
-  readonly #runtimeRecord: TaskRecord['runtime'];
   readonly #io: IoContext;
-  #cgroup: Cgroup | undefined;
+  readonly #order = new ExitOrder((exit) => void this.#endInit(exit));
   #startTime = '';
-  /** The first process's end while its start is not announced yet. */
-  #heldExit: Exit | undefined;
-  #holdsExit = false;
-  #initExited = false;
-  #runningExecs = 0;
-  #onExecEnd: (() => void) | undefined;
 
-  private constructor(
-    context: ShimContext,
-    parts: ContainerParts,
-    runtime: OciRuntime,
-    runtimeRecord: TaskRecord['runtime'],
-  ) {
+  private constructor(context: ShimContext, parts: ContainerParts, runtime: ContainerRuntime) {
     const { request, options, spec, record, log } = parts;
     this.id = request.id;
     this.bundle = request.bundle;
     this.rootfs = join(request.bundle, 'rootfs');
     this.request = request;
-    this.spec = spec;
     this.runtime = runtime;
     this.#context = context;
+    this.#spec = spec;
     this.#record = record;
     this.#log = log;
-    this.#runtimeRecord = runtimeRecord;
     this.#io = {
       containerId: request.id,
       namespace: context.namespace,
       owner: { uid: options.ioUid, gid: options.ioGid },
     };
     const checkpoint = request.checkpoint || options.criuImagePath;
+    const workDir = options.criuWorkPath || join(request.bundle, 'work');
     this.init = new InitProcess({
       id: request.id,
       bundle: request.bundle,
       stdio: request,
-      runtime,
+      runtime: runtime.door,
       io: this.#io,
       socketFolder: context.socketFolder,
       noPivot: options.noPivotRoot,
       noNewKeyring: options.noNewKeyring,
-      restore:
-        checkpoint === ''
-          ? undefined
-          : { imageDir: checkpoint, workDir: options.criuWorkPath || join(request.bundle, 'work') },
+      restore: checkpoint === '' ? undefined : { imageDir: checkpoint, workDir },
     });
   }
 
@@ -107,28 +92,14 @@ export class Container {
    * On failure nothing of it is left, and nothing announced.
    */
   static async create(context: ShimContext, parts: ContainerParts): Promise<Container> {
-    const { options, request, spec } = parts;
-    const binary = await context.binaries.get(options.binaryName || context.config.runtime.oci);
-    const runtimeRecord = {
-      path: binary.path,
-      root:
-        options.root === ''
-          ? context.paths.ociRoot(context.namespace)
-          : join(options.root, context.namespace),
-      systemdCgroup: options.systemdCgroup || isSystemdPath(spec.cgroupsPath),
-    };
-    const runtime = openRuntime({ exec: context.exec, binary, bundle: request.bundle, ...runtimeRecord });
-    const container = new Container(context, parts, runtime, runtimeRecord);
+    const runtime = await openContainerRuntime(context, parts.request.bundle, parts.options, parts.spec);
+    const container = new Container(context, parts, runtime);
     await container.#create();
     return container;
   }
 
   get pid(): number {
     return this.init.pid;
-  }
-
-  get cgroup(): Cgroup | undefined {
-    return this.#cgroup;
   }
 
   get isPaused(): boolean {
@@ -143,7 +114,8 @@ export class Container {
     return exec;
   }
 
-  async start(execId: string): Promise<number> {
+  /** Lets a created process run; answers its pid. */
+  start(execId: string): Promise<number> {
     const process = this.process(execId);
     return process instanceof ExecProcess
       ? this.queue.share(() => this.#startExec(process))
@@ -155,20 +127,17 @@ export class Container {
     const { execId } = request;
     if (this.execs.has(execId)) throw new AlreadyExists(`id ${execId}`, { subject: execId });
     this.init.state.require('exec');
-    const process = readJson(request.spec, 'process spec');
-    this.execs.set(
-      execId,
-      new ExecProcess({
-        id: execId,
-        containerId: this.id,
-        bundle: this.bundle,
-        stdio: request,
-        runtime: this.runtime,
-        io: this.#io,
-        socketFolder: this.#context.socketFolder,
-        process,
-      }),
-    );
+    const exec = new ExecProcess({
+      id: execId,
+      containerId: this.id,
+      bundle: this.bundle,
+      stdio: request,
+      runtime: this.runtime.door,
+      io: this.#io,
+      socketFolder: this.#context.socketFolder,
+      process: readJson(request.spec, 'process spec'),
+    });
+    this.execs.set(execId, exec);
     this.#context.events.publish('exec-added', { containerId: this.id, execId });
     this.#save();
   }
@@ -176,21 +145,23 @@ export class Container {
   /** Sends a signal to one process, or to all of the container. */
   async kill(execId: string, signal: number, all: boolean): Promise<void> {
     const process = this.process(execId);
-    if (!all || process instanceof ExecProcess) {
-      process.signal(signal);
+    if (all && process instanceof InitProcess) {
+      process.state.require('kill');
+      if (process.exit !== undefined || process.pid === 0) throw finished();
+      for (const pid of await this.accounting.pids()) send(pid, signal);
     } else {
-      if (this.init.exit !== undefined || this.#cgroup === undefined) throw finished();
-      for (const pid of await cgroupPids(this.#cgroup)) send(pid, signal);
+      process.signal(signal);
     }
     // cgroup v1: the frozen die when they are thawed.
-    if (signal === SIGKILL && this.isPaused && this.#cgroup?.version === 1)
-      await freezerOf(this.#cgroup).thaw();
+    if (signal === SIGKILL && this.isPaused && this.accounting.cgroup?.version === 1) {
+      await this.accounting.freezer().thaw();
+    }
   }
 
   pause(): Promise<void> {
     return this.queue.run(async () => {
       this.init.state.require('pause');
-      await this.#freezer().freeze();
+      await this.accounting.freezer().freeze();
       this.init.state.to('paused');
       this.#context.events.publish('paused', { containerId: this.id });
       this.#save();
@@ -200,21 +171,25 @@ export class Container {
   resume(): Promise<void> {
     return this.queue.run(async () => {
       this.init.state.require('resume');
-      await this.#freezer().thaw();
+      await this.accounting.freezer().thaw();
       this.init.state.to('running');
       this.#context.events.publish('resumed', { containerId: this.id });
       this.#save();
     });
   }
 
+  /** @param resources OCI LinuxResources as JSON */
   update(resources: string): Promise<void> {
     return this.queue.run(async () => {
       this.init.state.require('update');
-      await this.runtime.update(this.id, resources);
+      await this.runtime.door.update(this.id, resources);
     });
   }
 
-  /** Takes an exec away, or the container with its mounts. @param answer what the binary's `delete` is to say */
+  /**
+   * Takes an exec away, or the container with its mounts.
+   * @param answer what the shim binary's `delete` will have to say, asked when the container is gone
+   */
   async delete(execId: string, answer: () => string): Promise<InitProcess | ExecProcess> {
     const process = this.process(execId);
     if (process instanceof ExecProcess) {
@@ -227,13 +202,18 @@ export class Container {
       await this.init.delete();
       await unmountRootfs(this.rootfs);
       for (const exec of this.execs.values()) exec.io?.close();
+      this.accounting.close();
       await this.#record.finish(answer());
       return this.init;
     });
   }
 
-  async pids(): Promise<number[]> {
-    return this.#cgroup === undefined ? [] : cgroupPids(this.#cgroup);
+  stats(): Promise<Any> {
+    return this.accounting.stats();
+  }
+
+  pids(): Promise<number[]> {
+    return this.accounting.pids();
   }
 
   async #create(): Promise<void> {
@@ -246,19 +226,10 @@ export class Container {
       await mountRootfs(request.rootfs, this.rootfs);
       await this.init.create();
       if (this.pid !== 0) await this.#learn();
-      events.publish('create', {
-        containerId: this.id,
-        bundle: this.bundle,
-        rootfs: request.rootfs,
-        io: {
-          stdin: request.stdin,
-          stdout: request.stdout,
-          stderr: request.stderr,
-          terminal: request.terminal,
-        },
-        checkpoint: request.checkpoint,
-        pid: this.pid,
-      });
+      const { bundle, pid } = this;
+      const { rootfs, checkpoint, stdin, stdout, stderr, terminal } = request;
+      const io = { stdin, stdout, stderr, terminal };
+      events.publish('create', { containerId: this.id, bundle, rootfs, io, checkpoint, pid });
       if (this.pid !== 0) this.#watchInit(expectation);
       committed = true;
       this.#save();
@@ -269,6 +240,7 @@ export class Container {
   }
 
   async #abandon(): Promise<void> {
+    this.accounting.close();
     await this.init.abandon();
     await unmountRootfs(this.rootfs).catch((error: unknown) => {
       this.#log.error('the root file system could not be unmounted', { error: messageOf(error) });
@@ -277,17 +249,16 @@ export class Container {
 
   /** What can be known of the first process only once it exists. */
   async #learn(): Promise<void> {
-    [this.#cgroup, this.#startTime] = await Promise.all([
-      findCgroup(this.pid).catch(() => undefined),
-      startTimeOf(this.pid),
-    ]);
+    const onOom = (): void => this.#context.events.publish('oom', { containerId: this.id });
+    const [startTime] = await Promise.all([startTimeOf(this.pid), this.accounting.learn(this.pid, onOom)]);
+    this.#startTime = startTime;
   }
 
   async #startInit(): Promise<number> {
     this.init.state.require('start');
     const expectation = this.#context.reaper.expect();
     const restores = this.pid === 0;
-    this.#holdsExit = true;
+    this.#order.starting();
     try {
       await this.init.start();
       if (restores) await this.#learn();
@@ -295,17 +266,15 @@ export class Container {
       if (restores) this.#watchInit(expectation);
     } finally {
       expectation.close();
-      this.#holdsExit = false;
-      if (this.#heldExit !== undefined) void this.#endInit(this.#heldExit);
+      this.#order.announced();
     }
     this.#save();
     return this.pid;
   }
 
   async #startExec(exec: ExecProcess): Promise<number> {
-    if (this.#initExited) throw new FailedPrecondition(`container ${this.id} init process is not running`);
+    this.#order.execStarting(this.id);
     const expectation = this.#context.reaper.expect();
-    this.#runningExecs++;
     let committed = false;
     try {
       await exec.start();
@@ -316,7 +285,7 @@ export class Container {
       this.#save();
       return pid;
     } finally {
-      if (!committed) this.#execEnded();
+      if (!committed) this.#order.execEnded();
       expectation.close();
     }
   }
@@ -324,58 +293,47 @@ export class Container {
   #endExec(exec: ExecProcess, exit: Exit): void {
     exec.state.to('stopped');
     exec.setExited(exit);
+    this.accounting.checkOom();
     this.#publishExit(exec.id, exit);
-    this.#execEnded();
-  }
-
-  #execEnded(): void {
-    this.#runningExecs--;
-    if (this.#runningExecs === 0) this.#onExecEnd?.();
+    this.#order.execEnded();
   }
 
   #watchInit(expectation: Expectation): void {
-    expectation.claim(this.pid, (exit) => {
-      this.#initExited = true;
-      if (this.#holdsExit) this.#heldExit = exit;
-      else void this.#endInit(exit);
-    });
+    expectation.claim(this.pid, (exit) => void this.#initEnded(exit));
   }
 
-  /** The end of the first process, once the others have ended too. */
-  async #endInit(exit: Exit): Promise<void> {
-    if (this.spec.sharesPids && this.#cgroup !== undefined) {
-      await killCgroup(this.#cgroup).catch((error: unknown) => {
+  /** The first process is gone. Where others share its pid namespace they go with it. */
+  async #initEnded(exit: Exit): Promise<void> {
+    this.#order.initGone();
+    if (this.#spec.sharesPids) {
+      await this.accounting.kill().catch((error: unknown) => {
         this.#log.error('the processes of an ended container could not be killed', {
           error: messageOf(error),
         });
       });
     }
-    if (this.#runningExecs > 0) await new Promise<void>((resolve) => (this.#onExecEnd = resolve));
+    this.#order.initEnded(exit);
+  }
+
+  async #endInit(exit: Exit): Promise<void> {
     if (this.isPaused) {
-      await this.#freezer()
+      await this.accounting
+        .freezer()
         .thaw()
         .catch(() => undefined);
     }
-    if (this.init.state.name !== 'deleted') this.init.state.to('stopped'); // deleted before it was started
+    if (this.runtime.record.systemdCgroup) await this.accounting.remember();
+    if (this.init.state.name !== 'deleted') this.init.state.to('stopped'); // else deleted before it was started
     this.init.setExited(exit);
+    this.accounting.checkOom();
     this.#publishExit(this.id, exit);
   }
 
   #publishExit(id: string, exit: Exit): void {
-    this.#context.events.publish('exit', {
-      containerId: this.id,
-      id,
-      pid: exit.pid,
-      exitStatus: exit.status,
-      exitedAt: timestamp(exit),
-    });
+    const { pid, status: exitStatus } = exit;
+    const exitedAt = timestamp(exit);
+    this.#context.events.publish('exit', { containerId: this.id, id, pid, exitStatus, exitedAt });
     this.#save();
-  }
-
-  #freezer() {
-    if (this.#cgroup === undefined)
-      throw new FailedPrecondition(`the cgroup of container ${this.id} is not known`);
-    return freezerOf(this.#cgroup);
   }
 
   #save(): void {
@@ -396,7 +354,7 @@ export class Container {
       stdout: request.stdout,
       stderr: request.stderr,
       checkpoint: request.checkpoint,
-      runtime: this.#runtimeRecord,
+      runtime: this.runtime.record,
       state: init.state.name,
       pid: this.pid,
       startTime: this.#startTime,

@@ -27,32 +27,45 @@ export interface Sink {
   publish(event: Event): Promise<void>;
 }
 
-/** What the shim reports, by the last part of its topic `/tasks/…`. Type URLs are bare message names. */
-const kinds = {
-  create: kind('TaskCreate', TaskCreate),
-  start: kind('TaskStart', TaskStart),
-  exit: kind('TaskExit', TaskExit),
-  delete: kind('TaskDelete', TaskDelete),
-  'exec-added': kind('TaskExecAdded', TaskExecAdded),
-  'exec-started': kind('TaskExecStarted', TaskExecStarted),
-  oom: kind('TaskOOM', TaskOOM),
-  paused: kind('TaskPaused', TaskPaused),
-  resumed: kind('TaskResumed', TaskResumed),
-} as const;
-type Kinds = typeof kinds;
-export type EventKind = keyof Kinds;
-export type EventOf<K extends EventKind> = Parameters<Kinds[K]['encode']>[0];
+/** What the shim reports, by the last part of its topic `/tasks/…`. */
+interface Messages {
+  create: TaskCreate;
+  start: TaskStart;
+  exit: TaskExit;
+  delete: TaskDelete;
+  'exec-added': TaskExecAdded;
+  'exec-started': TaskExecStarted;
+  oom: TaskOOM;
+  paused: TaskPaused;
+  resumed: TaskResumed;
+}
+export type EventKind = keyof Messages;
 
-function kind<T>(name: string, type: MessageType<T>) {
-  return {
-    typeUrl: `containerd.events.${name}`,
-    encode: (message: T): Uint8Array => type.encode(message).finish(),
-  };
+interface Codec<T> {
+  /** The bare message name. */
+  readonly typeUrl: string;
+  readonly encode: (message: T) => Uint8Array;
+}
+
+const codecs: { readonly [K in EventKind]: Codec<Messages[K]> } = {
+  create: codec('TaskCreate', TaskCreate),
+  start: codec('TaskStart', TaskStart),
+  exit: codec('TaskExit', TaskExit),
+  delete: codec('TaskDelete', TaskDelete),
+  'exec-added': codec('TaskExecAdded', TaskExecAdded),
+  'exec-started': codec('TaskExecStarted', TaskExecStarted),
+  oom: codec('TaskOOM', TaskOOM),
+  paused: codec('TaskPaused', TaskPaused),
+  resumed: codec('TaskResumed', TaskResumed),
+};
+
+function codec<T>(name: string, type: MessageType<T>): Codec<T> {
+  return { typeUrl: `containerd.events.${name}`, encode: (message) => type.encode(message).finish() };
 }
 
 /** Takes events in the order in which things happened; never waits, never throws. */
 export interface Events {
-  publish<K extends EventKind>(kind: K, event: EventOf<K>): void;
+  publish<K extends EventKind>(kind: K, event: Messages[K]): void;
 }
 
 /** Events beyond this many that wait for a containerd that is away are dropped, oldest first. */
@@ -76,8 +89,8 @@ export class EventQueue implements Events {
     this.#log = log;
   }
 
-  publish<K extends EventKind>(kind: K, event: EventOf<K>): void {
-    const { typeUrl, encode } = kinds[kind] as { typeUrl: string; encode(message: EventOf<K>): Uint8Array };
+  publish<K extends EventKind>(kind: K, event: Messages[K]): void {
+    const { typeUrl, encode }: Codec<Messages[K]> = codecs[kind];
     if (this.#waiting.length >= MAX_WAITING) {
       const dropped = this.#waiting.shift();
       this.#log.warn('too many events wait, one was dropped', { topic: dropped?.topic });

@@ -6,6 +6,7 @@ import { messageOf } from '../../src/errors.ts';
 import { createLogger, type Logger } from '../../src/log.ts';
 import { RuntimeBinaries } from '../../src/oci/binary.ts';
 import { TaskDefinition } from '../../src/proto/gen/containerd/task.ts';
+import { EngineDefinition } from '../../src/proto/gen/stasis/engine.ts';
 import { exec } from '../../src/sys/command.ts';
 import { Server } from '../../ttrpc/index.ts';
 import type { ShimArguments } from '../arguments.ts';
@@ -15,6 +16,7 @@ import { ContainerdSink } from '../events/sink.ts';
 import type { Paths } from '../paths.ts';
 import { ChildReaper } from '../reaper/reaper.ts';
 import { Containers } from '../service/containers.ts';
+import { engineOf, instantTools } from '../service/engine.ts';
 import { taskService } from '../service/task-service.ts';
 import { announce, retract } from './claim.ts';
 import { IdleTimer } from './idle.ts';
@@ -80,10 +82,12 @@ export class Shim {
       announce: publish,
       retract: withdraw,
     });
-    const tasks = taskService(context, containers, idle);
+    const tools = instantTools(exec, config, log);
+    const tasks = taskService(context, containers, idle, tools);
     const server = new Server()
       .register(TaskDefinition, tasks)
       .register(TaskDefinition, tasks, { fullName: 'containerd.task.v3.Task' })
+      .register(EngineDefinition, engineOf(containers, tools))
       .listen(listener);
     await publish();
     return new Shim(

@@ -1,5 +1,6 @@
-import { readFile } from 'node:fs/promises';
+import { mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { defaultCriuOptions } from '../../src/checkpoint/stock.ts';
 import { Code, hasErrno, messageOf, NotFound, StasisError } from '../../src/errors.ts';
 import { isOciError } from '../../src/oci/error.ts';
 import type { OciRuntime } from '../../src/oci/types.ts';
@@ -50,15 +51,9 @@ export class InitProcess extends Process<InitStateName, InitVerb> {
       await runtime.start(id);
     } else {
       await this.#launch(async (common) => {
-        await runtime.restore({
-          id,
-          bundle,
-          ...restore,
-          ...common,
-          noPivot,
-          detach: true,
-          noSubreaper: true,
-        });
+        await mkdir(restore.workDir, { recursive: true, mode: 0o711 });
+        const options = { id, bundle, ...restore, ...defaultCriuOptions, ...common, noPivot };
+        await runtime.restore({ ...options, detach: true, noSubreaper: true });
       });
     }
     this.state.to('running');

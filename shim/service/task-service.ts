@@ -1,4 +1,4 @@
-import { NotFound } from '../../src/errors.ts';
+import type { InstantTools } from '../../src/checkpoint/instant.ts';
 import { ProcessDetails } from '../../src/proto/gen/containerd/runc_options.ts';
 import {
   DeleteResponse,
@@ -9,6 +9,7 @@ import {
 import { Status } from '../../src/proto/gen/containerd/task_types.ts';
 import { version } from '../../src/version.ts';
 import type { Context, Handlers } from '../../ttrpc/index.ts';
+import { checkpointTask } from '../container/checkpoint.ts';
 import { Container } from '../container/container.ts';
 import type { ShimContext } from '../container/context.ts';
 import { readJson, readOptions } from '../container/options.ts';
@@ -36,6 +37,7 @@ export function taskService(
   context: ShimContext,
   containers: Containers,
   lifecycle: Lifecycle,
+  tools: InstantTools,
 ): Handlers<TaskDefinition> {
   return {
     async create(request) {
@@ -132,9 +134,10 @@ export function taskService(
       return EMPTY;
     },
 
-    async checkpoint({ id }) {
-      containers.get(id);
-      throw new NotFound('checkpoint');
+    async checkpoint(request, { signal }: Context) {
+      const timeoutMs = context.config.checkpoint.timeout * 1000;
+      await checkpointTask(containers.get(request.id), request, tools, timeoutMs, signal);
+      return EMPTY;
     },
 
     async update({ id, resources }) {
@@ -149,8 +152,7 @@ export function taskService(
     },
 
     async stats({ id }) {
-      containers.get(id);
-      throw new NotFound('cgroup does not exist');
+      return { stats: await containers.get(id).stats() };
     },
 
     async connect({ id }) {

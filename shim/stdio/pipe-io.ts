@@ -1,4 +1,4 @@
-import type { Writable } from 'node:stream';
+import type { Readable, Writable } from 'node:stream';
 import { parseOutputAddress, type OutputAddress } from './address.ts';
 import { openFifoForReading, type Input } from './fifo.ts';
 import { LogProgram } from './log-program.ts';
@@ -30,7 +30,9 @@ class PipeIo implements ProcessIo {
   readonly #held = new Held();
   readonly #open: { destroy(): unknown }[] = [];
   readonly #copies: Promise<void>[] = [];
+  readonly #outputs: [Readable, Writable][] = [];
   #input: Input | undefined;
+  #stdin: Writable | undefined;
   #program: LogProgram | undefined;
   #childFds: ChildFds = ['ignore', 'ignore', 'ignore'];
 
@@ -56,8 +58,16 @@ class PipeIo implements ProcessIo {
     this.#childFds = [stdin, await this.#openOutput(out, context), await this.#openOutput(err, context)];
   }
 
+  /** Copying starts here, so that what a failing runtime writes to its own streams does not reach the client. */
   async started(): Promise<void> {
-    // The pipes have been connected from the beginning.
+    this.#copies.push(...this.#outputs.map(([source, target]) => passOn(source, target)));
+    const input = this.#input;
+    const target = this.#stdin;
+    if (input === undefined || target === undefined) return;
+    // A process that closes its input takes the client's end with it.
+    target.once('close', () => input.stream.destroy());
+    input.stream.on('error', () => target.end());
+    input.stream.pipe(target);
   }
 
   handedOver(): void {
@@ -86,11 +96,8 @@ class PipeIo implements ProcessIo {
     const { childFd, stream } = await inputPipe(owner);
     this.#open.push(stream);
     this.#held.add(childFd);
-    // A process that closes its input takes the client's end with it.
+    this.#stdin = stream;
     stream.on('error', () => undefined);
-    stream.once('close', () => input.stream.destroy());
-    input.stream.on('error', () => stream.end());
-    input.stream.pipe(stream);
     return childFd;
   }
 
@@ -103,7 +110,7 @@ class PipeIo implements ProcessIo {
     const { childFd, stream } = await outputPipe(owner);
     this.#open.push(stream);
     this.#held.add(childFd);
-    this.#copies.push(passOn(stream, target));
+    this.#outputs.push([stream, target]);
     return childFd;
   }
 }

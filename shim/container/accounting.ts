@@ -1,0 +1,62 @@
+import { FailedPrecondition, NotFound } from '../../src/errors.ts';
+import type { Any } from '../../src/proto/gen/google/protobuf/any.ts';
+import { cgroupPids, findCgroup, type Cgroup } from '../../src/sys/cgroup.ts';
+import { freezerOf, type Freezer } from '../../src/sys/cgroup-freezer.ts';
+import { watchOom, type OomWatch } from '../../src/sys/cgroup-oom.ts';
+import { killCgroup } from '../../src/sys/cgroup-remove.ts';
+import { openStats, type CgroupStats } from '../../src/sys/cgroup-stats.ts';
+
+/** What a container's cgroup is asked and told. It is known once the first process exists. */
+export class Accounting {
+  #cgroup: Cgroup | undefined;
+  #stats: CgroupStats | undefined;
+  #oom: OomWatch | undefined;
+
+  get cgroup(): Cgroup | undefined {
+    return this.#cgroup;
+  }
+
+  /** Finds the cgroup through its process; a process that is gone already leaves it unknown. */
+  async learn(pid: number, onOom: () => void): Promise<void> {
+    this.#cgroup = await findCgroup(pid).catch(() => undefined);
+    if (this.#cgroup === undefined) return;
+    this.#stats = openStats(this.#cgroup);
+    this.#oom = watchOom(this.#cgroup, this.#stats, onOom);
+  }
+
+  /** @throws NotFound where there is no cgroup */
+  async stats(): Promise<Any> {
+    if (this.#stats === undefined) throw new NotFound('cgroup does not exist');
+    const { typeUrl, value } = await this.#stats.read();
+    return { typeUrl, value: Buffer.from(value) };
+  }
+
+  /** Reports kills for want of memory that nobody has noticed yet. */
+  checkOom(): void {
+    this.#oom?.check();
+  }
+
+  /** Reads the figures a last time, for questions after the cgroup is gone. */
+  async remember(): Promise<void> {
+    await this.#stats?.read().catch(() => undefined);
+  }
+
+  async pids(): Promise<number[]> {
+    return this.#cgroup === undefined ? [] : cgroupPids(this.#cgroup);
+  }
+
+  async kill(): Promise<void> {
+    if (this.#cgroup !== undefined) await killCgroup(this.#cgroup);
+  }
+
+  /** @throws FailedPrecondition where there is no cgroup or no freezer */
+  freezer(): Freezer {
+    if (this.#cgroup === undefined) throw new FailedPrecondition("the container's cgroup is not known");
+    return freezerOf(this.#cgroup);
+  }
+
+  close(): void {
+    this.#oom?.close();
+    this.#stats?.close();
+  }
+}

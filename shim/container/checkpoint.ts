@@ -1,0 +1,38 @@
+import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { takeInstant, type InstantTarget, type InstantTools } from '../../src/checkpoint/instant.ts';
+import { stockPlan } from '../../src/checkpoint/stock.ts';
+import { FailedPrecondition } from '../../src/errors.ts';
+import type { CheckpointTaskRequest } from '../../src/proto/gen/containerd/task.ts';
+import type { Container } from './container.ts';
+import { readCheckpointOptions } from './options.ts';
+
+/** What the engine needs to know of a container; undefined while it has no process. */
+export function instantTarget(container: Container): InstantTarget | undefined {
+  const { id, pid, init } = container;
+  const { cgroup } = container.accounting;
+  if (pid === 0 || init.exit !== undefined || cgroup === undefined) return undefined;
+  return { id, pid, cgroup, runtime: container.runtime.door };
+}
+
+/**
+ * A stock client's checkpoint: CRIU's files, flat, in the folder that it names. No options mean that the task runs on.
+ * A dump that fails leaves the task as it was, and CRIU's own words are the error.
+ */
+export function checkpointTask(
+  container: Container,
+  request: CheckpointTaskRequest,
+  tools: InstantTools,
+  timeoutMs: number,
+  signal: AbortSignal,
+): Promise<void> {
+  const options = readCheckpointOptions(request.options);
+  return container.queue.run(async () => {
+    container.init.state.require('checkpoint');
+    const target = instantTarget(container);
+    if (target === undefined) throw new FailedPrecondition(`container ${container.id} has no process`);
+    const workDir = join(container.bundle, 'work');
+    await mkdir(workDir, { recursive: true, mode: 0o711 });
+    await takeInstant(target, stockPlan(request.path, options, { workDir, timeoutMs }), tools, signal);
+  });
+}

@@ -1,0 +1,52 @@
+import { join } from 'node:path';
+import { criuFolder, findProgram } from '../../src/criu/find.ts';
+import { openRuntime } from '../../src/oci/runtime.ts';
+import type { OciRuntime } from '../../src/oci/types.ts';
+import type { Options } from '../../src/proto/gen/containerd/runc_options.ts';
+import type { ShimContext } from './context.ts';
+import type { TaskRecord } from './record.ts';
+import { isSystemdPath, type ContainerSpec } from './spec.ts';
+
+/** A container's door to its OCI runtime, and what another process needs to open it again. */
+export interface ContainerRuntime {
+  readonly door: OciRuntime;
+  readonly record: TaskRecord['runtime'];
+}
+
+/**
+ * Opens the OCI runtime that the client's options name, or else the configured one.
+ * @throws OciError of kind `missing-runtime`
+ */
+export async function openContainerRuntime(
+  context: ShimContext,
+  bundle: string,
+  options: Options,
+  spec: ContainerSpec,
+): Promise<ContainerRuntime> {
+  const { config, namespace, paths, exec } = context;
+  const [binary, criuDir] = await Promise.all([
+    context.binaries.get(options.binaryName || config.runtime.oci),
+    criuFolderOf(context),
+  ]);
+  const record = {
+    path: binary.path,
+    root: options.root === '' ? paths.ociRoot(namespace) : join(options.root, namespace),
+    systemdCgroup: options.systemdCgroup || isSystemdPath(spec.cgroupsPath),
+  };
+  const criu = criuDir === undefined ? {} : { criuDir };
+  return { door: openRuntime({ exec, binary, bundle, ...record, ...criu }), record };
+}
+
+let folder: Promise<string | undefined> | undefined;
+
+/** A `criu` of another name or place than PATH has; undefined where PATH serves, or there is none (yet). */
+function criuFolderOf({ config, paths }: ShimContext): Promise<string | undefined> {
+  if (config.runtime.criu === 'criu') return Promise.resolve(undefined);
+  folder ??= findProgram(config.runtime.criu)
+    .then((path) => criuFolder(path, `${paths.runDir}/criu`))
+    .catch(() => {
+      folder = undefined;
+      return undefined;
+    });
+  return folder;
+}
