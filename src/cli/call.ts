@@ -14,8 +14,11 @@ const PREFIX_LENGTH = 5;
 export class Call implements StreamHandler {
   readonly #explain: (error: Error) => Error;
   readonly #ready: Uint8Array[] = [];
-  #rest: Buffer[] = [];
-  #restLength = 0;
+  #pieces: Buffer[] = [];
+  /** Bytes in #pieces. */
+  #held = 0;
+  /** Length of the message that #pieces start with, once its prefix is there. */
+  #length: number | undefined;
   #done = false;
   #error: Error | undefined;
   #wake: (() => void) | undefined;
@@ -65,23 +68,23 @@ export class Call implements StreamHandler {
 
   data(bytes: Buffer): void {
     if (this.#done) return;
-    this.#rest.push(bytes);
-    this.#restLength += bytes.length;
-    while (this.#restLength >= PREFIX_LENGTH) {
-      const buffer = this.#rest.length === 1 ? (this.#rest[0] ?? bytes) : Buffer.concat(this.#rest);
-      this.#rest = [buffer];
-      const length = buffer.readUInt32BE(1);
-      if (buffer[0] !== 0)
-        return this.fail(new StasisError(Code.Internal, 'a message came compressed, unasked'));
-      if (length > MAX_MESSAGE_BYTES) {
-        const text = `a message of ${length} bytes is longer than ${MAX_MESSAGE_BYTES}`;
-        return this.fail(new StasisError(Code.ResourceExhausted, text));
+    this.#pieces.push(bytes);
+    this.#held += bytes.length;
+    // Pieces are put together once for each message, not once for each piece.
+    while (this.#held >= PREFIX_LENGTH + (this.#length ?? 0)) {
+      const buffer = Buffer.concat(this.#pieces);
+      this.#pieces = [buffer];
+      if (this.#length === undefined) {
+        const refusal = refusePrefix(buffer);
+        if (refusal !== undefined) return this.fail(refusal);
+        this.#length = buffer.readUInt32BE(1);
+      } else {
+        const end = PREFIX_LENGTH + this.#length;
+        this.#ready.push(buffer.subarray(PREFIX_LENGTH, end));
+        this.#pieces = [buffer.subarray(end)];
+        this.#held -= end;
+        this.#length = undefined;
       }
-      if (buffer.length < PREFIX_LENGTH + length) return;
-      this.#ready.push(buffer.subarray(PREFIX_LENGTH, PREFIX_LENGTH + length));
-      const rest = buffer.subarray(PREFIX_LENGTH + length);
-      this.#rest = rest.length === 0 ? [] : [rest];
-      this.#restLength = rest.length;
     }
     this.#wake?.();
   }
@@ -102,6 +105,14 @@ export class Call implements StreamHandler {
     this.#done = true;
     this.#wake?.();
   }
+}
+
+function refusePrefix(buffer: Buffer): StasisError | undefined {
+  if (buffer[0] !== 0) return new StasisError(Code.Internal, 'a message came compressed, unasked');
+  const length = buffer.readUInt32BE(1);
+  if (length <= MAX_MESSAGE_BYTES) return undefined;
+  const text = `a message of ${length} bytes is longer than ${MAX_MESSAGE_BYTES}`;
+  return new StasisError(Code.ResourceExhausted, text);
 }
 
 function statusError(code: Code, trailers: readonly Field[]): StasisError {

@@ -8,7 +8,7 @@ const CANCELLED = 9;
 if (argv.length === 1 && (argv[0] === 'version' || argv[0] === '--version' || argv[0] === '-v')) {
   process.stdout.write(versionText());
 } else {
-  process.exitCode = await main();
+  void main().then((code) => (process.exitCode = code));
 }
 
 async function main(): Promise<number> {

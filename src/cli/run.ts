@@ -3,7 +3,7 @@ import { InvalidArgument } from '../errors.ts';
 import { faultText, faultView } from './fault.ts';
 import type { Globals, Host } from './host.ts';
 import { namespaceName } from './names.ts';
-import { buildProgram, type Options } from './program.ts';
+import { type Actions, buildProgram, type Options } from './program.ts';
 import { runtimeCall, tellCaller } from './runtime-call.ts';
 import type { Session } from './session.ts';
 
@@ -13,11 +13,11 @@ import type { Session } from './session.ts';
  */
 export async function run(argv: readonly string[], host: Host): Promise<number> {
   let session: Session | undefined;
-  const connected = async (options: Options, work: (session: Session) => Promise<void>): Promise<void> => {
-    const [{ Session }, globals] = await Promise.all([import('./session.ts'), globalsOf(options, host)]);
-    session = new Session(host, globals);
+  const connected: Actions['connected'] = async (options, work) => {
+    const [commands, globals] = await Promise.all([import('./commands/index.ts'), globalsOf(options, host)]);
+    session = new commands.Session(host, globals);
     try {
-      await work(session);
+      await work(commands, session);
     } finally {
       session.close();
     }
@@ -28,7 +28,7 @@ export async function run(argv: readonly string[], host: Host): Promise<number> 
       tellCaller(argv, `${refusal.message}: ${refusal.remedy ?? ''}`);
       throw refusal;
     }
-    const program = buildProgram({ host, connected });
+    const program = buildProgram(argv, { host, connected });
     let usage = '';
     for (const command of [program, ...program.commands]) {
       command.exitOverride().configureOutput({
@@ -60,7 +60,10 @@ export async function run(argv: readonly string[], host: Host): Promise<number> 
 function usageError(error: CommanderError, usage: string, argv: readonly string[]): InvalidArgument {
   const command = argv.find((argument) => /^[a-z]+$/.test(argument));
   const help = command === undefined || error.code === 'commander.unknownCommand' ? '' : `${command} `;
-  const text = error.code === 'commander.help' ? 'no command given' : error.message.replace(/^error: /, '').replace(/\n/g, ' ');
+  const text =
+    error.code === 'commander.help'
+      ? 'no command given'
+      : error.message.replace(/^error: /, '').replace(/\n/g, ' ');
   return new InvalidArgument(text || usage, { reason: 'usage', remedy: `see \`stasis ${help}--help\`` });
 }
 

@@ -20,7 +20,7 @@ import {
 export interface StreamHandler {
   /** Headers, or trailers when `last`. */
   fields(fields: readonly Field[], last: boolean): void;
-  /** A piece of the body, a view that is valid during the call only. */
+  /** A piece of the body. */
   data(bytes: Buffer): void;
   /** The server ended its side without trailers. */
   end(): void;
