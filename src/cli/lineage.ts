@@ -69,6 +69,37 @@ export function lineage(containers: readonly ContainerSummary[], options: Option
   return [...nodes, ...draw(branches.filter((branch) => !drawn.has(branch)))];
 }
 
+/** A container with all that it came from and all that came from it; clones of the same source are left out. */
+export function relatives(
+  containers: readonly ContainerSummary[],
+  selected: readonly ContainerSummary[],
+): ContainerSummary[] {
+  const owners = new Map<string, ContainerSummary>();
+  for (const one of containers) for (const { id } of one.checkpoints) owners.set(id, one);
+  const sources = new Map<ContainerSummary, ContainerSummary[]>();
+  const clones = new Map<ContainerSummary, ContainerSummary[]>();
+  for (const one of containers) {
+    for (const { originCheckpointId } of one.disks) {
+      const owner = owners.get(originCheckpointId);
+      if (owner === undefined || owner === one) continue;
+      sources.set(one, [...(sources.get(one) ?? []), owner]);
+      clones.set(owner, [...(clones.get(owner) ?? []), one]);
+    }
+  }
+  const related = new Set<ContainerSummary>();
+  for (const next of [sources, clones]) {
+    const queue = [...selected];
+    const seen = new Set<ContainerSummary>();
+    for (let one = queue.pop(); one !== undefined; one = queue.pop()) {
+      if (seen.has(one)) continue;
+      seen.add(one);
+      related.add(one);
+      queue.push(...(next.get(one) ?? []));
+    }
+  }
+  return containers.filter((one) => related.has(one));
+}
+
 /** One branch a disk, the oldest first; checkpoints go to the disk that their snapshot is of. */
 function branchesOf(container: ContainerSummary): Branch[] {
   const disks = container.disks.toSorted((a, b) => order(a.createdAt, b.createdAt));

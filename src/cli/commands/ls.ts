@@ -1,6 +1,7 @@
+import { NotFound } from '../../errors.ts';
 import type { ContainerSummary } from '../../proto/gen/stasis/stasis.ts';
 import { MemoryKind } from '../../proto/gen/stasis/stasis.ts';
-import { hasBranches, lineage } from '../lineage.ts';
+import { hasBranches, lineage, relatives } from '../lineage.ts';
 import { containerName } from '../names.ts';
 import type { Session } from '../session.ts';
 import { table } from '../table.ts';
@@ -15,21 +16,32 @@ export async function ls(
   options: { allNamespaces?: boolean },
 ): Promise<void> {
   const allNamespaces = options.allNamespaces ?? false;
-  const { containers } = await session.stasis.list(
-    {
-      namespace: session.globals.namespace,
-      container: container === undefined ? '' : containerName(container),
-      allNamespaces,
-    },
-    session.options,
+  const { namespace } = session.globals;
+  if (container !== undefined) containerName(container);
+  // Of all containers, also where one is named: what was cloned from it is shown below it.
+  const answer = await session.stasis.list({ namespace, container: '', allNamespaces }, session.options);
+  const all = answer.containers.toSorted(
+    (a, b) => compare(a.namespace, b.namespace) || compare(a.name, b.name),
   );
-  const sorted = containers.toSorted((a, b) => compare(a.namespace, b.namespace) || compare(a.name, b.name));
+  const sorted = container === undefined ? all : all.filter(({ name }) => name === container);
+  if (container !== undefined && sorted.length === 0) {
+    throw new NotFound(
+      `no container ${container} in ${allNamespaces ? 'any namespace' : `namespace ${namespace}`}`,
+      {
+        subject: container,
+        reason: 'no-container',
+        remedy: 'see what is there with `stasis ls`, or with `stasis ls --all-namespaces`',
+      },
+    );
+  }
   const full = ({ namespace, name }: ContainerSummary): string =>
     allNamespaces ? `${namespace}/${name}` : name;
   session.print(
     () => ({ containers: sorted.map(containerView) }),
-    () =>
-      hasBranches(sorted) ? tree(session, sorted, allNamespaces) : plain(session, sorted, allNamespaces),
+    () => {
+      const shown = container === undefined ? sorted : relatives(all, sorted);
+      return hasBranches(shown) ? tree(session, shown, allNamespaces) : plain(session, shown, allNamespaces);
+    },
     () =>
       container === undefined
         ? sorted.map(full)

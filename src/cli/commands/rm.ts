@@ -24,8 +24,10 @@ export async function rm(session: Session, container: string, names: readonly st
     () =>
       removed
         .map(({ name, freedBytes, waitsFor }) => {
+          // 0 also where the space is not known yet, since the pool frees it later.
+          const freed = freedBytes > 0n ? `, ${size(freedBytes)} freed` : '';
           const waits = waitsFor.length === 0 ? '' : `; its data stays for ${waitsFor.join(', ')}`;
-          return `${printable(`${container}@${name}: removed, ${size(freedBytes)} freed${waits}`)}\n`;
+          return `${printable(`${container}@${name}: removed${freed}${waits}`)}\n`;
         })
         .join(''),
     () => removed.map(({ name }) => name),

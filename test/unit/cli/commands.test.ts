@@ -305,7 +305,7 @@ test('rm names each checkpoint once and says what keeps the data', async () => {
   assert.deepEqual(seen, [{ namespace: 'default', container: 'web', checkpoints: ['one', 'two'] }]);
   assert.equal(
     text.stdout,
-    'web@one: removed, 2.0 KiB freed\nweb@two: removed, 0 B freed; its data stays for web-1, web-2\n',
+    'web@one: removed, 2.0 KiB freed\nweb@two: removed; its data stays for web-1, web-2\n',
   );
   assert.deepEqual(json(await against(handlers, ['rm', 'web', 'one', '--json'])), {
     removed: [

@@ -68,6 +68,32 @@ test('the tree shows what came from what, and where each container is', async ()
   assert.ok(!/[^ -~\n]/.test(plain.stdout), 'characters outside ASCII without a UTF-8 locale');
 });
 
+test('ls of one container shows what it came from and what came from it, not its siblings', async () => {
+  const sibling = summary({
+    name: 'web-2',
+    disks: [{ dataset: 'p/web-2', current: true, originCheckpointId: 'id-two', createdAt: ago(20) }],
+  });
+  const handlers = { list: async () => ListResponse.fromPartial({ containers: [...history, sibling] }) };
+  const names = async (container: string): Promise<string[]> => {
+    const { stdout } = await against(handlers, ['ls', container], { now });
+    return ['lost', 'web ', 'web-1 ', 'web-1-1', 'web-2']
+      .filter((name) => stdout.includes(name))
+      .map((name) => name.trim());
+  };
+  assert.deepEqual(await names('web'), ['web', 'web-1', 'web-1-1', 'web-2']);
+  assert.deepEqual(await names('web-1'), ['web', 'web-1', 'web-1-1']);
+  assert.deepEqual(await names('web-1-1'), ['web', 'web-1', 'web-1-1']);
+  assert.deepEqual(await names('lost'), ['lost']);
+  const document = JSON.parse((await against(handlers, ['ls', 'web-1', '--json'])).stdout) as {
+    containers: unknown[];
+  };
+  assert.partialDeepStrictEqual(document, { containers: [{ name: 'web-1' }] });
+  assert.equal(document.containers.length, 1);
+  const none = await against(handlers, ['ls', 'nobody']);
+  assert.equal(none.code, 3);
+  assert.match(none.stderr, /^stasis: no container nobody in namespace default\n {2}next: /);
+});
+
 test('rings and self-references in bad data are drawn once, not for ever', () => {
   const ring = ['a', 'b'].map((name, index) =>
     summary({

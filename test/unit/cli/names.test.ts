@@ -51,10 +51,10 @@ test('names that containerd would refuse are refused as containers and namespace
 });
 
 test('checkpoint names take what a ZFS snapshot takes, and no more', () => {
-  for (const name of [...hostile, ':a', 'x'.repeat(65)]) {
+  for (const name of [...hostile, ':a', 'a:b', 'x'.repeat(65)]) {
     assert.throws(() => checkpointName(name), InvalidArgument, JSON.stringify(name));
   }
-  for (const name of ['a', 'before-upgrade', 'a..b', 'v1:2_3', 'checkpoint-1767323045', 'x'.repeat(64)]) {
+  for (const name of ['a', 'before-upgrade', 'a..b', 'v1.2_3', 'checkpoint-1767323045', 'x'.repeat(64)]) {
     assert.equal(checkpointName(name), name);
   }
 });
@@ -80,7 +80,7 @@ test('a hostile name ends with exit code 2 before anything is sent, and cannot r
     const { code, stderr, stdout } = await stasis(['checkpoint', name, '--socket', '/nowhere']);
     assert.equal(code, 2, JSON.stringify(name));
     assert.equal(stdout, '');
-    assert.match(stderr, /^stasis: the container name .* is (?:empty|not allowed)\n {2}next: .+\n$/);
+    assert.match(stderr, /^stasis: ".*" is not a container name\n {2}next: .+\n$/);
     const flat = stderr.replaceAll('\n', ' ');
     assert.equal(printable(flat), flat);
   }
