@@ -9,7 +9,7 @@ CONTAINERD_SOCKET() { echo "$STATE/containerd/containerd.sock"; }
 # then CRIU, crun and zfs from the cache, then the host's.
 stack_path() {
   local path=$STASIS_SRC/dist:$STASIS_CACHE/containerd-$CONTAINERD/bin:$STASIS_CACHE/criu/bin:$STASIS_CACHE/crun/bin
-  [ "$ZFS" != fuse ] || path=$path:$(zfs_fuse_bin)
+  [ "$ZFS" != fuse ] || path=$path:$STATE/zfs
   echo "$path:$HOST_PATH"
 }
 
@@ -112,7 +112,7 @@ start_service() { # NAME COMMAND...
     cd /
     exec env -u XDG_DATA_HOME STASIS_STACK="$STATE" STASIS_CONFIG="$STATE/config.toml" PATH="$(stack_path)" \
       TMPDIR="$STATE/data/tmp" XDG_RUNTIME_DIR="$STATE/data/tmp" \
-      setsid "$@" >>"$STATE/log/$name.log" 2>&1 </dev/null 9>&-
+      setsid "$@" >>"$STATE/log/$name.log" 2>&1 </dev/null 9<&-
   ) &
   SERVICE_PID=$!
   printf '%s\n' "$SERVICE_PID" >"$STATE/$name.pid"
@@ -144,11 +144,12 @@ listening() { # SOCKET
 start_stasisd() {
   [ "$DAEMON" = 1 ] || return 0
   ! listening "$(STASISD_SOCKET)" || return 0
-  [ -e "$STASIS_SRC/dist/stasisd" ] || die "stasisd is not built: run npm run build (or give --no-daemon for containerd alone)"
-  if [ -x "$STASIS_SRC/dist/stasisd" ]; then
-    start_service stasisd "$STASIS_SRC/dist/stasisd"
+  local program=${STASISD:-$STASIS_SRC/dist/stasisd}
+  [ -e "$program" ] || die "$program is missing: run npm run build (or give --no-daemon for containerd alone)"
+  if [ -x "$program" ]; then
+    start_service stasisd "$program"
   else
-    start_service stasisd "$STASIS_SRC/scripts/node" "$STASIS_SRC/dist/stasisd"
+    start_service stasisd "$STASIS_SRC/scripts/node" "$program"
   fi
   wait_listening stasisd "$(STASISD_SOCKET)"
 }

@@ -14,15 +14,15 @@ daemon_pids() {
 # Processes of containers: those whose root directory is a mount of ours (an overlay of directories in
 # STATE, a bind mount of one, or a dataset of our pool).
 container_pids() {
-  awk -v state="$STATE/" -v dataset="$(dataset_prefix)" '
-    $5 == "/" {
+  # grep reads the files: awk gives up at the first process that is gone before its turn.
+  { grep -sE '^[0-9]+ [0-9]+ [^ ]+ [^ ]+ / ' /proc/[0-9]*/mountinfo || true; } |
+    awk -v state="$STATE/" -v dataset="$(dataset_prefix)" '{
       for (i = 6; $i != "-"; i++);
-      source = $(i + 2)
-      if (index($4, state) == 1 || index($0, "lowerdir=" state) || (dataset && index(source, dataset) == 1)) {
-        split(FILENAME, part, "/"); print part[3]
+      if (index($4, state) == 1 || index($0, "lowerdir=" state) ||
+          index($0, "upperdir=" state) || (dataset && index($(i + 2), dataset) == 1)) {
+        split($1, part, "/"); print part[3]
       }
-      nextfile
-    }' /proc/[0-9]*/mountinfo 2>/dev/null || true
+    }'
 }
 
 # What a mount of ours names as its source.
@@ -148,7 +148,8 @@ sweep_run_containerd() {
   # runc's and crun's records of containers; both name the bundle.
   for file in /run/containerd/runc/*/*/{state.json,status}; do
     [ -r "$file" ] || continue
-    if grep -qF "$STATE/containerd/state/" "$file"; then
+    # json-c writes a slash as \/
+    if sed 's|\\/|/|g' "$file" | grep -qF "$STATE/containerd/state/"; then
       dir=${file%/*}
       rm -rf "$dir"
       rmdir "${dir%/*}" 2>/dev/null || true
@@ -158,17 +159,17 @@ sweep_run_containerd() {
 
 # Every mount below STATE and every mount of a dataset of ours, the latest first.
 unmount_everything() {
-  local round point points
-  for ((round = 0; round < 5; round++)); do
-    mapfile -t points < <(awk -v state="$STATE/" -v dataset="$(dataset_prefix)" '
-      {
-        for (i = 6; $i != "-"; i++);
-        if (index($5, state) == 1 || (dataset && index($(i + 2), dataset) == 1)) print $5
-      }' /proc/self/mountinfo)
+  local round i point points
+  for ((round = 0; round < 20; round++)); do
+    mapfile -t points < <(awk -v state="$STATE/" -v dataset="$(dataset_prefix)" '{
+      for (i = 6; $i != "-"; i++);
+      if (index($5, state) == 1 || (dataset && index($(i + 2), dataset) == 1)) print $5
+    }' /proc/self/mountinfo)
     [ ${#points[@]} -gt 0 ] || return 0
+    [ "$round" = 0 ] || sleep 0.1
     for ((i = ${#points[@]} - 1; i >= 0; i--)); do
       printf -v point '%b' "${points[i]}" # the kernel writes a blank as \040
-      umount "$point" 2>/dev/null || umount -l "$point" 2>/dev/null || true
+      umount "$point" 2>/dev/null || { [ "$round" -gt 10 ] && umount -l "$point" 2>/dev/null; } || true
     done
   done
   die "cannot unmount ${points[*]}: see who uses it with fuser -vm"
