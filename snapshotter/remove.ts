@@ -39,8 +39,8 @@ export async function remove(pool: Pool, owner: string, name: string, call?: Cal
       if (older !== node) await mark(pool, older, 'superseded', call);
     }
     if (snapshot.kind === 'committed' || isExtraction(name, snapshot.labels) || pool.index.isNeeded(node)) {
-      await pool.mounter.unmount(node.dataset);
       await mark(pool, node, 'removed', call);
+      await release(pool, node);
     } else if (snapshot.kind === 'view') {
       await destroyOrMark(pool, node, call);
     } else {
@@ -61,12 +61,19 @@ export async function mark(
   pool.index.change(node, { state, since });
 }
 
+/** Unmounts what is kept out of use; a sweep will try again where it is still open. */
+async function release(pool: Pool, node: Node): Promise<void> {
+  await pool.mounter.unmount(node.dataset).catch((error: unknown) => {
+    pool.log.info('a dataset out of use stays mounted', { dataset: node.dataset, error: messageOf(error) });
+  });
+}
+
 /** Moves a dataset to the trash; marks it where something still has it open. */
 export async function trashOrMark(pool: Pool, node: Node, call?: CallOptions): Promise<void> {
-  await pool.mounter.unmount(node.dataset);
   const seconds = Number(pool.now().seconds);
   const from = node.dataset;
   try {
+    await pool.mounter.unmount(from);
     await withReserved(
       pool,
       (taken) => pool.layout.placeInTrash(from, seconds, taken),
@@ -156,8 +163,8 @@ async function settleOlderGenerations(pool: Pool, failed: Map<string, string>): 
 /** Takes an older generation out of use: kept where checkpoints or clones need it, else to the trash. */
 export async function putAside(pool: Pool, node: Node, call?: CallOptions): Promise<void> {
   if (!pool.index.isNeeded(node)) return trashOrMark(pool, node, call);
-  await pool.mounter.unmount(node.dataset);
   await mark(pool, node, 'superseded', call);
+  await release(pool, node);
 }
 
 async function destroyPatiently(pool: Pool, node: Node, call: CallOptions): Promise<void> {

@@ -1,10 +1,15 @@
-import { lstat, mkdir, rmdir } from 'node:fs/promises';
+import { lstat, mkdir, rmdir, statfs } from 'node:fs/promises';
 import { dirname } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { hasErrno, NotFound } from '../errors.ts';
 import { mount as mountNow, unmount as unmountNow } from '../sys/mount.ts';
+import { Busy } from './errors.ts';
 import { checkDataset } from './names.ts';
 import { readMountTable, type MountEntry } from './mount-table.ts';
 import type { Properties, Zfs } from './zfs.ts';
+
+/** Milliseconds that zfs-fuse gets to read what the kernel has for it before a mount goes. */
+const SETTLE_MS = 5;
 
 /** How a file system comes to be: zfs-fuse mounts a clone whatever canmount says, and a new one only if it is on. */
 export type Birth = 'create' | 'clone';
@@ -17,7 +22,10 @@ export interface Mounter {
    * @throws NotFound where there is no such dataset
    */
   mount(dataset: string): Promise<string>;
-  /** Takes our mounts of a dataset and of those below it away, in use or not. Does nothing where there is none. */
+  /**
+   * Takes our mounts of a dataset and of those below it away. Does nothing where there is none.
+   * @throws Busy where files are open on it (zfs-fuse; the kernel module lets go at once and closes later)
+   */
   unmount(dataset: string): Promise<void>;
   /** Where a dataset is mounted once it is: the path is decided by its name. */
   mountpoint(dataset: string): string;
@@ -85,7 +93,7 @@ export class ZfsMounter implements Mounter {
         (entry.source === dataset || entry.source.startsWith(`${dataset}/`)) &&
         dirname(entry.target) === this.#directory,
     );
-    for (const entry of ours.reverse()) await this.#detach(entry.target);
+    for (const entry of ours.reverse()) await this.#unmount(entry);
     for (const name of [...this.#known.keys()]) {
       if (name === dataset || name.startsWith(`${dataset}/`)) this.#known.delete(name);
     }
@@ -168,13 +176,33 @@ export class ZfsMounter implements Mounter {
     }
   }
 
-  async #detach(target: string): Promise<void> {
+  /**
+   * zfs-fuse dies a kind of death when the last mount of a dataset goes while it has not yet read that a file
+   * was closed: the kernel then drops that message, and the daemon waits for it for ever, holding the lock that
+   * all its file systems need. So files must be closed (no lazy unmount), and the daemon must have answered
+   * something that was asked after.
+   */
+  async #unmount({ target, type, source }: MountEntry): Promise<void> {
+    const fuse = type === 'fuse.zfs';
+    if (fuse) await settle(target);
     try {
-      await unmountNow(target, { detach: true });
+      await unmountNow(target, { detach: !fuse });
     } catch (error) {
+      if (hasErrno(error, 'EBUSY'))
+        throw new Busy(`dataset ${source} is in use: ${target} is busy`, { subject: source });
       if (!hasErrno(error, 'EINVAL') && !hasErrno(error, 'ENOENT')) throw error;
     }
     await rmdir(target).catch(() => undefined); // an empty folder left behind does no harm
+  }
+}
+
+/** Messages about closed files wait in a queue of their own, so one answer alone proves little. */
+async function settle(path: string): Promise<void> {
+  for (const wait of [SETTLE_MS, 0]) {
+    await statfs(path).catch((error: unknown) => {
+      if (!hasErrno(error, 'ENOTCONN')) throw error;
+    });
+    if (wait > 0) await sleep(wait);
   }
 }
 
