@@ -158,6 +158,8 @@ class ZfsCommand implements Zfs {
   readonly version: string;
   readonly #run: Run;
   readonly #programs: ZfsPrograms;
+  /** The end of the queue of commands that mount: see `#oneAtATime`. */
+  #mounting: Promise<unknown> = Promise.resolve();
 
   constructor(run: Run, programs: ZfsPrograms, kind: ZfsKind, version: string) {
     this.#run = run;
@@ -168,11 +170,8 @@ class ZfsCommand implements Zfs {
 
   async create(name: string, options: { properties?: Properties } = {}, call?: CallOptions): Promise<void> {
     checkDataset(name);
-    await this.#zfs(
-      `create dataset ${name}`,
-      name,
-      ['create', ...assignments(options.properties), name],
-      call,
+    await this.#oneAtATime(() =>
+      this.#zfs(`create dataset ${name}`, name, ['create', ...assignments(options.properties), name], call),
     );
   }
 
@@ -185,7 +184,7 @@ class ZfsCommand implements Zfs {
     checkSnapshot(snapshot);
     checkDataset(target);
     const args = ['clone', ...assignments(options.properties), snapshot, target];
-    await this.#zfs(`clone ${snapshot} to ${target}`, target, args, call);
+    await this.#oneAtATime(() => this.#zfs(`clone ${snapshot} to ${target}`, target, args, call));
   }
 
   async snapshot(
@@ -277,7 +276,7 @@ class ZfsCommand implements Zfs {
 
   async mount(name: string, call?: CallOptions): Promise<void> {
     checkDataset(name);
-    await this.#zfs(`mount ${name}`, name, ['mount', name], call);
+    await this.#oneAtATime(() => this.#zfs(`mount ${name}`, name, ['mount', name], call));
   }
 
   async poolStatus(pool: string, call: CallOptions = {}): Promise<PoolStatus> {
@@ -302,6 +301,17 @@ class ZfsCommand implements Zfs {
     const result = await this.#run(this.#programs.zpool, ['list', '-H', '-o', 'name'], call);
     if (result.exitCode !== 0) throw commandError('list pools', 'pools', result);
     return result.stdout.split('\n').filter((name) => name !== '' && name !== 'no pools available');
+  }
+
+  /**
+   * zfs-fuse hands a new mount to its listener in two writes to one pipe, without a lock: two mounts at once can
+   * interleave there, and then every file system of the daemon hangs for good. So commands that mount queue.
+   */
+  async #oneAtATime<T>(command: () => Promise<T>): Promise<T> {
+    if (this.kind === 'openzfs') return command();
+    const turn = this.#mounting.then(command, command);
+    this.#mounting = turn.catch(() => undefined);
+    return turn;
   }
 
   async #zfs(
