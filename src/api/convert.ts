@@ -1,5 +1,6 @@
 import type { CheckpointEntry } from '../checkpoint/entry.ts';
 import type { Restored } from '../checkpoint/restore.ts';
+import type { WallTime } from '../sys/clock.ts';
 import type { Timestamp } from '../proto/gen/google/protobuf/timestamp.ts';
 import { type Checkpoint, DiskKind, MemoryKind, type RestoreResult } from '../proto/gen/stasis/stasis.ts';
 
@@ -13,6 +14,10 @@ const diskKinds = { snapshot: DiskKind.DISK_SNAPSHOT, diff: DiskKind.DISK_DIFF }
 
 export function timestamp(ns: bigint): Timestamp {
   return { seconds: ns / 1_000_000_000n, nanos: Number(ns % 1_000_000_000n) };
+}
+
+export function wallTimestamp(time: WallTime | undefined): Timestamp | undefined {
+  return time === undefined ? undefined : { seconds: time.seconds, nanos: time.nanos };
 }
 
 /** A checkpoint as the API shows it. */

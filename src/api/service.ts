@@ -26,6 +26,7 @@ export function stasisService(host: Host): GrpcHandlers<typeof StasisDefinition>
   return {
     checkpoint: (request, { signal }) =>
       streaming<CheckpointUpdate>(async (updates) => {
+        await host.identify();
         const report = reporter<CheckpointUpdate>(updates, (update) => update);
         const name = request.name;
         const entry = await takeCheckpoint(host, { ...request, name, signal }, report);
@@ -33,12 +34,14 @@ export function stasisService(host: Host): GrpcHandlers<typeof StasisDefinition>
       }),
     restore: (request, { signal }) =>
       streaming<RestoreUpdate>(async (updates) => {
+        await host.identify();
         const report = reporter<RestoreUpdate>(updates, (update) => update);
         const restored = await restore(host, { ...request, signal }, report);
         updates.push({ update: { $case: 'result', value: restoreMessage(restored) }, warnings: [] });
       }),
     clone: (request, { signal }) =>
       streaming<CloneUpdate>(async (updates) => {
+        await host.identify();
         const report = reporter<CloneUpdate>(updates, (update) => update);
         await clone(
           host,
@@ -64,12 +67,19 @@ export function stasisService(host: Host): GrpcHandlers<typeof StasisDefinition>
       }),
     run: (request, { signal }) =>
       streaming<RunUpdate>(async (updates) => {
+        await host.identify();
         const report = reporter<RunUpdate>(updates, (update) => update);
         const result = await run(host, { ...request, signal }, report);
         updates.push({ update: { $case: 'result', value: restoreMessage(result) }, warnings: [] });
       }),
-    list: (request) => list(host, request),
-    inspect: (request) => inspect(host, request),
+    list: async (request) => {
+      await host.identify();
+      return list(host, request);
+    },
+    inspect: async (request) => {
+      await host.identify();
+      return inspect(host, request);
+    },
     remove: async ({ namespace, container, checkpoints }) => {
       if (checkpoints.length === 0) {
         throw new InvalidArgument('no checkpoint named', {
@@ -78,6 +88,7 @@ export function stasisService(host: Host): GrpcHandlers<typeof StasisDefinition>
           remedy: `name those to remove: stasis ls ${container} shows them`,
         });
       }
+      await host.identify();
       const removed = await removeCheckpoints(host, namespace, container, checkpoints);
       return {
         removed: removed.map(({ name, waitsFor }) => ({ name, freedBytes: 0n, waitsFor: [...waitsFor] })),
@@ -85,13 +96,19 @@ export function stasisService(host: Host): GrpcHandlers<typeof StasisDefinition>
     },
     info: () => hostInfo(host),
     version: async () => ({ version, commit, node: process.version }),
-    adopt: (request) => adopt(host, request),
-    diskUsage: (request) => diskUsage(host, request),
+    adopt: async (request) => {
+      await host.identify();
+      return adopt(host, request);
+    },
+    diskUsage: async (request) => {
+      await host.identify();
+      return diskUsage(host, request);
+    },
   };
 }
 
 interface ProgressUpdate {
-  update?: { $case: 'progress'; value: Progress } | undefined;
+  update: { $case: 'progress'; value: Progress } | undefined;
   warnings: string[];
 }
 

@@ -1,6 +1,5 @@
 import { findContainer } from '../containerd/client.ts';
 import { FailedPrecondition, InvalidArgument, messageOf } from '../errors.ts';
-import { criuOf, safeForClones } from './criu-safety.ts';
 import { createFromCheckpoint, type NewContainer } from './create.ts';
 import type { CheckpointEntry } from './entry.ts';
 import { type Host, lockKey, type Report } from './host.ts';
@@ -125,10 +124,10 @@ async function cloneAll(
  * getrandom state of a process, so that every UUID and key of a clone repeats its source's.
  */
 async function assertSafeForClones(host: Host, entry: CheckpointEntry): Promise<void> {
-  const criu = await criuOf(host.config.runtime.criu);
-  if (criu !== undefined && safeForClones(criu)) return;
+  const criu = await host.criu.get();
+  if (criu.safeForClones) return;
   throw new FailedPrecondition(
-    `clones of ${entry.container} would repeat its random numbers: CRIU ${criu?.version ?? 'of unknown version'} copies the state they come from`,
+    `clones of ${entry.container} would repeat its random numbers: CRIU ${criu.version} copies the state they come from`,
     {
       subject: entry.container,
       reason: 'criu-unsafe-for-clones',

@@ -13,7 +13,7 @@ import type { Host, Report } from './host.ts';
 import { diffFile } from './record.ts';
 import { MemoryStore } from './memory-store.ts';
 import { Steps } from './steps.ts';
-import { dump, memoryRequired, stageFor, storeMemory, type Taking } from './take.ts';
+import { dump, memoryRequired, notOurRuntime, stageFor, storeMemory, type Taking } from './taking.ts';
 import { endTask, withPausedTask } from './task.ts';
 
 /**
@@ -59,17 +59,13 @@ export async function takeOfForeignDisk(host: Host, taking: Taking): Promise<Che
         ? undefined
         : await dump(host, taking, engine, { stage });
     if (instant === undefined && request.requireMemory) {
-      throw memoryRequired(request.container, `it runs under ${record.runtime?.name ?? 'another runtime'}`);
+      throw memoryRequired(request.container, notOurRuntime(record));
     }
     report.phase('reading what the container has written');
     const diff = `${stage.workDir}/${diffFile}`;
     await host.containerd.withLease(request.namespace, (client) => writeDiff(client, taking, diff));
     const end = process.hrtime.bigint();
-    const memoryError =
-      instant?.memoryError ??
-      (request.diskOnly || !running
-        ? ''
-        : `its runtime is ${record.runtime?.name ?? 'unknown'}: only tasks that run under io.containerd.stasis.v2 can be dumped`);
+    const memoryError = instant?.memoryError ?? (request.diskOnly || !running ? '' : notOurRuntime(record));
     const entry = await storeMemory(host, taking, {
       dataset,
       snapshot: `${MemoryStore.datasetOf(dataset)}@${taking.name}`,

@@ -2,6 +2,8 @@ import type { Config } from '../config/config.ts';
 import type { Containerd } from '../containerd/client.ts';
 import type { Logger } from '../log.ts';
 import type { SnapshotStore } from '../../snapshotter/store.ts';
+import type { CriuFinder } from '../criu/find.ts';
+import type { RuntimeBinaries } from '../oci/binary.ts';
 import type { Zfs } from '../zfs/zfs.ts';
 import type { Catalog } from './catalog.ts';
 import type { KeyedMutex } from './locks.ts';
@@ -25,13 +27,20 @@ export interface Host {
   readonly memory: MemoryStore;
   readonly containerd: Containerd;
   readonly pending: Pending;
+  readonly criu: CriuFinder;
+  readonly runtimes: RuntimeBinaries;
   /** By `<namespace>/<container>`: one change of a container at a time. */
   readonly locks: KeyedMutex;
   readonly log: Logger;
   /** Folder on a tmpfs in which memory is dumped while the container stands still; 0700. */
   readonly staging: string;
+  /**
+   * Learns which containerd this is, once: snapshots belong to it by its UUID.
+   * @throws Unavailable where containerd does not answer
+   */
+  identify(): Promise<string>;
   /** Work that the caller need not wait for; its failure is logged, and it is waited for at shutdown. */
-  later(what: string, work: Promise<unknown>): void;
+  readonly later: (what: string, work: Promise<unknown>) => void;
 }
 
 /** What a long call tells its caller meanwhile. */

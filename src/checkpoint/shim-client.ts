@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { Client } from '../../ttrpc/index.ts';
 import type { ServiceClient } from '../../ttrpc/service.ts';
-import { type Code, codeOf, hasErrno, messageOf, StasisError } from '../errors.ts';
+import { codeOf, hasErrno, messageOf, StasisError } from '../errors.ts';
 import { EngineDefinition } from '../proto/gen/stasis/engine.ts';
 
 /** The engine in the shim that holds a container. */
@@ -29,5 +29,5 @@ export async function findEngine(runDir: string, namespace: string, id: string):
 
 /** An error that the shim answered, as one of ours. */
 export function fromShim(error: unknown, subject: string): StasisError {
-  return new StasisError(codeOf(error) as Code, messageOf(error), { subject, cause: error });
+  return new StasisError(codeOf(error), messageOf(error), { subject, cause: error });
 }

@@ -11,6 +11,7 @@ export interface OciSpec {
   linux?: {
     cgroupsPath?: string;
     namespaces?: { type: string; path?: string }[];
+    [key: string]: unknown;
   };
   [key: string]: unknown;
 }

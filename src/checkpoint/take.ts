@@ -1,9 +1,8 @@
 import { findContainer, findTask, noSuchContainer } from '../containerd/client.ts';
-import { FailedPrecondition, messageOf, NotFound } from '../errors.ts';
-import { syncfs } from '../sys/syncfs.ts';
-import { type Container } from '../proto/gen/containerd/containers.ts';
+import { FailedPrecondition, NotFound } from '../errors.ts';
 import { type Process, Status } from '../proto/gen/containerd/task_types.ts';
 import type { InstantResponse } from '../proto/gen/stasis/engine.ts';
+import { syncfs } from '../sys/syncfs.ts';
 import { type CheckpointEntry, diskProperties, newCheckpointId } from './entry.ts';
 import { takeOfForeignDisk } from './foreign.ts';
 import { type Host, lockKey, type Report, snapshotterName } from './host.ts';
@@ -13,39 +12,19 @@ import {
   validateContainerId,
   validateNamespace,
 } from './names.ts';
-import { findEngine, fromShim, type Engine } from './shim-client.ts';
-import { fitsInStaging, openStage, type Stage } from './staging.ts';
+import { findEngine } from './shim-client.ts';
 import { Steps } from './steps.ts';
+import {
+  dump,
+  type InstantOptions,
+  memoryRequired,
+  notOurRuntime,
+  stageFor,
+  storeMemory,
+  type TakeRequest,
+  type Taking,
+} from './taking.ts';
 import { endTask, withPausedTask } from './task.ts';
-import { MemoryStore } from './memory-store.ts';
-
-export interface TakeRequest {
-  readonly namespace: string;
-  readonly container: string;
-  /** Empty: a default name. */
-  readonly name: string;
-  /** End the container once the checkpoint is safe. */
-  readonly exit: boolean;
-  readonly diskOnly: boolean;
-  /** Fail where memory cannot be had, instead of keeping the disk alone. */
-  readonly requireMemory: boolean;
-  readonly signal: AbortSignal;
-}
-
-/** What the steps of one checkpoint share. */
-export interface Taking {
-  readonly request: TakeRequest;
-  readonly report: Report;
-  readonly record: Container;
-  readonly task: Process | undefined;
-  readonly engine: Engine | undefined;
-  /** Name of the parent snapshot in containerd. */
-  readonly parent: string;
-  readonly id: string;
-  readonly name: string;
-  readonly createdNs: bigint;
-  readonly started: bigint;
-}
 
 const notDumped: InstantResponse = {
   memory: false,
@@ -178,15 +157,8 @@ async function takeOfOwnDisk(host: Host, taking: Taking): Promise<CheckpointEntr
         return made;
       })
     : await finish(await instant());
-  host.store.noteCheckpoint(disk.dataset, taking.name);
+  host.store.noteCheckpoint(disk.dataset, taking.name, taking.id);
   return entry;
-}
-
-interface InstantOptions {
-  readonly snapshot: string;
-  readonly properties: Readonly<Record<string, string>>;
-  readonly syncPath: string;
-  readonly stage: Stage;
 }
 
 /** The frozen instant: in the shim where one of ours holds the container, else with what containerd offers. */
@@ -195,9 +167,7 @@ async function takeInstant(host: Host, taking: Taking, options: InstantOptions):
   if (engine !== undefined && task !== undefined && task.status !== Status.STOPPED) {
     return dump(host, taking, engine, options);
   }
-  const memoryError = request.diskOnly
-    ? ''
-    : `its runtime is ${record.runtime?.name ?? 'unknown'}: only tasks that run under io.containerd.stasis.v2 can be dumped`;
+  const memoryError = request.diskOnly ? '' : notOurRuntime(record);
   if (request.requireMemory) throw memoryRequired(request.container, memoryError);
   const snapshotNow = async (): Promise<InstantResponse> => {
     const begin = process.hrtime.bigint();
@@ -217,122 +187,4 @@ async function takeInstant(host: Host, taking: Taking, options: InstantOptions):
     return withPausedTask(host, request.namespace, request.container, snapshotNow);
   }
   return snapshotNow();
-}
-
-/** Asks the shim for the instant. The connection closes when the caller gives up, and the shim undoes. */
-export async function dump(
-  host: Host,
-  taking: Taking,
-  engine: Engine,
-  options: Omit<InstantOptions, 'snapshot' | 'syncPath' | 'properties'> & Partial<InstantOptions>,
-): Promise<InstantResponse> {
-  const { request } = taking;
-  const abort = (): void => engine.close();
-  request.signal.addEventListener('abort', abort, { once: true });
-  try {
-    const response = await engine.calls.checkpoint({
-      id: request.container,
-      imageDir: request.diskOnly ? '' : options.stage.imageDir,
-      workDir: options.stage.workDir,
-      snapshot: options.snapshot ?? '',
-      properties: { ...options.properties },
-      syncPath: options.syncPath ?? '',
-      exit: false,
-      requireMemory: request.requireMemory,
-      timeoutMs: BigInt(host.config.checkpoint.timeout) * 1000n,
-    });
-    request.signal.throwIfAborted();
-    return response;
-  } catch (error) {
-    request.signal.throwIfAborted();
-    if (request.requireMemory) throw memoryRequired(request.container, messageOf(error), error);
-    throw fromShim(error, request.container);
-  } finally {
-    request.signal.removeEventListener('abort', abort);
-  }
-}
-
-/** Puts the memory (or its absence) and the record in the pool, and makes the checkpoint whole. */
-export async function storeMemory(
-  host: Host,
-  taking: Taking,
-  made: {
-    dataset: string;
-    snapshot: string;
-    pool: string;
-    stage: Stage;
-    instant: InstantResponse;
-    files?: Record<string, string>;
-  },
-): Promise<CheckpointEntry> {
-  const { request, record } = taking;
-  const { instant } = made;
-  const begin = process.hrtime.bigint();
-  const inPlace = made.stage.imageDir.startsWith(`${made.pool}/`);
-  await host.memory.write({
-    dataset: made.dataset,
-    name: taking.name,
-    record: {
-      version: 1,
-      id: taking.id,
-      container: record,
-      parent: taking.parent,
-      terminal: taking.task?.terminal ?? false,
-    },
-    imageDir: instant.memory ? made.stage.imageDir : undefined,
-    inPlace,
-    files: made.files ?? {},
-    signal: request.signal,
-    progress: (done, total) => taking.report.phase('storing memory', done, total),
-  });
-  const end = process.hrtime.bigint();
-  const entry: CheckpointEntry = {
-    id: taking.id,
-    namespace: request.namespace,
-    container: request.container,
-    name: taking.name,
-    createdNs: taking.createdNs,
-    memory: instant.memory ? 'image' : 'none',
-    disk: made.files === undefined ? 'snapshot' : 'diff',
-    snapshot: made.snapshot,
-    memorySnapshot: `${MemoryStore.datasetOf(made.dataset)}@${taking.name}`,
-    memoryBytes: Number(instant.imageBytes),
-    memoryError: instant.memoryError,
-    image: record.image,
-    runtime: record.runtime?.name ?? '',
-    timings: {
-      frozenNs: Number(instant.frozenNs),
-      freezeNs: Number(instant.freezeNs),
-      dumpNs: Number(instant.dumpNs),
-      syncNs: Number(instant.syncNs),
-      snapshotNs: Number(instant.snapshotNs),
-      storeNs: Number(end - begin),
-      totalNs: Number(end - taking.started),
-    },
-  };
-  await host.memory.commit(made.dataset, entry);
-  return entry;
-}
-
-/** On the tmpfs, or in the pool where the image would not fit there. */
-export async function stageFor(host: Host, taking: Taking, dataset: string): Promise<Stage> {
-  const { request, task } = taking;
-  if (!request.diskOnly && task !== undefined) {
-    const client = host.containerd.namespace(request.namespace);
-    const { processes } = await client.tasks.listPids({ containerId: request.container });
-    const pids = processes.map((process) => process.pid);
-    if (!(await fitsInStaging(host.staging, pids))) {
-      return openStage(host.staging, await host.memory.ensure(dataset));
-    }
-  }
-  return openStage(host.staging);
-}
-
-export function memoryRequired(container: string, why: string, cause?: unknown): FailedPrecondition {
-  return new FailedPrecondition(`the memory of container ${container} cannot be dumped: ${why}`, {
-    subject: container,
-    cause,
-    reason: 'memory-not-dumped',
-    remedy: 'without --require-memory the disk alone is kept; stasis info shows what this host can do',
-  });
 }

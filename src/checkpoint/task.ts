@@ -14,7 +14,7 @@ export async function withPausedTask<T>(
   host: Host,
   namespace: string,
   container: string,
-  work: (stays: () => void) => Promise<T>,
+  work: (stays: (this: void) => void) => Promise<T>,
 ): Promise<T> {
   const { tasks } = host.containerd.namespace(namespace);
   const before = (await tasks.get({ containerId: container, execId: '' })).process;

@@ -1,10 +1,8 @@
 import { statfs } from 'node:fs/promises';
 import { configPath } from '../config/config.ts';
-import { probeCriu } from '../criu/probe.ts';
+import { criuFeatures } from '../criu/find.ts';
 import { messageOf } from '../errors.ts';
-import { findRuntime } from '../oci/binary.ts';
 import type { Finding, InfoResponse } from '../proto/gen/stasis/stasis.ts';
-import { exec } from '../sys/command.ts';
 import { version } from '../version.ts';
 import { type Host, snapshotterName } from '../checkpoint/host.ts';
 
@@ -54,21 +52,21 @@ async function pool(host: Host): Promise<Finding> {
   }
 }
 
-async function criu({ config }: Host): Promise<Finding> {
+async function criu(host: Host): Promise<Finding> {
   try {
-    const found = await probeCriu(exec, config.runtime.criu);
-    if (!found.works) return bad('criu', `${found.version}: ${found.problem}`, 'install CRIU 4.2 or newer');
-    if (!found.safeForClones) {
+    const { version: release, works, complaint, safeForClones, path } = await host.criu.get();
+    if (!works)
+      return bad('criu', `${release}: ${complaint}`, 'install CRIU 4.2 or newer, which knows this kernel');
+    if (!safeForClones) {
       return bad(
         'criu',
-        `${found.version}: works, but clones would repeat random numbers`,
+        `${release}: works, but clones would repeat random numbers`,
         'install CRIU 4.2 or newer',
       );
     }
-    return good(
-      'criu',
-      `${found.version}${found.features.length === 0 ? '' : `: ${found.features.join(', ')}`}`,
-    );
+    const has = await Promise.all(criuFeatures.map((feature) => host.criu.has(feature)));
+    const features = criuFeatures.filter((_, index) => has[index]);
+    return good('criu', `${release} (${path})${features.length === 0 ? '' : `: ${features.join(', ')}`}`);
   } catch (error) {
     return bad(
       'criu',
@@ -78,9 +76,9 @@ async function criu({ config }: Host): Promise<Finding> {
   }
 }
 
-async function runtime({ config }: Host): Promise<Finding> {
+async function runtime({ config, runtimes }: Host): Promise<Finding> {
   try {
-    const found = await findRuntime(exec, config.runtime.oci);
+    const found = await runtimes.get(config.runtime.oci);
     const value = `${found.name} ${found.version} (${found.path})`;
     return found.criu
       ? good('oci-runtime', value)

@@ -1,5 +1,5 @@
 import { readdir, stat } from 'node:fs/promises';
-import { checkpointMessage, timestamp } from '../api/convert.ts';
+import { checkpointMessage, wallTimestamp } from '../api/convert.ts';
 import type { CheckpointEntry } from '../checkpoint/entry.ts';
 import type { Host } from '../checkpoint/host.ts';
 import { validateContainerId, validateNamespace } from '../checkpoint/names.ts';
@@ -163,14 +163,14 @@ function disksOf(
   if (current !== undefined) datasets.add(current.dataset);
   const checkpointAt = new Map([...host.catalog.all()].map((entry) => [entry.snapshot, entry.id]));
   return [...datasets].map((dataset) => {
-    const info = host.store.describe(dataset);
+    const info = host.store.nodeOf(dataset);
     return {
       dataset,
       namespace,
       container: key,
       current: dataset === current?.dataset,
       originCheckpointId: checkpointAt.get(info?.origin ?? '') ?? '',
-      createdAt: info === undefined ? undefined : timestamp(info.createdNs),
+      createdAt: wallTimestamp(info?.snapshot?.created),
       usedBytes: BigInt(used.get(dataset) ?? 0),
       foreign: false,
     };

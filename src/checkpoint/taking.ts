@@ -1,0 +1,167 @@
+import { FailedPrecondition, messageOf } from '../errors.ts';
+import type { Container } from '../proto/gen/containerd/containers.ts';
+import type { Process } from '../proto/gen/containerd/task_types.ts';
+import type { InstantResponse } from '../proto/gen/stasis/engine.ts';
+import type { CheckpointEntry } from './entry.ts';
+import { type Host, type Report, runtimeName } from './host.ts';
+import { MemoryStore } from './memory-store.ts';
+import { type Engine, fromShim } from './shim-client.ts';
+import { fitsInStaging, openStage, type Stage } from './staging.ts';
+
+export interface TakeRequest {
+  readonly namespace: string;
+  readonly container: string;
+  /** Empty: a default name. */
+  readonly name: string;
+  /** End the container once the checkpoint is safe. */
+  readonly exit: boolean;
+  readonly diskOnly: boolean;
+  /** Fail where memory cannot be had, instead of keeping the disk alone. */
+  readonly requireMemory: boolean;
+  readonly signal: AbortSignal;
+}
+
+/** What the steps of one checkpoint share. */
+export interface Taking {
+  readonly request: TakeRequest;
+  readonly report: Report;
+  readonly record: Container;
+  readonly task: Process | undefined;
+  readonly engine: Engine | undefined;
+  /** Name of the parent snapshot in containerd. */
+  readonly parent: string;
+  readonly id: string;
+  readonly name: string;
+  readonly createdNs: bigint;
+  readonly started: bigint;
+}
+
+export interface InstantOptions {
+  readonly snapshot: string;
+  readonly properties: Readonly<Record<string, string>>;
+  readonly syncPath: string;
+  readonly stage: Stage;
+}
+
+/** Asks the shim for the instant. The connection closes when the caller gives up, and the shim undoes. */
+export async function dump(
+  host: Host,
+  taking: Taking,
+  engine: Engine,
+  options: Omit<InstantOptions, 'snapshot' | 'syncPath' | 'properties'> & Partial<InstantOptions>,
+): Promise<InstantResponse> {
+  const { request } = taking;
+  const abort = (): void => engine.close();
+  request.signal.addEventListener('abort', abort, { once: true });
+  try {
+    const response = await engine.calls.checkpoint({
+      id: request.container,
+      imageDir: request.diskOnly ? '' : options.stage.imageDir,
+      workDir: options.stage.workDir,
+      snapshot: options.snapshot ?? '',
+      properties: { ...options.properties },
+      syncPath: options.syncPath ?? '',
+      exit: false,
+      requireMemory: request.requireMemory,
+      timeoutMs: BigInt(host.config.checkpoint.timeout) * 1000n,
+    });
+    request.signal.throwIfAborted();
+    return response;
+  } catch (error) {
+    request.signal.throwIfAborted();
+    if (request.requireMemory) throw memoryRequired(request.container, messageOf(error), error);
+    throw fromShim(error, request.container);
+  } finally {
+    request.signal.removeEventListener('abort', abort);
+  }
+}
+
+/** Puts the memory (or its absence) and the record in the pool, and makes the checkpoint whole. */
+export async function storeMemory(
+  host: Host,
+  taking: Taking,
+  made: {
+    dataset: string;
+    snapshot: string;
+    pool: string;
+    stage: Stage;
+    instant: InstantResponse;
+    files?: Record<string, string>;
+  },
+): Promise<CheckpointEntry> {
+  const { request, record } = taking;
+  const { instant } = made;
+  const begin = process.hrtime.bigint();
+  const inPlace = made.stage.imageDir.startsWith(`${made.pool}/`);
+  await host.memory.write({
+    dataset: made.dataset,
+    name: taking.name,
+    record: {
+      version: 1,
+      id: taking.id,
+      container: record,
+      parent: taking.parent,
+      terminal: taking.task?.terminal ?? false,
+    },
+    imageDir: instant.memory ? made.stage.imageDir : undefined,
+    inPlace,
+    files: made.files ?? {},
+    signal: request.signal,
+    progress: (done, total) => taking.report.phase('storing memory', done, total),
+  });
+  const end = process.hrtime.bigint();
+  const entry: CheckpointEntry = {
+    id: taking.id,
+    namespace: request.namespace,
+    container: request.container,
+    name: taking.name,
+    createdNs: taking.createdNs,
+    memory: instant.memory ? 'image' : 'none',
+    disk: made.files === undefined ? 'snapshot' : 'diff',
+    snapshot: made.snapshot,
+    memorySnapshot: `${MemoryStore.datasetOf(made.dataset)}@${taking.name}`,
+    memoryBytes: Number(instant.imageBytes),
+    memoryError: instant.memoryError,
+    image: record.image,
+    runtime: record.runtime?.name ?? '',
+    timings: {
+      frozenNs: Number(instant.frozenNs),
+      freezeNs: Number(instant.freezeNs),
+      dumpNs: Number(instant.dumpNs),
+      syncNs: Number(instant.syncNs),
+      snapshotNs: Number(instant.snapshotNs),
+      storeNs: Number(end - begin),
+      totalNs: Number(end - taking.started),
+    },
+  };
+  await host.memory.commit(made.dataset, entry);
+  return entry;
+}
+
+/** On the tmpfs, or in the pool where the image would not fit there. */
+export async function stageFor(host: Host, taking: Taking, dataset: string): Promise<Stage> {
+  const { request, task } = taking;
+  if (!request.diskOnly && task !== undefined) {
+    const client = host.containerd.namespace(request.namespace);
+    const { processes } = await client.tasks.listPids({ containerId: request.container });
+    const pids = processes.map((process) => process.pid);
+    if (!(await fitsInStaging(host.staging, pids))) {
+      return openStage(host.staging, await host.memory.ensure(dataset));
+    }
+  }
+  return openStage(host.staging);
+}
+
+export function memoryRequired(container: string, why: string, cause?: unknown): FailedPrecondition {
+  return new FailedPrecondition(`the memory of container ${container} cannot be dumped: ${why}`, {
+    subject: container,
+    cause,
+    reason: 'memory-not-dumped',
+    remedy: 'without --require-memory the disk alone is kept; stasis info shows what this host can do',
+  });
+}
+
+/** Why a container of another runtime cannot be dumped. */
+export function notOurRuntime(record: Container): string {
+  return `its runtime is ${record.runtime?.name ?? 'unknown'}: only tasks that run under ${runtimeName} can be dumped`;
+}

@@ -1,0 +1,142 @@
+import { rename, rm } from 'node:fs/promises';
+import { snapshotsService } from '../../snapshotter/service.ts';
+import { SnapshotStore } from '../../snapshotter/store.ts';
+import { stasisService } from '../api/service.ts';
+import { Catalog } from '../checkpoint/catalog.ts';
+import { removeContainer } from '../checkpoint/create.ts';
+import type { Host } from '../checkpoint/host.ts';
+import { KeyedMutex } from '../checkpoint/locks.ts';
+import { MemoryStore } from '../checkpoint/memory-store.ts';
+import { Pending } from '../checkpoint/pending.ts';
+import { clearStaging, stagingFolder } from '../checkpoint/staging.ts';
+import { type Config, configPath, loadConfig, socketPath } from '../config/config.ts';
+import { Containerd, explainUnavailable } from '../containerd/client.ts';
+import { CriuFinder } from '../criu/find.ts';
+import { messageOf, StasisError } from '../errors.ts';
+import { createLogger, type Logger } from '../log.ts';
+import { RuntimeBinaries } from '../oci/binary.ts';
+import { SnapshotsDefinition } from '../proto/gen/containerd/snapshots.ts';
+import { StasisDefinition } from '../proto/gen/stasis/stasis.ts';
+import { exec } from '../sys/command.ts';
+import { version } from '../version.ts';
+import { ZfsMounter } from '../zfs/mounter.ts';
+import { openZfs } from '../zfs/zfs.ts';
+import { ContainerdPeer } from './containerd-peer.ts';
+import { listen } from './listener.ts';
+import { refusing } from './refuse.ts';
+import { rootDataset } from './root.ts';
+
+const SWEEP_INTERVAL_MS = 60_000;
+
+async function main(): Promise<void> {
+  const config = loadConfig();
+  const log = createLogger((line) => process.stderr.write(line), config.log.level);
+  log.info('starting', { version, config: configPath(), pid: process.pid });
+  const background = new Set<Promise<unknown>>();
+  const host = await openHost(config, log, (what, work) => {
+    const logged = work.catch((error: unknown) =>
+      log.error(`could not ${what}`, { error: messageOf(error) }),
+    );
+    background.add(logged);
+    void logged.finally(() => background.delete(logged));
+  });
+
+  const peer = new ContainerdPeer(config.containerd.address);
+  const listener = await listen({
+    path: socketPath(config),
+    log,
+    common: (register) => register(StasisDefinition, stasisService(host)),
+    trusted: (register) =>
+      register(
+        SnapshotsDefinition,
+        snapshotsService(host.store, () => host.identify()),
+      ),
+    others: (register) =>
+      register(SnapshotsDefinition, refusing(SnapshotsDefinition, config.containerd.address)),
+    isTrusted: (pid) => peer.is(pid),
+  });
+  log.info('ready', {
+    socket: socketPath(config),
+    root: host.root,
+    zfs: host.zfs.kind,
+    staging: host.staging,
+  });
+
+  host.later('remove what unfinished operations left', removeUnfinished(host));
+  const sweep = (): void => host.later('sweep the pool', host.store.sweep());
+  sweep();
+  const timer = setInterval(sweep, SWEEP_INTERVAL_MS);
+
+  const stop = async (signal: string): Promise<void> => {
+    log.info('stopping', { signal });
+    clearInterval(timer);
+    await listener.close();
+    await Promise.all(background);
+    host.containerd.close();
+    process.exit(0);
+  };
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => void stop(signal));
+}
+
+/** Reads the pool and clears what an earlier stasisd was cut off in. */
+async function openHost(config: Config, log: Logger, later: Host['later']): Promise<Host> {
+  const runDir = config.daemon.run_dir;
+  const zfs = await openZfs(exec, { zfs: config.zfs.zfs_path, zpool: config.zfs.zpool_path });
+  const root = await rootDataset(zfs, config);
+  const mounter = new ZfsMounter(zfs, root, `${runDir}/mnt`);
+  const store = new SnapshotStore({ zfs, mounter, root, trashGrace: config.zfs.trash_grace, log });
+  await store.load();
+  const catalog = new Catalog(zfs, root);
+  for (const { snapshot, why } of await catalog.load())
+    log.warn('destroyed half a checkpoint', { snapshot, why });
+  const memory = new MemoryStore(zfs, mounter, root, log);
+  await memory.load();
+  const staging = await stagingFolder(config.checkpoint.staging_dir, runDir);
+  await retireStaging(staging);
+  const containerd = new Containerd(config.containerd.address);
+  return {
+    config,
+    root,
+    zfs,
+    store,
+    catalog,
+    memory,
+    containerd,
+    pending: new Pending(runDir),
+    criu: new CriuFinder(exec, config.runtime.criu),
+    runtimes: new RuntimeBinaries(exec),
+    locks: new KeyedMutex(),
+    log,
+    staging,
+    later,
+    identify: async () => {
+      const uuid = await containerd.uuid().catch((error: unknown) => {
+        throw explainUnavailable(error, 'containerd');
+      });
+      store.owner = uuid;
+      return uuid;
+    },
+  };
+}
+
+/** A dump that is still being written there ends with an error and is undone by its shim. */
+async function retireStaging(staging: string): Promise<void> {
+  const aside = `${staging}.old-${process.pid}`;
+  await rename(staging, aside).catch(() => undefined); // there is none at the first start
+  await rm(aside, { recursive: true, force: true });
+  await clearStaging(staging);
+}
+
+async function removeUnfinished(host: Host): Promise<void> {
+  for (const { container, done } of await host.pending.left()) {
+    host.log.warn('removing a container whose making was cut off', { ...container });
+    await removeContainer(host, container.namespace, container.container, container.snapshotter);
+    await done();
+  }
+}
+
+main().catch((error: unknown) => {
+  const remedy = error instanceof StasisError && error.remedy !== undefined ? `; ${error.remedy}` : '';
+  process.stderr.write(`stasisd: ${messageOf(error)}${remedy}\n`);
+  process.exit(1);
+});

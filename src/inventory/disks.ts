@@ -1,0 +1,113 @@
+import { timestamp, wallTimestamp } from '../api/convert.ts';
+import type { Host } from '../checkpoint/host.ts';
+import type {
+  AdoptRequest,
+  AdoptResponse,
+  Disk,
+  DiskUsage,
+  DiskUsageRequest,
+  DiskUsageResponse,
+} from '../proto/gen/stasis/stasis.ts';
+import { splitName } from '../../snapshotter/snapshot.ts';
+import type { Node } from '../../snapshotter/index.ts';
+
+/** Takes over datasets that another containerd left: from another host, a lost database, or a `zfs receive`. */
+export async function adopt(host: Host, request: AdoptRequest): Promise<AdoptResponse> {
+  const { adopted, skipped } = await host.store.adopt(request.datasets, { dryRun: request.dryRun });
+  return { adopted: adopted.map(foreignDisk), skipped: [...skipped] };
+}
+
+function foreignDisk(node: Node): Disk {
+  const { namespace, key } = splitName(node.snapshot?.name ?? '');
+  return {
+    dataset: node.dataset,
+    namespace,
+    container: key,
+    current: true,
+    originCheckpointId: '',
+    createdAt: wallTimestamp(node.snapshot?.created),
+    usedBytes: 0n,
+    foreign: true,
+  };
+}
+
+/** What each dataset and checkpoint below the root takes, and what keeps what waits in the trash. */
+export async function diskUsage(host: Host, request: DiskUsageRequest): Promise<DiskUsageResponse> {
+  const pool = host.root.split('/')[0] ?? host.root;
+  const [rows, status] = await Promise.all([
+    host.zfs.list({
+      root: host.root,
+      types: ['filesystem', 'snapshot'],
+      properties: ['used', 'usedbydataset', 'referenced'],
+    }),
+    host.zfs.poolStatus(pool),
+  ]);
+  const nodes = new Map(host.store.datasets().map((node) => [node.dataset, node]));
+  const foreign = new Set(host.store.foreign().map((node) => node.dataset));
+  const checkpoints = new Map(
+    [...host.catalog.all()].flatMap((entry) => [
+      [entry.snapshot, entry],
+      [entry.memorySnapshot ?? '', entry],
+    ]),
+  );
+  const entries: DiskUsage[] = [];
+  for (const row of rows) {
+    const bytes = (name: string): bigint => BigInt(row.properties.get(name)?.value ?? '0');
+    const common = {
+      dataset: row.name,
+      referencedBytes: bytes('referenced'),
+      waitsFor: [],
+      expiresAt: undefined,
+    };
+    const entry = checkpoints.get(row.name);
+    if (entry !== undefined) {
+      if (!request.allNamespaces && entry.namespace !== request.namespace) continue;
+      const kind = row.name === entry.memorySnapshot ? 'memory' : 'checkpoint';
+      entries.push({ ...common, kind, container: entry.container, uniqueBytes: bytes('used') });
+      continue;
+    }
+    const node = nodes.get(row.name);
+    if (node?.snapshot === undefined) continue;
+    const { namespace, key } = splitName(node.snapshot.name);
+    const kind = kindOf(node, foreign.has(row.name));
+    if (
+      !request.allNamespaces &&
+      namespace !== request.namespace &&
+      (kind === 'container' || kind === 'kept')
+    )
+      continue;
+    entries.push({
+      ...common,
+      kind,
+      container: node.snapshot.kind === 'committed' ? '' : key,
+      uniqueBytes: bytes('usedbydataset'),
+      waitsFor: kind === 'trash' || kind === 'kept' ? dependents(host, node) : [],
+      expiresAt:
+        kind === 'trash'
+          ? timestamp(BigInt(node.since + host.config.zfs.trash_grace) * 1_000_000_000n)
+          : undefined,
+    });
+  }
+  return {
+    entries,
+    poolFreeBytes: BigInt(status.freeBytes),
+    poolSizeBytes: BigInt(status.sizeBytes),
+    pool,
+    poolHealth: status.health,
+  };
+}
+
+function kindOf(node: Node, foreign: boolean): string {
+  if (node.inTrash) return 'trash';
+  if (foreign) return 'foreign';
+  if (node.state !== 'live') return 'kept';
+  return node.snapshot?.kind === 'committed' ? 'layer' : 'container';
+}
+
+/** Checkpoints on a dataset, and datasets cloned from it. */
+function dependents(host: Host, node: Node): string[] {
+  return [...node.snapshots.keys()].flatMap((name) => {
+    const snapshot = `${node.dataset}@${name}`;
+    return [snapshot, ...host.store.clonesOf(snapshot)];
+  });
+}
