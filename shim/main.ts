@@ -6,6 +6,8 @@ import { InvalidArgument, messageOf } from '../src/errors.ts';
 import { commit, version } from '../src/version.ts';
 import { parseArguments } from './arguments.ts';
 import { serve } from './lifecycle/serve.ts';
+import { runtimeInfo } from './lifecycle/info.ts';
+import { readStdin } from './lifecycle/stdin.ts';
 import { clear } from './lifecycle/clear.ts';
 
 async function main(): Promise<void> {
@@ -14,6 +16,10 @@ async function main(): Promise<void> {
     process.stdout.write(
       `${basename(process.argv[1] ?? '')}:\n  Version:  ${version}\n  Revision: ${commit}\n`,
     );
+    return;
+  }
+  if (args.info) {
+    process.stdout.write(await runtimeInfo(await readStdin(), loadConfig()));
     return;
   }
   switch (args.action) {

@@ -1,26 +1,38 @@
+import { readFile } from 'node:fs/promises';
+import { BinaryReader } from '@bufbuild/protobuf/wire';
+import { parse } from 'smol-toml';
 import { InvalidArgument, messageOf } from '../../src/errors.ts';
 import { CheckpointOptions, Options } from '../../src/proto/gen/containerd/runc_options.ts';
 import type { Any } from '../../src/proto/gen/google/protobuf/any.ts';
 import type { MessageType } from '../../ttrpc/index.ts';
 
+const OPTIONS = 'containerd.runc.v1.Options';
+/** What the CRI, and `ctr run --runtime-config-path`, send to runtimes other than runc: a file, or its content. */
+const GENERIC_OPTIONS = 'runtimeoptions.v1.Options';
+const CHECKPOINT_OPTIONS = 'containerd.runc.v1.CheckpointOptions';
+
 /**
  * Reads the options that a client gave for the task.
  * @throws InvalidArgument for options of another runtime, or bytes that are none
  */
-export function readOptions(any: Any | undefined): Options {
-  return read(any, 'containerd.runc.v1.Options', Options);
+export async function readOptions(any: Any | undefined): Promise<Options> {
+  return nameOf(any) === GENERIC_OPTIONS ? readGeneric(any) : read(any, OPTIONS, Options);
 }
 
 /** The same for Checkpoint; none means: leave the task running. */
 export function readCheckpointOptions(any: Any | undefined): CheckpointOptions {
-  return read(any, 'containerd.runc.v1.CheckpointOptions', CheckpointOptions);
+  return read(any, CHECKPOINT_OPTIONS, CheckpointOptions);
+}
+
+/** Type URLs are bare names; a host before the name is legal and means nothing. */
+function nameOf(any: Any | undefined): string {
+  return any === undefined ? '' : any.typeUrl.slice(any.typeUrl.lastIndexOf('/') + 1);
 }
 
 function read<T>(any: Any | undefined, name: string, type: MessageType<T>): T {
   if (any === undefined || (any.typeUrl === '' && any.value.length === 0))
     return type.decode(new Uint8Array());
-  // Type URLs are bare names; a host before the name is legal and means nothing.
-  if (any.typeUrl.slice(any.typeUrl.lastIndexOf('/') + 1) !== name) {
+  if (nameOf(any) !== name) {
     throw new InvalidArgument(
       `options of type ${JSON.stringify(any.typeUrl)} are not understood, only ${name}`,
       {
@@ -33,6 +45,46 @@ function read<T>(any: Any | undefined, name: string, type: MessageType<T>): T {
   } catch (error) {
     throw new InvalidArgument(`malformed ${name}: ${messageOf(error)}`, { cause: error });
   }
+}
+
+/** Field numbers of runtimeoptions.v1.Options. */
+const CONFIG_PATH = 2;
+const CONFIG_BODY = 3;
+
+/** The options as TOML, with the keys that containerd's own configuration has for runc: `BinaryName`, `SystemdCgroup`. */
+async function readGeneric(any: Any | undefined): Promise<Options> {
+  let path = '';
+  let body: Uint8Array = new Uint8Array();
+  try {
+    const reader = new BinaryReader(any?.value ?? new Uint8Array());
+    while (reader.pos < reader.len) {
+      const [field, wire] = reader.tag();
+      if (field === CONFIG_PATH) path = reader.string();
+      else if (field === CONFIG_BODY) body = reader.bytes();
+      else reader.skip(wire);
+    }
+    if (path !== '') body = await readFile(path);
+    return fromToml(Buffer.from(body).toString('utf8'));
+  } catch (error) {
+    throw new InvalidArgument(`runtime options${path === '' ? '' : ` in ${path}`}: ${messageOf(error)}`, {
+      cause: error,
+      ...(path === '' ? {} : { subject: path }),
+    });
+  }
+}
+
+function fromToml(text: string): Options {
+  const options = Options.decode(new Uint8Array());
+  const known = new Map(Object.keys(options).map((key) => [key.toLowerCase(), key]));
+  const target = options as unknown as Record<string, unknown>;
+  for (const [key, value] of Object.entries(parse(text))) {
+    const name = known.get(key.toLowerCase());
+    if (name === undefined || typeof value !== typeof target[name]) {
+      throw new InvalidArgument(`${key} = ${JSON.stringify(value)} is not understood`, { subject: key });
+    }
+    target[name] = value;
+  }
+  return options;
 }
 
 /**

@@ -5,6 +5,8 @@ import { closeQuietly, replaceDescriptor } from '../../src/sys/descriptor.ts';
 import { becomeSubreaper, leaveSession } from '../../src/sys/process.ts';
 import type { ShimArguments } from '../arguments.ts';
 import { Paths } from '../paths.ts';
+import { readBootstrap } from './bootstrap.ts';
+import { readStdin } from './stdin.ts';
 import { claimPlace, type Place } from './claim.ts';
 import { groupOf } from './group.ts';
 import { Shim } from './shim.ts';
@@ -20,6 +22,7 @@ export async function serve(args: ShimArguments, config: Config, env: NodeJS.Pro
     socket: paths.socket(args.address, args.namespace, group),
     lock: paths.lock(args.address, args.namespace, group),
   };
+  const bootstrap = readBootstrap(await readStdin(), args.id, args.namespace);
   const lock = await claimPlace(place);
   if (lock === undefined) {
     await answer(args, place);
@@ -27,7 +30,14 @@ export async function serve(args: ShimArguments, config: Config, env: NodeJS.Pro
   }
   leaveSession();
   becomeSubreaper();
-  const shim = await Shim.listen({ args, config, env, paths, socket: place.socket, shared: group === '' });
+  const shim = await Shim.listen({
+    args,
+    config,
+    ttrpcAddress: env['TTRPC_ADDRESS'] ?? bootstrap?.ttrpcAddress ?? '',
+    paths,
+    socket: place.socket,
+    shared: group === '',
+  });
   await answer(args, place);
   detach();
   await shim.served;

@@ -25,7 +25,8 @@ import { LogSink } from './log-sink.ts';
 export interface ShimOptions {
   readonly args: ShimArguments;
   readonly config: Config;
-  readonly env: NodeJS.ProcessEnv;
+  /** containerd's ttrpc socket; empty where it has none. */
+  readonly ttrpcAddress: string;
   readonly paths: Paths;
   readonly socket: string;
   /** Whether this is the namespace's shim, which the launcher may know of. */
@@ -44,13 +45,13 @@ export class Shim {
   }
 
   static async listen(options: ShimOptions): Promise<Shim> {
-    const { args, config, env, paths, socket, shared } = options;
+    const { args, config, ttrpcAddress, paths, socket, shared } = options;
     const sink = new LogSink();
     const log = createLogger((line) => sink.write(line), args.debug ? 'debug' : config.log.level);
     surviveMistakes(log);
     const events = new ContainerdSink({
       namespace: args.namespace,
-      ttrpcAddress: env['TTRPC_ADDRESS'] ?? '',
+      ttrpcAddress,
       address: args.address,
       publishBinary: args.publishBinary,
       exec,

@@ -167,7 +167,7 @@ export function taskService(
 }
 
 async function create(context: ShimContext, request: CreateTaskRequest): Promise<Container> {
-  const options = readOptions(request.options);
+  const options = await readOptions(request.options);
   const record = new RecordFile(context.paths.task(context.namespace, request.id));
   const spec = await readSpec(request.bundle);
   const log = context.log.with({ id: request.id });
