@@ -113,7 +113,7 @@ async function openHost(config: Config, log: Logger, later: Host['later']): Prom
       const uuid = await containerd.uuid().catch((error: unknown) => {
         throw explainUnavailable(error, 'containerd');
       });
-      store.owner = uuid;
+      store.serve(uuid);
       return uuid;
     },
   };
@@ -128,10 +128,11 @@ async function retireStaging(staging: string): Promise<void> {
 }
 
 async function removeUnfinished(host: Host): Promise<void> {
-  for (const { container, done } of await host.pending.left()) {
+  for (const left of await host.pending.left()) {
+    const { container } = left;
     host.log.warn('removing a container whose making was cut off', { ...container });
     await removeContainer(host, container.namespace, container.container, container.snapshotter);
-    await done();
+    await left.done();
   }
 }
 

@@ -14,7 +14,7 @@ import type { Node } from '../../snapshotter/index.ts';
 /** Takes over datasets that another containerd left: from another host, a lost database, or a `zfs receive`. */
 export async function adopt(host: Host, request: AdoptRequest): Promise<AdoptResponse> {
   const { adopted, skipped } = await host.store.adopt(request.datasets, { dryRun: request.dryRun });
-  return { adopted: adopted.map(foreignDisk), skipped: [...skipped] };
+  return { adopted: adopted.map(foreignDisk), skipped: skipped.map(({ dataset, why }) => `${dataset}: ${why}`) };
 }
 
 function foreignDisk(node: Node): Disk {

@@ -161,9 +161,10 @@ function disksOf(
     entries.filter((entry) => entry.disk === 'snapshot').map((entry) => datasetOf(entry.snapshot)),
   );
   if (current !== undefined) datasets.add(current.dataset);
+  const nodes = new Map(host.store.datasets().map((node) => [node.dataset, node]));
   const checkpointAt = new Map([...host.catalog.all()].map((entry) => [entry.snapshot, entry.id]));
   return [...datasets].map((dataset) => {
-    const info = host.store.nodeOf(dataset);
+    const info = nodes.get(dataset);
     return {
       dataset,
       namespace,
