@@ -113,7 +113,7 @@ async function openHost(config: Config, log: Logger, later: Host['later']): Prom
       const uuid = await containerd.uuid().catch((error: unknown) => {
         throw explainUnavailable(error, 'containerd');
       });
-      store.serve(uuid);
+      store.owner = uuid;
       return uuid;
     },
   };
