@@ -1,5 +1,7 @@
 // The program `stasis`: what only a process can do. run.ts has the rest.
+import { version } from '../version.ts';
 import { versionText } from './commands/version.ts';
+import { cacheCompiledCode } from './compile-cache.ts';
 import type { Host } from './host.ts';
 
 const argv = process.argv.slice(2);
@@ -31,6 +33,8 @@ async function main(): Promise<number> {
     signal: controller.signal,
     now: Date.now,
   };
+  // Sources are compiled anew at each change, and their folder is no place for a cache.
+  if (version !== '0.0.0-source') cacheCompiledCode(process.argv[1]);
   const { run } = await import('./run.ts');
   return run(argv, host);
 }

@@ -1,6 +1,5 @@
 // Calls meant for an OCI runtime: `nerdctl run --runtime stasis` makes runc's shim execute
 // `stasis --root … --log … --log-format json create --bundle … ID`.
-import { closeSync, constants, openSync, writeSync } from 'node:fs';
 import { Unimplemented } from '../errors.ts';
 
 /** Commands of the OCI command line (runtime-tools, docs/command-line-interface.md) and of runc that we have not. */
@@ -34,6 +33,8 @@ export function tellCaller(argv: readonly string[], message: string): void {
   const file = argument.includes('=') ? argument.slice(argument.indexOf('=') + 1) : argv[at + 1];
   if (at < 0 || file === undefined || !file.startsWith('/')) return;
   const line = `${JSON.stringify({ level: 'error', msg: message, time: new Date().toISOString() })}\n`;
+  // Not imported, since every start would pay for it; see compile-cache.ts.
+  const { closeSync, constants, openSync, writeSync } = process.getBuiltinModule('node:fs');
   const { O_APPEND, O_CREAT, O_NOFOLLOW, O_WRONLY } = constants;
   try {
     const log = openSync(file, O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW, 0o600);

@@ -1,4 +1,3 @@
-import { stat } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { hasErrno, InvalidArgument, NotFound, PermissionDenied } from '../../errors.ts';
 import type { RestoreResult } from '../../proto/gen/stasis/stasis.ts';
@@ -26,6 +25,7 @@ export async function run(session: Session, id: string, options: { bundle: strin
 /** Says at once what stasisd would say after a connection: the folder is the user's most likely slip. */
 async function checkBundle(bundle: string): Promise<void> {
   const file = join(bundle, 'config.json');
+  const { stat } = await import('node:fs/promises');
   const remedy = `write one with \`stasis spec --bundle ${bundle}\``;
   try {
     if (!(await stat(file)).isFile())

@@ -1,6 +1,7 @@
 // The program as a process: what run() cannot show.
 import assert from 'node:assert/strict';
-import { mkdtemp, readdir, readFile, rm, stat, symlink } from 'node:fs/promises';
+import { spawnSync } from 'node:child_process';
+import { chmod, mkdtemp, readdir, readFile, rm, stat, symlink } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -129,6 +130,27 @@ test('called as an OCI runtime it refuses, on stderr and in the log that the cal
     }
     // A container may be called as a runtime's command is.
     assert.equal((await stasis(['ls', 'create', '--socket', '/nowhere'])).code, 7);
+  } finally {
+    await rm(folder, { recursive: true });
+  }
+});
+
+test('compiled code is cached only where others cannot write', async () => {
+  const folder = await mkdtemp(join(tmpdir(), 'stasis-cli-'));
+  try {
+    const module = join(import.meta.dirname, '../../../src/cli/compile-cache.ts');
+    const cachedIn = async (mode: number): Promise<boolean> => {
+      await chmod(folder, mode);
+      const code = `(await import(${JSON.stringify(module)})).cacheCompiledCode(${JSON.stringify(join(folder, 'x'))})`;
+      const { status, stderr } = spawnSync(process.execPath, ['--input-type=module', '-e', code], {
+        encoding: 'utf8',
+      });
+      assert.equal(status, 0, stderr);
+      return (await readdir(folder)).includes('compile-cache');
+    };
+    assert.equal(await cachedIn(0o777), false);
+    assert.equal(await cachedIn(0o775), false);
+    assert.equal(await cachedIn(0o755), true);
   } finally {
     await rm(folder, { recursive: true });
   }
