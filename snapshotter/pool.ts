@@ -14,6 +14,8 @@ export interface Pool {
   readonly index: SnapshotIndex;
   /** By owner and name; see `lockName`. */
   readonly locks: KeyedLocks;
+  /** UUIDs of the containerds that are served: what carries another is never destroyed. */
+  readonly owners: Set<string>;
   /** Datasets that a command is about to make: names are taken before they exist. */
   readonly reserved: Set<string>;
   readonly log: Logger;

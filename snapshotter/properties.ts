@@ -135,13 +135,13 @@ export function fromProperties(
   };
 }
 
-/** `removed` carries when it was removed, in the same property: one command on either kind of ZFS. */
+/** A state carries since when, in the same property: one command on either kind of ZFS. */
 export function stateValue(state: Exclude<DatasetState, 'live'>, seconds: number): string {
   return `${state} ${Math.floor(seconds)}`;
 }
 
 export function parseState(value: string | undefined): { state: DatasetState; since: number } {
-  const match = value === undefined ? null : /^(superseded|removed)(?: (\d+))?$/.exec(value);
+  const match = value === undefined ? null : /^(superseded|removed|adopted)(?: (\d+))?$/.exec(value);
   if (match === null) return { state: 'live', since: 0 };
   return { state: match[1] as DatasetState, since: Number(match[2] ?? 0) };
 }

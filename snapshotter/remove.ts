@@ -8,7 +8,7 @@ import { isLive } from './index.ts';
 import { lockName, withReserved, type Pool } from './pool.ts';
 import { property, stateValue } from './properties.ts';
 import { isExtraction, type DatasetState } from './snapshot.ts';
-import { missing } from './write.ts';
+import { missing } from './dataset.ts';
 
 /** Waits between tries at a dataset that is busy, in milliseconds: an unmount takes effect a little later. */
 const RETRIES_MS = [20, 100, 400];
@@ -146,7 +146,7 @@ export async function sweep(pool: Pool, graceSeconds: number, call: CallOptions 
 async function settleOlderGenerations(pool: Pool, failed: Map<string, string>): Promise<void> {
   for (const node of [...pool.index.nodes()]) {
     const { snapshot } = node;
-    if (snapshot === undefined || !isLive(node)) continue;
+    if (snapshot === undefined || !isLive(node) || !pool.owners.has(snapshot.owner)) continue;
     const current = pool.index.current(snapshot.owner, snapshot.name);
     if (current === undefined || current === node) continue;
     await pool.locks.run({ exclusive: [lockName(snapshot.owner, snapshot.name)] }, async () => {
@@ -180,7 +180,8 @@ async function destroyPatiently(pool: Pool, node: Node, call: CallOptions): Prom
 
 /** Containers keep their grace time; layers, views and what was only ever unpacked need none. */
 function isDue(pool: Pool, node: Node, graceSeconds: number, scarce: boolean): boolean {
-  if (isLive(node)) return false;
+  const removed = node.inTrash || node.state === 'removed' || node.state === 'superseded';
+  if (!removed || (node.snapshot !== undefined && !pool.owners.has(node.snapshot.owner))) return false;
   if (node.inTrash && pool.layout.classOf(node.dataset) !== 'trash') return false; // goes with its parent
   const container =
     node.snapshot?.kind === 'active' && !isExtraction(node.snapshot.name, node.snapshot.labels);

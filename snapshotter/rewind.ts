@@ -3,7 +3,7 @@ import type { Node } from './index.ts';
 import { isLive } from './index.ts';
 import { lockName, type Pool } from './pool.ts';
 import { putAside } from './remove.ts';
-import { makeDataset, missing } from './write.ts';
+import { makeDataset, missing } from './dataset.ts';
 
 /** A name that stands on a new dataset, and can still go back. */
 export interface Rewound {

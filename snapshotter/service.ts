@@ -24,7 +24,11 @@ export function snapshotsService(
 ): GrpcHandlers<SnapshotsDefinition> {
   const ownerFor = async (context: GrpcContext): Promise<string> => {
     const owner = (await ownerOf(context)) ?? store.owner;
-    if (owner !== '') return owner;
+    if (owner !== '') {
+      if (store.owner === '') store.owner = owner;
+      store.serve(owner);
+      return owner;
+    }
     throw new FailedPrecondition(
       'which containerd this is cannot be told yet: its introspection service does not answer',
       {

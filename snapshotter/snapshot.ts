@@ -5,9 +5,10 @@ export type Labels = Readonly<Record<string, string>>;
 
 /**
  * What a dataset is for. `live`: the snapshot of its key. `superseded`: an older generation of a key, kept for
- * its checkpoints. `removed`: its key is free again; it goes when nothing depends on it. Trash is told by the name.
+ * its checkpoints. `removed`: its key is free again; it goes when nothing depends on it. `adopted`: taken over from
+ * another containerd, ours, and not shown to containerd. Trash is told by the name.
  */
-export type DatasetState = 'live' | 'superseded' | 'removed';
+export type DatasetState = 'live' | 'superseded' | 'removed' | 'adopted';
 
 /** A snapshot in containerd's sense, as its dataset's user properties describe it. */
 export interface Snapshot {

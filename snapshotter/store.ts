@@ -6,16 +6,19 @@ import type { Mounter } from '../src/zfs/mounter.ts';
 import { datasetOf } from '../src/zfs/names.ts';
 import type { CallOptions, Properties, Zfs } from '../src/zfs/zfs.ts';
 import { removedPrefix } from '../src/checkpoint/entry.ts';
+import { adopt, type Adoption } from './adopt.ts';
+import { commit, update } from './commit.ts';
+import { measure, missing, rootfsOf } from './dataset.ts';
 import { compileFilters } from './filters.ts';
 import { isLive, SnapshotIndex, type Node } from './index.ts';
 import { Layout } from './layout.ts';
 import { loadIndex } from './load.ts';
 import { KeyedLocks } from './locks.ts';
 import { lockName, realTime, type Pool } from './pool.ts';
+import { prepare } from './prepare.ts';
 import { remove, sweep, type Swept } from './remove.ts';
 import { rewind, type Rewound } from './rewind.ts';
 import { ROOTFS, splitName, type Labels, type Snapshot } from './snapshot.ts';
-import { commit, measure, missing, prepare, rootfsOf, update } from './write.ts';
 
 export interface StoreOptions {
   readonly zfs: Zfs;
@@ -75,6 +78,7 @@ export class SnapshotStore {
       layout: new Layout(options.root),
       index: new SnapshotIndex(),
       locks: new KeyedLocks(),
+      owners: new Set(options.owner === undefined ? [] : [options.owner]),
       reserved: new Set(),
       log: options.log ?? silent,
       now: options.now ?? realTime,
@@ -95,6 +99,12 @@ export class SnapshotStore {
   }
   set owner(uuid: string) {
     this.#owner = uuid;
+    this.serve(uuid);
+  }
+
+  /** Makes a containerd one of those whose removed datasets are destroyed when they are due. */
+  serve(uuid: string): void {
+    this.#pool.owners.add(uuid);
   }
 
   /** Reads the pool into the index, from one listing; makes the root where there is none. Call once, before all else. */
@@ -102,7 +112,7 @@ export class SnapshotStore {
     await loadIndex(this.#pool);
   }
 
-  /** What Prepare and View do; the snapshot is mounted when this returns. See `prepare` in write.ts. */
+  /** What Prepare and View do; the snapshot is mounted when this returns. See prepare.ts. */
   async prepare(
     request: { owner?: string; name: string; kind: 'active' | 'view'; parent: string; labels: Labels },
     call?: CallOptions,
@@ -120,7 +130,7 @@ export class SnapshotStore {
     return [await this.#bind(node)];
   }
 
-  /** See `commit` in write.ts. */
+  /** See `commit` in commit.ts. */
   async commit(
     request: { owner?: string; name: string; key: string; labels: Labels; parent: string },
     call?: CallOptions,
@@ -128,7 +138,7 @@ export class SnapshotStore {
     await commit(this.#pool, { ...request, owner: this.#ownerOr(request.owner) }, call);
   }
 
-  /** See `update` in write.ts. */
+  /** See `update` in commit.ts. */
   async update(
     request: { owner?: string; name: string; labels: Labels; paths: readonly string[] | undefined },
     call?: CallOptions,
@@ -236,7 +246,12 @@ export class SnapshotStore {
     );
   }
 
-  /** Whether a dataset is anything that a ZFS snapshot's name says it is of. */
+  /** Takes over foreign datasets; see adopt.ts. */
+  async adopt(datasets: readonly string[], options: { dryRun: boolean }, owner?: string): Promise<Adoption> {
+    return adopt(this.#pool, this.#ownerOr(owner), datasets, options);
+  }
+
+  /** The dataset that a ZFS snapshot is of. */
   nodeOf(snapshot: string): Node | undefined {
     return this.#pool.index.get(datasetOf(snapshot));
   }

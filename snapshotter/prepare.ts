@@ -1,0 +1,120 @@
+import { AlreadyExists, InvalidArgument, NotFound } from '../src/errors.ts';
+import type { CallOptions, Properties } from '../src/zfs/zfs.ts';
+import { commitNode } from './commit.ts';
+import { exists, filled, makeDataset } from './dataset.ts';
+import type { Node } from './index.ts';
+import { lockName, type Pool } from './pool.ts';
+import { CHECKPOINT_LABEL, MAX_SIZE_LABEL, REF_LABEL, type Labels } from './snapshot.ts';
+
+export interface PrepareRequest {
+  readonly owner: string;
+  readonly name: string;
+  readonly kind: 'active' | 'view';
+  /** Empty: none. */
+  readonly parent: string;
+  readonly labels: Labels;
+}
+
+/**
+ * Makes a snapshot on its parent, or on a checkpoint's disk where the labels name one: one `zfs` command.
+ * @returns its dataset, mounted
+ * @throws AlreadyExists for the name, or for a layer that is in the pool already; NotFound InvalidArgument for the
+ *   parent; what zfs throws
+ */
+export async function prepare(pool: Pool, request: PrepareRequest, call?: CallOptions): Promise<Node> {
+  const { owner, name, parent } = request;
+  if (name === '') throw new InvalidArgument('a snapshot needs a key', { subject: 'key' });
+  const shared = parent === '' ? [] : [lockName(owner, parent)];
+  return pool.locks.run({ exclusive: [lockName(owner, name)], shared }, async () => {
+    if (pool.index.current(owner, name) !== undefined) throw exists(name);
+    const origin = originFor(pool, request);
+    await reuseLayer(pool, request, call);
+    const now = pool.now();
+    const labels = filled(request.labels);
+    const snapshot = {
+      name,
+      kind: request.kind,
+      parent,
+      labels,
+      created: now,
+      updated: now,
+      owner,
+      generation: 1,
+    };
+    return makeDataset(pool, { snapshot, origin, extra: sizeLimit(request.labels) }, call);
+  });
+}
+
+function originFor(pool: Pool, { owner, parent, labels }: PrepareRequest): string | undefined {
+  const node = parent === '' ? undefined : pool.index.current(owner, parent);
+  if (parent !== '') {
+    if (node?.snapshot === undefined)
+      throw new NotFound(`parent snapshot ${parent} does not exist`, { subject: parent });
+    if (node.snapshot.kind !== 'committed') {
+      throw new InvalidArgument(`parent snapshot ${parent} is ${node.snapshot.kind}, not committed`, {
+        subject: parent,
+      });
+    }
+  }
+  const checkpoint = labels[CHECKPOINT_LABEL];
+  if (checkpoint === undefined) return node === undefined ? undefined : pool.index.layerOf(node);
+  const disk = pool.index.checkpoint(checkpoint);
+  if (disk === undefined)
+    throw new NotFound(`checkpoint ${checkpoint} does not exist`, { subject: checkpoint });
+  return disk;
+}
+
+/**
+ * The remote snapshot protocol: a layer that is in the pool already is not fetched again. containerd takes
+ * AlreadyExists for that, and looks for a snapshot with this label and parent; core/metadata/snapshot.go. The label
+ * is the layer's chain id, which stands for its content and that of all below it: so a layer that was removed or
+ * adopted serves as well, through a clone of its own that is committed under the key.
+ * @throws AlreadyExists where the layer is there now
+ */
+async function reuseLayer(pool: Pool, request: PrepareRequest, call: CallOptions | undefined): Promise<void> {
+  const { owner, kind, name, parent, labels } = request;
+  const target = labels[REF_LABEL];
+  if (target === undefined || kind === 'view') return;
+  const here = (as: string): AlreadyExists =>
+    new AlreadyExists(`layer ${target} is in the pool already, as ${as}`, { subject: target });
+  for (const { snapshot } of pool.index.list(owner)) {
+    if (
+      snapshot.kind === 'committed' &&
+      snapshot.parent === parent &&
+      snapshot.labels[REF_LABEL] === target
+    ) {
+      throw here(snapshot.name);
+    }
+  }
+  const origin = [...pool.index.nodes()].find(
+    ({ snapshot, state }) =>
+      (state === 'adopted' || state === 'removed') &&
+      snapshot?.kind === 'committed' &&
+      snapshot.owner === owner &&
+      snapshot.labels[REF_LABEL] === target,
+  );
+  if (origin === undefined) return;
+  const now = pool.now();
+  const made = { name, parent, labels: filled(labels), created: now, updated: now, owner, generation: 1 };
+  let node: Node;
+  try {
+    const from = pool.index.layerOf(origin);
+    node = await makeDataset(pool, { snapshot: { ...made, kind: 'active' }, origin: from, extra: {} }, call);
+  } catch (error) {
+    if (error instanceof NotFound) return; // a sweep took it meanwhile: the layer is fetched
+    throw error;
+  }
+  await commitNode(pool, node, { ...made, kind: 'committed', dataset: node.dataset }, call);
+  throw here(name);
+}
+
+function sizeLimit(labels: Labels): Properties {
+  const limit = labels[MAX_SIZE_LABEL];
+  if (limit === undefined) return {};
+  if (!/^[1-9]\d{0,18}$/.test(limit)) {
+    throw new InvalidArgument(`label ${MAX_SIZE_LABEL} is ${JSON.stringify(limit)}, not a number of bytes`, {
+      subject: MAX_SIZE_LABEL,
+    });
+  }
+  return { refquota: limit };
+}
