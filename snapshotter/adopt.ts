@@ -7,8 +7,7 @@ import type { Snapshot } from './snapshot.ts';
 
 export interface Adoption {
   readonly adopted: readonly (Node & { snapshot: Snapshot })[];
-  /** Each with the reason. */
-  readonly skipped: readonly string[];
+  readonly skipped: readonly { readonly dataset: string; readonly why: string }[];
 }
 
 /**
@@ -36,14 +35,14 @@ export async function adopt(
     (node) => datasets.length === 0 || datasets.includes(node.dataset),
   );
   const adopted: (Node & { snapshot: Snapshot })[] = [];
-  const skipped: string[] = [];
+  const skipped: { dataset: string; why: string }[] = [];
   for (const node of nodes) {
     const why = reasonToSkip(node, owner);
     if (why === undefined) {
       if (!options.dryRun) await take(pool, node, owner);
       adopted.push(node as Node & { snapshot: Snapshot });
     } else if (datasets.length > 0) {
-      skipped.push(`${node.dataset}: ${why}`);
+      skipped.push({ dataset: node.dataset, why });
     }
   }
   return { adopted, skipped };
