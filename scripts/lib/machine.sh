@@ -119,14 +119,22 @@ is_zombie() { # PID
   [ "${stat%% *}" = Z ]
 }
 
-# Waits until the processes are gone or dead, 5 seconds at most.
-wait_gone() { # PID...
-  local tries pid left
-  for ((tries = 0; tries < 250; tries++)); do
+# Waits until the processes are gone or dead; fails if they are not by then.
+wait_gone() { # SECONDS PID...
+  local pid left end=$((${EPOCHREALTIME//[.,]/} + $(milliseconds "$1") * 1000))
+  shift
+  while :; do
     left=0
     for pid in "$@"; do is_zombie "$pid" || left=1; done
     [ "$left" = 1 ] || return 0
-    sleep 0.02
+    [ "${EPOCHREALTIME//[.,]/}" -lt "$end" ] || return 1
+    sleep 0.01
   done
-  return 1
+}
+
+milliseconds() { # SECONDS
+  case $1 in
+    *.*) local fraction=${1#*.}000; echo $((${1%.*} * 1000 + 10#${fraction:0:3})) ;;
+    *) echo $(($1 * 1000)) ;;
+  esac
 }

@@ -35,6 +35,11 @@ private_zfs_fuse() {
   done
 }
 
+# The directory that the stack's copies were made for.
+private_zfs_run() {
+  { grep -aom1 '/run/z[0-9][0-9]' "$STATE/zfs/zfs" 2>/dev/null || true; } | head -n 1
+}
+
 # A free /run/z??: the kernel hands each name out once.
 allocate_zfs_run() {
   local i

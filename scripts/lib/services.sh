@@ -115,6 +115,7 @@ start_service() { # NAME COMMAND...
       setsid "$@" >>"$STATE/log/$name.log" 2>&1 </dev/null 9<&-
   ) &
   SERVICE_PID=$!
+  disown # bash need not tell when it ends
   printf '%s\n' "$SERVICE_PID" >"$STATE/$name.pid"
 }
 
@@ -177,7 +178,7 @@ stop_service() { # NAME
   pid=$(service_pid "$1")
   if [ -n "$pid" ]; then
     kill -TERM "$pid" 2>/dev/null || true
-    wait_gone "$pid" || { kill -KILL "$pid" 2>/dev/null || true; wait_gone "$pid" || true; }
+    wait_gone 5 "$pid" || { kill -KILL "$pid" 2>/dev/null || true; wait_gone 5 "$pid" || true; }
   fi
   rm -f "$STATE/$1.pid"
 }

@@ -56,6 +56,11 @@ container_cgroups() { # PID...
   done < <(bundles)
 }
 
+# Is that the id of a container in this containerd's database?
+containerd_knew() { # ID
+  grep -qaF "$1" "$STATE/data/containerd/io.containerd.metadata.v1.bolt/meta.db" 2>/dev/null
+}
+
 cgroup_mounts() { awk '$3 ~ /^cgroup2?$/ { print $2 }' /proc/self/mounts; }
 
 # Cgroups of containers, below ours or gone by now, and then the empty folders above them.
@@ -71,10 +76,14 @@ remove_cgroups() { # RELATIVE PATH...
         path=${path%/*}
       done
     done
-    # containerd gives each namespace a cgroup, and nobody removes it.
+    # A namespace has a cgroup too, and nobody removes it; nor those in it whose bundle is gone already.
     for namespace in "$STATE"/containerd/state/io.containerd.runtime.v2.task/* default; do
       namespace=${namespace##*/}
-      if [ -n "$namespace" ] && ! grep -qxF "$namespace" "$STATE/cgroups-before" 2>/dev/null; then
+      for path in "$mount/$namespace"/*/; do
+        path=${path%/}
+        [ ! -d "$path" ] || ! containerd_knew "${path##*/}" || rmdir "$path" 2>/dev/null || true
+      done
+      if ! grep -qxF "$namespace" "$STATE/cgroups-before" 2>/dev/null; then
         rmdir "$mount/$namespace" 2>/dev/null || true
       fi
     done
@@ -92,68 +101,83 @@ thaw() { # RELATIVE PATH...
   done < <(cgroup_mounts)
 }
 
+# containerd first, so that nothing is started or restarted; then the containers, while their shims can
+# still reap them (an exec'ed process that is left to a slow init keeps its whole pid namespace); then the rest.
 kill_everything() {
-  local round pids daemons cgroups=()
+  local round pid pids daemons cgroups=()
+  for pid in $(service_pid containerd) $(service_pid stasisd); do kill -KILL "$pid" 2>/dev/null || true; done
   for ((round = 0; round < 20; round++)); do
     mapfile -t daemons < <(daemon_pids)
     mapfile -t pids < <(container_pids)
     [ $((${#daemons[@]} + ${#pids[@]})) -gt 0 ] || break
     remember_sockets_and_fifos ${daemons[@]+"${daemons[@]}"}
     mapfile -t -O ${#cgroups[@]} cgroups < <(container_cgroups ${pids[@]+"${pids[@]}"} | sort -u)
-    # Daemons first: a shim that sees its container die would start a runtime to delete it.
-    kill -KILL ${daemons[@]+"${daemons[@]}"} ${pids[@]+"${pids[@]}"} 2>/dev/null || true
-    thaw ${cgroups[@]+"${cgroups[@]}"}
-    wait_gone ${daemons[@]+"${daemons[@]}"} ${pids[@]+"${pids[@]}"} || true
+    if [ ${#pids[@]} -gt 0 ]; then
+      kill -KILL "${pids[@]}" 2>/dev/null || true
+      thaw ${cgroups[@]+"${cgroups[@]}"}
+      wait_gone 0.5 "${pids[@]}" || true
+    fi
+    [ ${#daemons[@]} = 0 ] || kill -KILL "${daemons[@]}" 2>/dev/null || true
+    wait_gone 5 ${daemons[@]+"${daemons[@]}"} ${pids[@]+"${pids[@]}"} || true
   done
+  if [ "$round" = 20 ]; then die "processes of this stack do not end: ${daemons[*]} ${pids[*]}"; fi
   mapfile -t -O ${#cgroups[@]} cgroups < <(container_cgroups | sort -u)
   remove_cgroups ${cgroups[@]+"${cgroups[@]}"}
-  if [ "$round" = 20 ]; then die "processes of this stack do not end: ${daemons[*]} ${pids[*]}"; fi
 }
 
 # Shims' sockets and clients' FIFOs lie outside the state directory (/run/containerd/{s,fifo} is fixed in
 # containerd's shim and in ctr). Who has them open tells whose they are, as long as somebody lives.
 LEFT_BEHIND=()
 remember_sockets_and_fifos() { # PID...
-  local pid link
-  for pid in "$@"; do
-    for link in /proc/"$pid"/fd/*; do
-      link=$(readlink "$link" 2>/dev/null) || continue
-      case $link in
-        /run/containerd/fifo/*) LEFT_BEHIND+=("$link") ;;
-        socket:*)
-          link=${link#socket:[}
-          mapfile -t -O ${#LEFT_BEHIND[@]} LEFT_BEHIND < <(awk -v inode="${link%]}" '$7 == inode && $8 ~ "^/run/containerd/s/" { print $8 }' /proc/net/unix)
-          ;;
-      esac
-    done
-  done
+  [ $# -gt 0 ] || return 0
+  mapfile -t -O ${#LEFT_BEHIND[@]} LEFT_BEHIND < <(
+    find "${@/#//proc/}" -maxdepth 2 -path '*/fd/*' -printf '%l\n' 2>/dev/null | sort -u |
+      awk '/^\/run\/containerd\/fifo\// { print }
+           /^socket:/ { inode[substr($0, 9, length($0) - 9)] = 1 }
+           END { while ((getline <"/proc/net/unix") > 0) if ($7 in inode && $8 ~ "^/run/containerd/s/") print $8 }'
+  )
 }
 
-# After a kill -9 the bundles still tell: their address files, and the ids in the FIFOs' names.
+# After a kill -9 the bundles still tell: their address files, and the ids in the FIFOs' names, which
+# are those of containers and of processes (a bundle has a pid file for each).
 sweep_run_containerd() {
-  local file namespace id dir
+  local file id dir in_use
   for file in "$STATE"/containerd/state/io.containerd.runtime.v2.task/*/*/{address,bootstrap.json}; do
     [ -r "$file" ] || continue
     mapfile -t -O ${#LEFT_BEHIND[@]} LEFT_BEHIND < <(grep -o '/run/containerd/s/[0-9a-zA-Z]*' "$file")
   done
-  while read -r namespace id; do
-    for file in /run/containerd/fifo/*/"$id"-std*; do
-      if [ -p "$file" ] && [ "$file" -nt "$STATE/config.toml" ]; then LEFT_BEHIND+=("$file"); fi
-    done
-  done < <(bundles)
-  for file in ${LEFT_BEHIND[@]+"${LEFT_BEHIND[@]}"}; do
-    rm -f "$file"
-    if [[ $file == /run/containerd/fifo/* ]]; then rmdir "${file%/*}" 2>/dev/null || true; fi
+  # The bundle of a shim that was killed may be gone, and its address with it. Nobody can use a socket
+  # file without a socket, whoever made it.
+  for file in /run/containerd/s/*; do
+    if [ -S "$file" ] && [ "$file" -nt "$STATE/config.toml" ] && ! grep -q " $file\$" /proc/net/unix; then LEFT_BEHIND+=("$file"); fi
   done
-  # runc's and crun's records of containers; both name the bundle.
-  for file in /run/containerd/runc/*/*/{state.json,status}; do
-    [ -r "$file" ] || continue
-    # json-c writes a slash as \/
-    if sed 's|\\/|/|g' "$file" | grep -qF "$STATE/containerd/state/"; then
-      dir=${file%/*}
-      rm -rf "$dir"
-      rmdir "${dir%/*}" 2>/dev/null || true
+  # Everything of ours is dead by now: what is open is another stack's, which may have the same ids.
+  in_use=$(find /proc/[0-9]*/fd -lname '/run/containerd/fifo/*' -printf '%l\n' 2>/dev/null) || true
+  for dir in /run/containerd/fifo/*/; do
+    for file in "$dir"*-std{in,out,err}; do
+      if [ -p "$file" ] && [ "$file" -nt "$STATE/config.toml" ] && [[ $in_use != *"$dir"* ]]; then
+        id=${file##*/}; id=${id%-std*}
+        if containerd_knew "$id" || compgen -G "$STATE/containerd/state/io.containerd.runtime.v2.task/*/*/$id.pid" >/dev/null; then
+          LEFT_BEHIND+=("$file")
+        fi
+        break
+      fi
+    done
+  done
+  # A FIFO goes with its directory, which ctr makes for one process.
+  [ ${#LEFT_BEHIND[@]} = 0 ] || printf '%s\0' "${LEFT_BEHIND[@]}" | sed -z 's|^\(/run/containerd/fifo/[^/]*\)/.*|\1|' | xargs -0 rm -rf --
+  # runc's and crun's records of containers: both name the bundle. One that is half deleted names nothing.
+  for dir in /run/containerd/runc/*/*/; do
+    dir=${dir%/}
+    [ -d "$dir" ] || continue
+    if [ ! -e "$dir/state.json" ] && [ ! -e "$dir/status" ]; then
+      containerd_knew "${dir##*/}" || continue
+    else
+      # json-c writes a slash as \/
+      { cat "$dir/state.json" "$dir/status" 2>/dev/null || true; } | sed 's|\\/|/|g' | grep -qF "$STATE/containerd/state/" || continue
     fi
+    rm -rf "$dir"
+    rmdir "${dir%/*}" 2>/dev/null || true
   done
 }
 
