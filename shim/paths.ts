@@ -41,8 +41,12 @@ export class Paths {
     return `${this.runDir}/resident/${address.replace(/^\/+/, '')}/${namespace}/shim`;
   }
 
+  tasks(namespace: string): string {
+    return `${this.runDir}/tasks/${checkName('namespace', namespace)}`;
+  }
+
   task(namespace: string, id: string): string {
-    return `${this.runDir}/tasks/${checkName('namespace', namespace)}/${checkName('id', id)}`;
+    return `${this.tasks(namespace)}/${checkName('id', id)}`;
   }
 
   ociRoot(namespace: string): string {

@@ -53,6 +53,11 @@ export class IdleTimer implements Lifecycle {
     else this.#leave();
   }
 
+  /** SIGTERM: goes at once when there is nothing to do, and takes no notice otherwise, as containers outlive us badly. */
+  terminate(): void {
+    if (this.#options.isIdle()) this.#leave();
+  }
+
   async #expire(): Promise<void> {
     await this.#options.retract();
     await sleep(GRACE_MS);

@@ -18,6 +18,7 @@ import { ChildReaper } from '../reaper/reaper.ts';
 import { Containers } from '../service/containers.ts';
 import { engineOf, instantTools } from '../service/engine.ts';
 import { taskService } from '../service/task-service.ts';
+import { Answers } from './answers.ts';
 import { announce, retract } from './claim.ts';
 import { IdleTimer } from './idle.ts';
 import { LogSink } from './log-sink.ts';
@@ -34,6 +35,8 @@ export interface ShimOptions {
 }
 
 const DRAIN_MS = 5000;
+/** A `delete` that is still to come for the last task comes sooner than that. */
+const LATE_DELETE_MS = 5000;
 
 /** A serving shim: all its parts, put together. */
 export class Shim {
@@ -90,11 +93,15 @@ export class Shim {
       .register(TaskDefinition, tasks, { fullName: 'containerd.task.v3.Task' })
       .register(EngineDefinition, engineOf(containers, tools))
       .listen(listener);
+    process.on('SIGTERM', () => idle.terminate());
+    const answers = new Answers(paths.tasks(args.namespace));
     await publish();
     return new Shim(
       (async () => {
         await idle.left;
         await withdraw();
+        answers.stop();
+        if (shared) await answers.sweep(LATE_DELETE_MS);
         await server.shutdown({ timeout: DRAIN_MS });
         await queue.flush();
         events.close();

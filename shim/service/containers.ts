@@ -9,7 +9,7 @@ export class Containers {
   /** @throws NotFound */
   get(id: string): Container {
     const container = this.#known.get(id);
-    if (container === undefined) throw new NotFound(`container ${id} not found`, { subject: id });
+    if (container === undefined) throw new NotFound(`container ${id} not created`, { subject: id });
     return container;
   }
 

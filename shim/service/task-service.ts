@@ -18,6 +18,8 @@ import { readSpec } from '../container/spec.ts';
 import { asPrintfArgument } from '../lifecycle/answer.ts';
 import { checkName } from '../paths.ts';
 import { timestamp } from '../timestamp.ts';
+import { withKnownErrors } from './errors.ts';
+import { Reloads } from './reloads.ts';
 import type { Containers } from './containers.ts';
 
 /** What the service tells the program around it. */
@@ -39,8 +41,10 @@ export function taskService(
   lifecycle: Lifecycle,
   tools: InstantTools,
 ): Handlers<TaskDefinition> {
-  return {
-    async create(request) {
+  const reloads = new Reloads();
+  return withKnownErrors<Handlers<TaskDefinition>>({
+    async create(request, { connection }) {
+      reloads.note(connection, 'Create');
       lifecycle.busy();
       try {
         const container = await containers.add(request.id, () => create(context, request));
@@ -94,9 +98,10 @@ export function taskService(
       };
     },
 
-    async pids({ id }) {
+    async pids({ id }, { connection }) {
       const container = containers.get(id);
       const pids = await container.pids();
+      if (reloads.isReload(connection) && pids.length === 0) pids.push(container.pid);
       const execs = new Map([...container.execs.values()].map((exec) => [exec.pid, exec.id]));
       // A task that waits for its restore has no process yet; an empty answer would make containerd delete it.
       const all = container.init.state.name === 'restorable' ? [0] : pids;
@@ -155,7 +160,8 @@ export function taskService(
       return { stats: await containers.get(id).stats() };
     },
 
-    async connect({ id }) {
+    async connect({ id }, { connection }) {
+      reloads.note(connection, 'Connect');
       return { shimPid: process.pid, taskPid: containers.find(id)?.pid ?? 0, version };
     },
 
@@ -163,7 +169,7 @@ export function taskService(
       lifecycle.leave();
       return EMPTY;
     },
-  };
+  });
 }
 
 async function create(context: ShimContext, request: CreateTaskRequest): Promise<Container> {
