@@ -6,13 +6,8 @@ import type {
   InstantResponse,
 } from '../proto/gen/stasis/engine.ts';
 import { version } from '../version.ts';
-import {
-  takeInstant,
-  type InstantPlan,
-  type InstantResult,
-  type InstantTarget,
-  type InstantTools,
-} from './instant.ts';
+import { takeInstant } from './instant.ts';
+import type { InstantPlan, InstantResult, InstantTarget, InstantTools } from './instant-plan.ts';
 import { defaultCriuOptions } from './stock.ts';
 
 /** A container as the shim hands it to the engine. */

@@ -1,103 +1,41 @@
 // One frozen instant: memory and disk of a container, taken while it stands still.
-import { join } from 'node:path';
-import { describeFailure, lastError } from '../criu/log.ts';
-import { emptyImage, guardImage, prepareImage, readImage, requireWholeImage } from '../criu/image.ts';
-import { endStrayCriu } from '../criu/stray.ts';
-import {
-  Aborted,
-  AlreadyExists,
-  Cancelled,
-  DeadlineExceeded,
-  FailedPrecondition,
-  messageOf,
-} from '../errors.ts';
-import { silent, type Logger } from '../log.ts';
-import { isOciError } from '../oci/error.ts';
-import type { CriuOptions, OciRuntime } from '../oci/types.ts';
-import { cgroupPids, type Cgroup } from '../sys/cgroup.ts';
+import { access } from 'node:fs/promises';
+import { guardImage, prepareImage, emptyImage, readImage } from '../criu/image.ts';
+import { Aborted, AlreadyExists, FailedPrecondition, messageOf } from '../errors.ts';
+import { silent } from '../log.ts';
+import { cgroupPids } from '../sys/cgroup.ts';
 import { freezerOf, type Freezer } from '../sys/cgroup-freezer.ts';
 import { killCgroup } from '../sys/cgroup-remove.ts';
 import { syncfs } from '../sys/syncfs.ts';
-import type { Zfs } from '../zfs/zfs.ts';
+import { cancelled, DumpFailure, dumpMemory } from './dump.ts';
+import type {
+  DiskPlan,
+  InstantPlan,
+  InstantResult,
+  InstantTarget,
+  InstantTimes,
+  InstantTools,
+  MemoryPlan,
+} from './instant-plan.ts';
 import { UndoStack } from './undo.ts';
 
-/** The container, as the shim knows it. */
-export interface InstantTarget {
-  /** Id by which the OCI runtime knows it. */
-  readonly id: string;
-  /** Its init process, as the host numbers it. */
-  readonly pid: number;
-  readonly cgroup: Cgroup;
-  readonly runtime: Pick<OciRuntime, 'checkpoint'>;
-}
-
-export interface MemoryPlan {
-  /** Empty folder, or one that does not exist yet. */
-  readonly imageDir: string;
-  /** Where CRIU writes its log; must exist. */
-  readonly workDir: string;
-  readonly criu: CriuOptions;
-  /** Image folder of the previous dump, relative to `imageDir`. */
-  readonly parentPath?: string;
-  /** Fail when memory cannot be dumped; otherwise the disk alone is kept. Without a disk it is always required. */
-  readonly required: boolean;
-}
-
-export interface DiskPlan {
-  /** `dataset@name` */
-  readonly snapshot: string;
-  readonly properties: Readonly<Record<string, string>>;
-  /** A folder on the file system to be snapshotted. */
-  readonly syncPath: string;
-}
-
-export interface InstantPlan {
-  readonly memory?: MemoryPlan;
-  readonly disk?: DiskPlan;
-  /** End the container instead of letting it run on. */
-  readonly exit: boolean;
-  /** Milliseconds that the dump may take. */
-  readonly timeoutMs: number;
-}
-
-/** What the instant is made with; tests hand in their own. */
-export interface InstantTools {
-  readonly zfs: Pick<Zfs, 'snapshot' | 'destroyIdempotent'>;
-  readonly syncfs?: (path: string) => Promise<void>;
-  readonly freezer?: Freezer;
-  readonly pids?: () => Promise<number[]>;
-  readonly kill?: () => Promise<void>;
-  readonly log?: Logger;
-}
-
-/** Nanoseconds of each phase. `frozen` runs from the first stopped task to the thaw. */
-export interface InstantTimes {
-  freeze: bigint;
-  dump: bigint;
-  sync: bigint;
-  snapshot: bigint;
-  frozen: bigint;
-}
-
-export interface InstantResult {
-  /** Whether a whole image stands in `imageDir`. */
-  readonly memory: boolean;
-  /** CRIU's own reason when memory was wanted and could not be had. */
-  readonly memoryError: string;
-  /** Whether the container was paused before; then it still is, unless it was to exit. */
-  readonly wasPaused: boolean;
-  readonly exited: boolean;
-  readonly imageBytes: number;
-  readonly times: InstantTimes;
-}
+export type {
+  DiskPlan,
+  InstantPlan,
+  InstantResult,
+  InstantTarget,
+  InstantTools,
+  MemoryPlan,
+} from './instant-plan.ts';
 
 /**
- * Freezes the container, dumps its memory, snapshots its disk, and thaws (or ends) it.
+ * Freezes the container, dumps its memory, snapshots its disk meanwhile, and thaws (or ends) it.
  *
- * INVARIANTS. Nothing of the container runs between the first stopped task and the end of the snapshot: it is frozen
- * before CRIU begins, CRIU holds its tasks by ptrace while it has the cgroup thawed, and it must be found frozen again
- * after the dump, or the instant is given up. Whatever is thrown, the container then runs (or stays paused) as before, the
- * snapshot does not exist and the image folder is empty. Only ending the container cannot be undone, so it comes last.
+ * INVARIANTS. Nothing of the container runs between the first stopped task and the end of both the dump and the snapshot:
+ * it is frozen before CRIU begins, CRIU holds its tasks by ptrace while it has the cgroup thawed, and it must be found
+ * frozen again after the dump, or the instant is given up. Whatever is thrown, the container then runs (or stays paused) as
+ * before, the snapshot does not exist and the image folder is empty. Only ending the container cannot be undone, so it
+ * comes last.
  *
  * @throws FailedPrecondition when it is not running, or the dump failed and memory was required; Cancelled when `signal`
  *   aborts; DeadlineExceeded; Aborted when it did not stay frozen; and what the doors to zfs and the runtime throw
@@ -111,6 +49,17 @@ export async function takeInstant(
   return new Instant(target, plan, tools, signal).take();
 }
 
+/**
+ * Whether disk and memory may be taken side by side. CRIU's plugin for NVIDIA GPUs lets the container run for a moment
+ * before it seizes it; with such a device about, the disk waits until memory is done.
+ */
+async function mayOverlap(): Promise<boolean> {
+  return access('/dev/nvidiactl').then(
+    () => false,
+    () => true,
+  );
+}
+
 class Instant {
   readonly #target: InstantTarget;
   readonly #plan: InstantPlan;
@@ -119,9 +68,11 @@ class Instant {
   readonly #freezer: Freezer;
   readonly #syncfs: (path: string) => Promise<void>;
   readonly #undo = new UndoStack();
+  readonly #times: InstantTimes = { freeze: 0n, dump: 0n, sync: 0n, snapshot: 0n, frozen: 0n };
   /** How the container was found; undefined before it is touched, and when it has been ended. */
   #before: 'running' | 'paused' | undefined;
-  readonly #times: InstantTimes = { freeze: 0n, dump: 0n, sync: 0n, snapshot: 0n, frozen: 0n };
+  /** The snapshot under way, or made. */
+  #snapshotting: Promise<void> | undefined;
 
   constructor(target: InstantTarget, plan: InstantPlan, tools: InstantTools, signal: AbortSignal) {
     this.#target = target;
@@ -138,21 +89,11 @@ class Instant {
     } catch (error) {
       // First of all: a pool that hangs must not keep the container standing still as well.
       await this.#release().catch((failure: unknown) => this.#notUndone('let the container run', failure));
+      await this.#snapshotting?.catch(() => undefined);
       for (const failure of await this.#undo.rollback()) this.#notUndone(failure.what, failure.error);
       // Whatever broke while the caller was going away, it is the going away that counts.
       throw this.#signal.aborted ? cancelled(this.#target.id) : error;
     }
-  }
-
-  /** As before: running, or paused by its user. A dump that broke off may have left either. */
-  async #release(): Promise<void> {
-    if (this.#before === 'running') await this.#freezer.thaw();
-    if (this.#before === 'paused') await this.#freezer.freeze();
-  }
-
-  #notUndone(step: string, error: unknown): void {
-    const log = this.#tools.log ?? silent;
-    log.error('a checkpoint could not be undone', { id: this.#target.id, step, error: messageOf(error) });
   }
 
   async #steps(): Promise<InstantResult> {
@@ -165,6 +106,7 @@ class Instant {
     }
     // What is dirty by now is written while the container still runs, so that the syncfs inside is short.
     if (disk !== undefined && !wasPaused) await this.#syncfs(disk.syncPath);
+    const overlap = await (this.#tools.overlap ?? mayOverlap)();
     this.#check();
 
     const frozenAt = now();
@@ -174,8 +116,9 @@ class Instant {
       this.#times.freeze = now() - frozenAt;
     }
     await this.#requireRunning('ended while it was being frozen');
-    const memoryError = memory === undefined ? undefined : await this.#dump(memory, disk !== undefined);
-    if (disk !== undefined) await this.#snapshot(disk);
+    if (disk !== undefined && overlap) void this.#startSnapshot(disk);
+    const memoryError = memory === undefined ? undefined : await this.#dump(memory);
+    if (disk !== undefined) await (this.#snapshotting ?? this.#startSnapshot(disk));
     this.#check();
 
     // Ending it is the one step that cannot be undone.
@@ -203,37 +146,17 @@ class Instant {
   }
 
   /** @returns CRIU's reason where it failed and the disk alone will do */
-  async #dump(memory: MemoryPlan, hasDisk: boolean): Promise<string | undefined> {
+  async #dump(memory: MemoryPlan): Promise<string | undefined> {
+    const { disk, timeoutMs } = this.#plan;
     const began = now();
     try {
-      await this.#target.runtime.checkpoint({
-        ...memory.criu,
-        id: this.#target.id,
-        imageDir: memory.imageDir,
-        workDir: memory.workDir,
-        leaveRunning: true,
-        timeoutMs: this.#plan.timeoutMs,
-        signal: this.#signal,
-        ...(memory.parentPath === undefined ? {} : { parentPath: memory.parentPath }),
-      });
-      await requireWholeImage(memory.imageDir);
+      await dumpMemory(this.#target, memory, this.#tools, { timeoutMs, signal: this.#signal });
     } catch (error) {
-      const reason = await this.#dumpFailure(memory, error);
-      if (memory.required || !hasDisk) {
-        throw new FailedPrecondition(`the memory of ${this.#target.id} cannot be dumped: ${reason}`, {
-          subject: this.#target.id,
-          reason: 'memory-not-dumped',
-          cause: error,
-          remedy: hasDisk
-            ? 'leave out --require-memory to keep the disk alone'
-            : `see dump.log in ${memory.workDir} for the whole story`,
-        });
-      }
-      await emptyImage(memory.imageDir);
-      // CRIU lets the tasks go as it found them, or running: the disk needs them still, from now on.
-      await this.#freezer.freeze();
+      if (!(error instanceof DumpFailure)) throw error;
       await this.#requireRunning('ended during its dump');
-      return reason;
+      if (memory.required || disk === undefined) throw this.#notDumped(memory, error);
+      await this.#keepStill(disk);
+      return error.message;
     } finally {
       this.#times.dump = now() - began;
     }
@@ -250,26 +173,45 @@ class Instant {
     return undefined;
   }
 
-  /**
-   * Makes sure that no CRIU is left at work after a failed dump, and says why it failed.
-   * @throws what makes going on pointless: the caller is gone, time is up, the container is
-   */
-  async #dumpFailure(memory: MemoryPlan, error: unknown): Promise<string> {
-    await endStrayCriu([memory.imageDir, memory.workDir]);
-    if (isOciError(error, 'cancelled')) throw cancelled(this.#target.id);
-    if (isOciError(error, 'timeout')) {
-      throw new DeadlineExceeded(
-        `the dump of ${this.#target.id} took longer than ${this.#plan.timeoutMs} ms`,
-        {
-          subject: this.#target.id,
-          remedy: 'raise checkpoint.timeout in the configuration',
-          cause: error,
-        },
-      );
-    }
+  /** After a failed dump. A CRIU that died has let the container run: then the disk is taken anew. */
+  async #keepStill(disk: DiskPlan): Promise<void> {
+    if (await this.#freezer.isFrozen()) return;
+    await this.#freezer.freeze();
     await this.#requireRunning('ended during its dump');
-    const failure = await lastError(join(memory.workDir, 'dump.log'));
-    return failure === undefined ? messageOf(error) : describeFailure(failure);
+    if (this.#snapshotting === undefined) return;
+    await this.#snapshotting;
+    await this.#tools.zfs.destroyIdempotent(disk.snapshot);
+    void this.#startSnapshot(disk);
+  }
+
+  #notDumped(memory: MemoryPlan, failure: DumpFailure): FailedPrecondition {
+    return new FailedPrecondition(`the memory of ${this.#target.id} cannot be dumped: ${failure.message}`, {
+      subject: this.#target.id,
+      reason: 'memory-not-dumped',
+      cause: failure,
+      remedy:
+        this.#plan.disk === undefined
+          ? `see dump.log in ${memory.workDir} for the whole story`
+          : 'leave out --require-memory to keep the disk alone',
+    });
+  }
+
+  #startSnapshot(disk: DiskPlan): Promise<void> {
+    const made = this.#snapshot(disk);
+    made.catch(() => undefined); // whoever waits for it gets the error; until then nobody does
+    this.#snapshotting = made;
+    return made;
+  }
+
+  /** As before: running, or paused by its user. A dump that broke off may have left either. */
+  async #release(): Promise<void> {
+    if (this.#before === 'running') await this.#freezer.thaw();
+    if (this.#before === 'paused') await this.#freezer.freeze();
+  }
+
+  #notUndone(step: string, error: unknown): void {
+    const log = this.#tools.log ?? silent;
+    log.error('a checkpoint could not be undone', { id: this.#target.id, step, error: messageOf(error) });
   }
 
   async #snapshot(disk: DiskPlan): Promise<void> {
@@ -307,10 +249,6 @@ class Instant {
   #check(): void {
     if (this.#signal.aborted) throw cancelled(this.#target.id);
   }
-}
-
-function cancelled(id: string): Cancelled {
-  return new Cancelled(`the caller went away, so the checkpoint of ${id} was undone`, { subject: id });
 }
 
 function now(): bigint {

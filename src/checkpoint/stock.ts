@@ -1,7 +1,7 @@
 import { InvalidArgument } from '../errors.ts';
 import { cgroupsModes, type CgroupsMode, type CriuOptions } from '../oci/types.ts';
 import type { CheckpointOptions } from '../proto/gen/containerd/runc_options.ts';
-import type { DiskPlan, InstantPlan } from './instant.ts';
+import type { DiskPlan, InstantPlan } from './instant-plan.ts';
 
 /** Kinds of namespaces that CRIU can leave empty. */
 const emptyNamespaces = ['network'];

@@ -11,6 +11,8 @@ const generic = [
   /^Can't wait or bad status/,
   /^Error in processing/i,
   /^Unable to (?:dump|restore)\b.*$/,
+  // Said by every CRIU without CAP_SYS_RESOURCE, and of no consequence.
+  /^rlimit: Can't setup RLIMIT_NOFILE for self/,
   /^killed by signal \d+/,
   /^Can't dump pages with parasite$/,
 ];

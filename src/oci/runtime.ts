@@ -116,6 +116,7 @@ class Door implements OciRuntime {
         // A CRIU that outlives a killed runtime would hold captured streams open, and with them this call.
         stdioFds: ['ignore', 'ignore', 'ignore'],
         ...(options.statusFd === undefined ? {} : { extraFds: [options.statusFd] }),
+        ...this.#criuEnvironment(options.criuConfig),
       },
     );
   }
@@ -127,9 +128,7 @@ class Door implements OciRuntime {
       options.id,
       args,
       { timeoutMs: CRIU_TIMEOUT_MS, ...options },
-      {
-        stdioFds: options.stdioFds,
-      },
+      { stdioFds: options.stdioFds, ...this.#criuEnvironment(options.criuConfig) },
     );
   }
 
@@ -150,6 +149,11 @@ class Door implements OciRuntime {
     return stdout;
   }
 
+  /** CRIU is the runtime's child and inherits it. */
+  #criuEnvironment(config: string | undefined): Pick<CommandOptions, 'env'> {
+    return config === undefined ? {} : { env: { ...this.#env, CRIU_CONFIG_FILE: config } };
+  }
+
   /**
    * One call, with a log file of its own: calls for one container overlap, and an error must never be read from a
    * neighbour's. Where the bundle is gone (a late `delete`) it runs elsewhere and its errors come from stderr.
@@ -159,7 +163,7 @@ class Door implements OciRuntime {
     subject: string,
     args: readonly string[],
     limits: CallLimits,
-    streams: Pick<CommandOptions, 'stdioFds' | 'extraFds'> = {},
+    streams: Pick<CommandOptions, 'stdioFds' | 'extraFds' | 'env'> = {},
   ): Promise<CommandResult> {
     const log = join(this.#options.bundle, `oci-log.${process.pid}.${++calls}.json`);
     const common: CommandOptions = {

@@ -59,6 +59,8 @@ export interface CriuOptions {
   readonly manageCgroupsMode?: CgroupsMode;
   /** Kinds of namespaces (`network`) whose content is not dumped; runc only. */
   readonly emptyNs?: readonly string[];
+  /** A file of further CRIU options, for what the runtimes have no flag for: criu(8), CRIU_CONFIG_FILE. */
+  readonly criuConfig?: string;
 }
 
 export interface CheckpointOptions extends CriuOptions, CallLimits {

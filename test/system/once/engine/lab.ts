@@ -13,8 +13,9 @@ import {
 import { access, readFile, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { InstantPlan, InstantTarget, InstantTools } from '../../../../src/checkpoint/instant.ts';
+import type { InstantPlan, InstantTarget, InstantTools } from '../../../../src/checkpoint/instant-plan.ts';
 import { defaultCriuOptions } from '../../../../src/checkpoint/stock.ts';
+import { CriuFinder } from '../../../../src/criu/find.ts';
 import { RuntimeBinaries } from '../../../../src/oci/binary.ts';
 import { openRuntime } from '../../../../src/oci/runtime.ts';
 import type { OciRuntime, RuntimeBinary } from '../../../../src/oci/types.ts';
@@ -63,7 +64,7 @@ export class Lab {
     this.#root = root;
     this.zfs = zfs;
     this.binary = binary;
-    this.tools = { zfs };
+    this.tools = { zfs, criu: new CriuFinder(exec, process.env['STASIS_CRIU'] ?? 'criu') };
   }
 
   static async open(runtime = process.env['STASIS_RUNC'] ?? 'runc'): Promise<Lab> {
