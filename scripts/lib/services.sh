@@ -38,7 +38,7 @@ disabled_plugins() {
     internal.v1.tracing tracing.processor.v1.otlp
   )
   if [ "$CRI" = 0 ]; then
-    plugins+=(grpc.v1.cri cri.v1.images cri.v1.runtime podsandbox.controller.v1.podsandbox)
+    plugins+=(grpc.v1.cri cri.v1.images cri.v1.runtime podsandbox.controller.v1.podsandbox grpc.v1.sandbox-controllers)
   fi
   printf '"io.containerd.%s", ' "${plugins[@]}"
 }
@@ -46,13 +46,9 @@ disabled_plugins() {
 # Version 2 of the format, with both addresses written out, keeps every containerd from 1.6 to 2.4
 # inside the state directory (in a version 4 file the ttrpc address would be the host's).
 write_containerd_config() {
-  local template=$STASIS_SRC/containerd-config.toml sections
-  sections=$(sed -e '/^#/d' -e '/^version = /d' -e "s|/run/stasis/stasisd.sock|$(STASISD_SOCKET)|" "$template")
-  if [ "$DAEMON" = 0 ]; then
-    sections=
-  elif [ "$CONTAINERD" = 1.6 ]; then
-    sections=$(sed -e '/^# BEGIN containerd 1.7/,/^# END containerd 1.7/d' -e '/^#/d' -e '/^version = /d' \
-      -e "s|/run/stasis/stasisd.sock|$(STASISD_SOCKET)|" "$template")
+  local sections=''
+  if [ "$DAEMON" = 1 ]; then
+    sections=$(sed -e '/^#/d' -e '/^version = /d' -e "s|/run/stasis/stasisd.sock|$(STASISD_SOCKET)|" "$STASIS_SRC/containerd-config.toml")
   fi
   cat >"$STATE/containerd.toml" <<TOML
 version = 2
@@ -100,6 +96,15 @@ TOML
 TOML
   fi
   printf '\n%s\n' "$sections" >>"$STATE/containerd.toml"
+  if [ "$DAEMON" = 1 ]; then
+    cat >>"$STATE/containerd.toml" <<'TOML'
+
+[[plugins."io.containerd.transfer.v1.local".unpack_config]]
+  platform = "linux"
+  snapshotter = "native"
+  differ = "walking"
+TOML
+  fi
 }
 
 # Starts a daemon whose descendants can be told from all other processes: STASIS_STACK is passed on to
