@@ -223,13 +223,10 @@ class Instant {
     const second = now();
     const destroy = (): Promise<void> => this.#tools.zfs.destroyIdempotent(disk.snapshot);
     try {
-      await this.#tools.zfs.snapshot(
-        [disk.snapshot],
-        { properties: disk.properties },
-        { signal: this.#signal },
-      );
+      // Not cancelled with the caller: a killed command's snapshot may still appear, after it has been looked for in vain.
+      await this.#tools.zfs.snapshot([disk.snapshot], { properties: disk.properties });
     } catch (error) {
-      // A command that was killed may have done its work; one that found the name taken has not, and it is not ours.
+      // One that found the name taken has done nothing, and what is there is not ours.
       if (!(error instanceof AlreadyExists)) this.#undo.push('destroy the snapshot', destroy);
       throw error;
     }

@@ -9,6 +9,7 @@ import {
   restoreArguments,
   type GlobalOptions,
 } from './arguments.ts';
+import { maskedFoldersConfig } from './crun-masks.ts';
 import { errorOf, OciError } from './error.ts';
 import type {
   CallLimits,
@@ -123,12 +124,17 @@ class Door implements OciRuntime {
 
   async restore(options: RestoreOptions): Promise<void> {
     const args = restoreArguments(this.name, options);
+    const { root } = this.#options;
+    const criuConfig =
+      this.name === 'crun' && root !== undefined
+        ? await maskedFoldersConfig(root, options)
+        : options.criuConfig;
     await this.#run(
       'restore',
       options.id,
       args,
       { timeoutMs: CRIU_TIMEOUT_MS, ...options },
-      { stdioFds: options.stdioFds, ...this.#criuEnvironment(options.criuConfig) },
+      { stdioFds: options.stdioFds, ...this.#criuEnvironment(criuConfig) },
     );
   }
 
