@@ -19,8 +19,15 @@ export interface Making {
   readonly place?: (taken: (dataset: string) => boolean) => string;
 }
 
+/** A dataset that is made, mounted and in the index. */
+export interface Made {
+  readonly node: Node;
+  /** Path of its files. */
+  readonly rootfs: string;
+}
+
 /** Makes and mounts a dataset and adds it to the index; what fails after the making is undone. */
-export async function makeDataset(pool: Pool, making: Making, call?: CallOptions): Promise<Node> {
+export async function makeDataset(pool: Pool, making: Making, call?: CallOptions): Promise<Made> {
   const { snapshot } = making;
   const place = making.place ?? ((taken) => pool.layout.place(snapshot.name, snapshot.labels, taken));
   const strangers = new Set<string>();
@@ -39,7 +46,7 @@ async function makeAt(
   making: Making,
   dataset: string,
   call: CallOptions | undefined,
-): Promise<Node> {
+): Promise<Made> {
   const { zfs, mounter, index } = pool;
   const { snapshot, origin } = making;
   const parent = dataset.slice(0, dataset.lastIndexOf('/'));
@@ -56,7 +63,7 @@ async function makeAt(
   try {
     if (origin === undefined) await zfs.create(dataset, { properties }, call);
     else await zfs.clone(origin, dataset, { properties }, call);
-    await rootfsOf(pool, dataset);
+    const rootfs = await rootfsOf(pool, dataset);
     const node: Node = {
       dataset,
       origin,
@@ -70,7 +77,7 @@ async function makeAt(
       inTrash: false,
     };
     index.add(node);
-    return node;
+    return { node, rootfs };
   } catch (error) {
     if (!(error instanceof AlreadyExists) && !(error instanceof NotFound)) {
       await undoMake(pool, dataset, snapshot.name);

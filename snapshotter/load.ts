@@ -38,6 +38,7 @@ export async function loadIndex(pool: Pool): Promise<void> {
   } catch (error) {
     if (!(error instanceof NotFound)) throw error;
     await zfs.create(layout.root, { properties: rootProperties(zfs.kind) });
+    pool.index.add(plainNode(layout.root));
     rows = [];
   }
   const chunks = await readChunks(zfs, rows);

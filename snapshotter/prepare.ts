@@ -1,7 +1,7 @@
 import { AlreadyExists, InvalidArgument, NotFound } from '../src/errors.ts';
 import type { CallOptions, Properties } from '../src/zfs/zfs.ts';
 import { commitNode } from './commit.ts';
-import { exists, filled, makeDataset } from './dataset.ts';
+import { exists, filled, makeDataset, type Made } from './dataset.ts';
 import type { Node } from './index.ts';
 import { lockName, type Pool } from './pool.ts';
 import { CHECKPOINT_LABEL, MAX_SIZE_LABEL, REF_LABEL, type Labels } from './snapshot.ts';
@@ -17,11 +17,11 @@ export interface PrepareRequest {
 
 /**
  * Makes a snapshot on its parent, or on a checkpoint's disk where the labels name one: one `zfs` command.
- * @returns its dataset, mounted
+ * @returns its dataset, mounted, and the path of its files
  * @throws AlreadyExists for the name, or for a layer that is in the pool already; NotFound InvalidArgument for the
  *   parent; what zfs throws
  */
-export async function prepare(pool: Pool, request: PrepareRequest, call?: CallOptions): Promise<Node> {
+export async function prepare(pool: Pool, request: PrepareRequest, call?: CallOptions): Promise<Made> {
   const { owner, name, parent } = request;
   if (name === '') throw new InvalidArgument('a snapshot needs a key', { subject: 'key' });
   const shared = parent === '' ? [] : [lockName(owner, parent)];
@@ -99,7 +99,11 @@ async function reuseLayer(pool: Pool, request: PrepareRequest, call: CallOptions
   let node: Node;
   try {
     const from = pool.index.layerOf(origin);
-    node = await makeDataset(pool, { snapshot: { ...made, kind: 'active' }, origin: from, extra: {} }, call);
+    ({ node } = await makeDataset(
+      pool,
+      { snapshot: { ...made, kind: 'active' }, origin: from, extra: {} },
+      call,
+    ));
   } catch (error) {
     if (error instanceof NotFound) return; // a sweep took it meanwhile: the layer is fetched
     throw error;

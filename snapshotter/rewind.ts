@@ -26,12 +26,15 @@ export interface Rewound {
 export async function rewind(
   pool: Pool,
   request: { owner: string; name: string; from: string; properties: Properties },
-  rootfsPath: (dataset: string) => string,
   call?: CallOptions,
 ): Promise<Rewound> {
   const { owner, name, from } = request;
   const exclusive = [lockName(owner, name)];
-  const { made, previous } = await pool.locks.run({ exclusive }, async () => {
+  const {
+    node: made,
+    rootfs,
+    previous,
+  } = await pool.locks.run({ exclusive }, async () => {
     const node = pool.index.current(owner, name);
     if (node?.snapshot === undefined) throw missing(name);
     const generation = 1 + highest(pool.index.generations(owner, name));
@@ -39,14 +42,14 @@ export async function rewind(
     const place = (taken: (dataset: string) => boolean): string =>
       pool.layout.placeBeside(node.dataset, taken);
     return {
-      made: await makeDataset(pool, { snapshot, origin: from, extra: request.properties, place }, call),
+      ...(await makeDataset(pool, { snapshot, origin: from, extra: request.properties, place }, call)),
       previous: node,
     };
   });
   return {
     dataset: made.dataset,
     previous: previous.dataset,
-    rootfs: rootfsPath(made.dataset),
+    rootfs,
     undo: () =>
       pool.locks.run({ exclusive }, async () => {
         await pool.mounter.unmount(made.dataset);

@@ -117,17 +117,22 @@ export class SnapshotStore {
     request: { owner?: string; name: string; kind: 'active' | 'view'; parent: string; labels: Labels },
     call?: CallOptions,
   ): Promise<BindMount[]> {
-    const node = await prepare(this.#pool, { ...request, owner: this.#ownerOr(request.owner) }, call);
-    return [await this.#bind(node)];
+    const { node, rootfs } = await prepare(
+      this.#pool,
+      { ...request, owner: this.#ownerOr(request.owner) },
+      call,
+    );
+    return [bind(node, rootfs)];
   }
 
   /** @throws NotFound; FailedPrecondition for a committed snapshot */
   async mounts(name: string, owner?: string): Promise<BindMount[]> {
-    const node = this.#node(name, owner);
-    if (node.snapshot.kind === 'committed') {
-      throw new FailedPrecondition(`snapshot ${name} is committed: it has no mounts`, { subject: name });
-    }
-    return [await this.#bind(node)];
+    return this.#sharing(name, owner, async (node) => {
+      if (node.snapshot.kind === 'committed') {
+        throw new FailedPrecondition(`snapshot ${name} is committed: it has no mounts`, { subject: name });
+      }
+      return [bind(node, await rootfsOf(this.#pool, node.dataset))];
+    });
   }
 
   /** See `commit` in commit.ts. */
@@ -170,16 +175,16 @@ export class SnapshotStore {
 
   /** Bytes and inodes beyond the parent's. The inodes of what was committed before the start are not known: 0. */
   async usage(name: string, owner?: string): Promise<{ size: bigint; inodes: bigint }> {
-    const node = this.#node(name, owner);
-    const { snapshot } = node;
-    if (snapshot.kind !== 'committed') await measure(node, await rootfsOf(this.#pool, node.dataset));
-    const parent =
-      snapshot.parent === '' ? undefined : this.#pool.index.current(snapshot.owner, snapshot.parent);
-    const beyond = (own: bigint | undefined, parents: bigint | undefined): bigint => {
-      const difference = (own ?? 0n) - (parents ?? 0n);
-      return difference > 0n ? difference : 0n;
-    };
-    return { size: beyond(node.referenced, parent?.referenced), inodes: beyond(node.inodes, parent?.inodes) };
+    return this.#sharing(name, owner, async (node) => {
+      const { snapshot } = node;
+      if (snapshot.kind !== 'committed') await measure(node, await rootfsOf(this.#pool, node.dataset));
+      const { index } = this.#pool;
+      const parent = snapshot.parent === '' ? undefined : index.current(snapshot.owner, snapshot.parent);
+      return {
+        size: beyond(node.referenced, parent?.referenced),
+        inodes: beyond(node.inodes, parent?.inodes),
+      };
+    });
   }
 
   /** The disk of the container that has this snapshot key in containerd's namespace. */
@@ -206,7 +211,7 @@ export class SnapshotStore {
   /** Points a container's name at a new clone of one of its checkpoints. See rewind.ts. */
   async rewind(name: string, from: string, properties: Properties = {}, owner?: string): Promise<Rewound> {
     const request = { owner: this.#ownerOr(owner), name, from, properties };
-    return rewind(this.#pool, request, (dataset) => this.#rootfs(dataset));
+    return rewind(this.#pool, request);
   }
 
   /** Tells the index of a checkpoint's disk snapshot that was made. */
@@ -283,9 +288,23 @@ export class SnapshotStore {
     return `${this.#pool.mounter.mountpoint(dataset)}/${ROOTFS}`;
   }
 
-  /** A View is read-only wherever its mounts are asked for: options come from the kind alone. */
-  async #bind(node: Node): Promise<BindMount> {
-    const source = await rootfsOf(this.#pool, node.dataset);
-    return { type: 'bind', source, options: [node.snapshot?.kind === 'view' ? 'ro' : 'rw', 'rbind'] };
+  /** Runs `work` on a snapshot that nothing changes or removes meanwhile. @throws NotFound */
+  async #sharing<T>(
+    name: string,
+    owner: string | undefined,
+    work: (node: Node & { snapshot: Snapshot }) => Promise<T>,
+  ): Promise<T> {
+    const shared = [lockName(this.#ownerOr(owner), name)];
+    return this.#pool.locks.run({ shared }, async () => work(this.#node(name, owner)));
   }
+}
+
+/** A View is read-only wherever its mounts are asked for: options come from the kind alone. */
+function bind(node: Node, source: string): BindMount {
+  return { type: 'bind', source, options: [node.snapshot?.kind === 'view' ? 'ro' : 'rw', 'rbind'] };
+}
+
+function beyond(own: bigint | undefined, parents: bigint | undefined): bigint {
+  const difference = (own ?? 0n) - (parents ?? 0n);
+  return difference > 0n ? difference : 0n;
 }

@@ -1,0 +1,86 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { Code, codeOf, messageOf } from '../../../src/errors.ts';
+import { harness } from './harness.ts';
+
+/** A small deterministic generator, so that a failure can be run again. */
+function random(seed: number): (below: number) => number {
+  let state = seed;
+  return (below) => {
+    state = (state * 1664525 + 1013904223) >>> 0;
+    return state % below;
+  };
+}
+
+const CALLERS = 64;
+const CALLS = 12;
+const KEYS = 10;
+
+for (const seed of [1, 2, 3]) {
+  test(`64 callers on overlapping keys never break a rule of the service (seed ${seed})`, async (t) => {
+    const h = await harness(t, { trashGrace: 0 });
+    const { store } = h;
+    const pick = random(seed);
+    const name = (): string => `default/${pick(KEYS)}/k${pick(KEYS)}`;
+    const allowed = new Set<Code>([
+      Code.NotFound,
+      Code.AlreadyExists,
+      Code.FailedPrecondition,
+      Code.InvalidArgument,
+    ]);
+    /** How often each name was made and taken away, by the answers OK alone. */
+    const made = new Map<string, number>();
+    const count = (key: string, by: number): void => void made.set(key, (made.get(key) ?? 0) + by);
+    const call = async (): Promise<void> => {
+      const [key, other] = [name(), name()];
+      switch (pick(7)) {
+        case 0:
+        case 1:
+          await store.prepare({ name: key, kind: 'active', parent: pick(2) === 0 ? '' : other, labels: {} });
+          return count(key, 1);
+        case 2:
+          await store.prepare({ name: key, kind: 'view', parent: other, labels: {} });
+          return count(key, 1);
+        case 3:
+          await store.commit({ name: other, key, labels: {}, parent: '' });
+          count(key, -1);
+          return count(other, 1);
+        case 4:
+          await store.remove(key);
+          return count(key, -1);
+        case 5:
+          await store.update({ name: key, labels: { at: String(pick(1000)) }, paths: ['labels.at'] });
+          return;
+        default:
+          await store.mounts(key);
+      }
+    };
+    await Promise.all(
+      Array.from({ length: CALLERS }, async () => {
+        for (let at = 0; at < CALLS; at++) {
+          if (pick(20) === 0) await store.sweep();
+          await call().catch((error: unknown) => assert.ok(allowed.has(codeOf(error)), messageOf(error)));
+        }
+      }),
+    );
+    for (const [key, times] of made) {
+      assert.ok(
+        times === 0 || times === 1,
+        `${key} was answered OK ${times} times more than it was taken away`,
+      );
+      assert.equal(store.lookup(key) !== undefined, times === 1, key);
+    }
+    for (const { name: child, parent } of store.list([])) {
+      if (parent !== '')
+        assert.equal(store.lookup(parent)?.kind, 'committed', `the parent of ${child} is gone`);
+    }
+    const again = await h.restart();
+    assert.deepEqual([...again.list([])].sort(byName), [...store.list([])].sort(byName));
+    await again.sweep();
+    assert.deepEqual((await h.restart()).datasets().length, again.datasets().length);
+  });
+}
+
+function byName(a: { name: string }, b: { name: string }): number {
+  return a.name < b.name ? -1 : 1;
+}
