@@ -1,10 +1,15 @@
 import { copyFile, mkdir, readdir, rm, stat } from 'node:fs/promises';
-import { AlreadyExists, messageOf } from '../errors.ts';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { AlreadyExists } from '../errors.ts';
 import type { Logger } from '../log.ts';
 import type { Mounter } from '../zfs/mounter.ts';
+import { Busy } from '../zfs/errors.ts';
 import type { Zfs } from '../zfs/zfs.ts';
 import { type CheckpointEntry, memoryProperties } from './entry.ts';
 import { type CheckpointRecord, imageFolder, readRecord, writeRecord } from './record.ts';
+
+/** Pauses after each attempt to destroy a busy clone, in milliseconds. */
+const RETRY_MS = [20, 50, 100, 200, 500, 1000];
 
 /** A checkpoint's memory half, readable at `path` until closed. */
 export interface OpenMemory {
@@ -43,6 +48,8 @@ export class MemoryStore {
   /** Parent of the short-lived clones that restores read from. */
   readonly #reading: string;
   readonly #known = new Set<string>();
+  /** Clones to be destroyed that were busy. */
+  readonly #leftovers = new Set<string>();
   #sequence = 0;
 
   constructor(zfs: Zfs, mounter: Mounter, root: string, log: Logger) {
@@ -142,17 +149,29 @@ export class MemoryStore {
     }
   }
 
-  /** What cannot be destroyed now (something still reads it) goes at the next start. */
+  /** Destroys clones that were still in use when their restore ended. Cheap where there are none. */
+  async sweep(): Promise<void> {
+    for (const clone of [...this.#leftovers]) await this.#destroyClone(clone);
+  }
+
+  /**
+   * zfs-fuse hears of an unmount a little after the kernel has done it, and a restored process may hold a mapping
+   * for a moment: what is busy now is tried again, here and by each sweep, and by `load` after a restart.
+   */
   async #destroyClone(clone: string): Promise<void> {
-    try {
-      await this.#mounter.unmount(clone);
-      await this.#zfs.destroyIdempotent(clone);
-      this.#mounter.forget(clone);
-    } catch (error) {
-      this.#log.warn('a clone of a memory image stays until the next start', {
-        clone,
-        error: messageOf(error),
-      });
+    this.#leftovers.add(clone);
+    for (const pause of RETRY_MS) {
+      try {
+        await this.#mounter.unmount(clone);
+        await this.#zfs.destroyIdempotent(clone);
+        this.#mounter.forget(clone);
+        this.#leftovers.delete(clone);
+        return;
+      } catch (error) {
+        if (!(error instanceof Busy)) throw error;
+        await sleep(pause);
+      }
     }
+    this.#log.info('a clone of a memory image is still in use: the next sweep takes it', { clone });
   }
 }

@@ -1,5 +1,5 @@
 import { findContainer, findTask, noSuchContainer } from '../containerd/client.ts';
-import { FailedPrecondition, NotFound } from '../errors.ts';
+import { NotFound } from '../errors.ts';
 import { type Process, Status } from '../proto/gen/containerd/task_types.ts';
 import type { InstantResponse } from '../proto/gen/stasis/engine.ts';
 import { syncfs } from '../sys/syncfs.ts';
@@ -18,6 +18,7 @@ import {
   dump,
   type InstantOptions,
   memoryRequired,
+  notRunning,
   notOurRuntime,
   stageFor,
   storeMemory,
@@ -105,11 +106,7 @@ export async function takeLocked(host: Host, request: TakeRequest, report: Repor
 function assertRunning(request: TakeRequest, task: Process | undefined): void {
   if (task?.status === Status.RUNNING || task?.status === Status.PAUSED) return;
   if (request.diskOnly && !request.exit) return;
-  throw new FailedPrecondition(`container ${request.container} is not running`, {
-    subject: request.container,
-    reason: 'not-running',
-    remedy: `start it, or keep its disk alone with: stasis checkpoint ${request.container} --disk-only`,
-  });
+  throw notRunning(request.container);
 }
 
 async function takeOfOwnDisk(host: Host, taking: Taking): Promise<CheckpointEntry> {

@@ -1,4 +1,4 @@
-import { FailedPrecondition, messageOf } from '../errors.ts';
+import { Code, codeOf, FailedPrecondition, messageOf } from '../errors.ts';
 import type { Container } from '../proto/gen/containerd/containers.ts';
 import type { Process } from '../proto/gen/containerd/task_types.ts';
 import type { InstantResponse } from '../proto/gen/stasis/engine.ts';
@@ -69,6 +69,7 @@ export async function dump(
     return response;
   } catch (error) {
     request.signal.throwIfAborted();
+    if (codeOf(error) === Code.NotFound) throw notRunning(request.container); // it ended meanwhile
     if (request.requireMemory) throw memoryRequired(request.container, messageOf(error), error);
     throw fromShim(error, request.container);
   } finally {
@@ -164,4 +165,13 @@ export function memoryRequired(container: string, why: string, cause?: unknown):
 /** Why a container of another runtime cannot be dumped. */
 export function notOurRuntime(record: Container): string {
   return `its runtime is ${record.runtime?.name ?? 'unknown'}: only tasks that run under ${runtimeName} can be dumped`;
+}
+
+/** The error for a container that has no running task. */
+export function notRunning(container: string): FailedPrecondition {
+  return new FailedPrecondition(`container ${container} is not running`, {
+    subject: container,
+    reason: 'not-running',
+    remedy: `start it, or keep its disk alone with: stasis checkpoint ${container} --disk-only`,
+  });
 }

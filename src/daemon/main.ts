@@ -63,7 +63,10 @@ async function main(): Promise<void> {
   });
 
   host.later('remove what unfinished operations left', removeUnfinished(host));
-  const sweep = (): void => host.later('sweep the pool', host.store.sweep());
+  const sweep = (): void => {
+    host.later('sweep the pool', host.store.sweep());
+    host.later('sweep memory images', host.memory.sweep());
+  };
   sweep();
   const timer = setInterval(sweep, SWEEP_INTERVAL_MS);
 

@@ -1,0 +1,99 @@
+import assert from 'node:assert/strict';
+import { after, before, suite, test } from 'node:test';
+import {
+  checkpointsOf,
+  count,
+  progress,
+  removeAll,
+  removeContainer,
+  startWriter,
+  statusOf,
+  uniqueName,
+} from '../support/container.ts';
+import { ctr, datasets, image, importImage, must, refused, stack, stasis, until } from '../support/stack.ts';
+
+/** containerd's garbage collector, run to its end. */
+async function collectGarbage(): Promise<void> {
+  const lease = uniqueName('gc');
+  await ctr('leases', 'create', '--id', lease);
+  await ctr('leases', 'rm', '--sync', lease);
+}
+
+suite('checkpoints outlive what they were taken of', () => {
+  const web = uniqueName('web');
+  const names = [web, `${web}-1`, `${web}-2`, `${web}-copy`];
+  before(importImage);
+  after(() => removeAll(...names));
+
+  test('back to an older checkpoint, and forward to a newer one', async () => {
+    await startWriter(web);
+    await stasis('checkpoint', web, '--name', 'old', '--require-memory');
+    await progress(web, 100);
+    const later = await count(web);
+    await stasis('checkpoint', web, '--name', 'new', '--require-memory');
+    await stasis('restore', web, '--snapshot', 'old');
+    assert.ok((await progress(web, 1)) < later);
+    await stasis('restore', web);
+    assert.ok((await progress(web, 1)) >= later, 'without a name the latest is restored');
+  });
+
+  test('a forced garbage collection leaves checkpoints, clones and kept disks alone', async () => {
+    await stasis('clone', web, '--from', 'old', '--count', '2');
+    const before = datasets();
+    await collectGarbage();
+    assert.deepEqual(datasets(), before);
+    await progress(`${web}-1`, 1);
+  });
+
+  test('removing a container whose clones run succeeds, and its clones and checkpoints stay', async () => {
+    await removeContainer(web);
+    await collectGarbage();
+    assert.equal(await statusOf(web), undefined);
+    await progress(`${web}-1`, 1);
+    await progress(`${web}-2`, 1);
+    assert.deepEqual(await checkpointsOf(web), ['old', 'new']);
+  });
+
+  test('a removed container comes back from its checkpoint under its own name', async () => {
+    await stasis('restore', web, '--snapshot', 'new', '--require-memory');
+    await progress(web, 2);
+    assert.match(await ctr('containers', 'info', web), /io\.containerd\.stasis\.v2/);
+  });
+
+  test('restore --as makes a second one beside it, and refuses a name that is taken', async () => {
+    await stasis('restore', web, '--snapshot', 'old', '--as', `${web}-copy`);
+    await progress(`${web}-copy`, 2);
+    await progress(web, 1);
+    const said = await refused(4, 'restore', web, '--as', `${web}-copy`);
+    assert.match(said, new RegExp(`${web}-copy`));
+  });
+
+  test('a checkpoint comes back even when image and container are gone', async () => {
+    await removeContainer(...names);
+    await ctr('images', 'rm', '--sync', image);
+    await collectGarbage();
+    await stasis('restore', web, '--snapshot', 'old', '--require-memory');
+    await progress(web, 2);
+  });
+
+  test('removed checkpoints and containers leave no dataset behind', async () => {
+    await removeContainer(...names);
+    await must('stasis', ['rm', web, 'old', 'new']);
+    await collectGarbage();
+    const left = await until(
+      'the datasets of removed containers to go to the trash',
+      () => {
+        const ours = datasets().filter(
+          (name) => name.startsWith(`${stack.root}/containers/`) && name.includes(web),
+        );
+        return ours.length === 0 ? ours : undefined;
+      },
+      90_000,
+    );
+    assert.deepEqual(left, []);
+    assert.deepEqual(
+      datasets().filter((name) => name.startsWith(`${stack.root}/reading/`)),
+      [],
+    );
+  });
+});
