@@ -1,0 +1,34 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { describeFailure, lastError, parseLastError } from '../../../src/criu/log.ts';
+
+test('the error that says what failed counts, not those that follow from it', () => {
+  const log = `
+(00.001065) Error (criu/util.c:1534): rlimit: Can't setup RLIMIT_NOFILE for self: Operation not permitted
+(00.014) Dumping task
+(00.015) Error (criu/sk-inet.c:191): inet: Connected TCP socket, consider using --tcp-established option.
+(00.016) Error (criu/cr-dump.c:1781): Dump files (pid: 77) failed with -1
+(00.017) Error (criu/cr-dump.c:2125): Dumping FAILED.
+`;
+  const failure = parseLastError(log);
+  assert.equal(failure?.message, 'inet: Connected TCP socket, consider using --tcp-established option.');
+  assert.match(failure === undefined ? '' : describeFailure(failure), /\(it has open TCP connections\)$/);
+});
+
+test('an error of a restored task is read without its pid', () => {
+  const log = `(00.020)      1: Error (criu/files-reg.c:2145): File bin/x has bad size 3 (expect 4)
+(00.021) Error (criu/cr-restore.c:2536): Restoring FAILED.`;
+  assert.equal(parseLastError(log)?.message, 'File bin/x has bad size 3 (expect 4)');
+});
+
+test('where CRIU only says that it failed, that is the reason', () => {
+  assert.equal(
+    parseLastError('(00.1) Error (criu/cr-dump.c:1): Dumping FAILED.')?.message,
+    'Dumping FAILED.',
+  );
+});
+
+test('a log without an error, and no log, give no reason', async () => {
+  assert.equal(parseLastError('(00.1) all is well\n'), undefined);
+  assert.equal(await lastError('/nonexistent/dump.log'), undefined);
+});

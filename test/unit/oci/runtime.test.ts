@@ -1,0 +1,208 @@
+import assert from 'node:assert/strict';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, test } from 'node:test';
+import { detectRuntime, RuntimeBinaries } from '../../../src/oci/binary.ts';
+import { openRuntime } from '../../../src/oci/runtime.ts';
+import type { RuntimeName } from '../../../src/oci/types.ts';
+import type { CommandOptions, CommandResult, Exec } from '../../../src/sys/command.ts';
+
+const bundle = mkdtempSync(join(tmpdir(), 'stasis-oci-'));
+after(() => rmSync(bundle, { recursive: true }));
+
+interface Call {
+  file: string;
+  args: readonly string[];
+  options: CommandOptions;
+}
+
+const done: CommandResult = {
+  exitCode: 0,
+  signal: undefined,
+  stdout: '',
+  stderr: '',
+  timedOut: false,
+  cancelled: false,
+  durationMs: 1,
+  spawnError: undefined,
+};
+
+function door(
+  name: RuntimeName,
+  answer: (call: Call) => Partial<CommandResult> = () => ({}),
+  folder = bundle,
+) {
+  const calls: Call[] = [];
+  const exec: Exec = async (file, args, options = {}) => {
+    calls.push({ file, args, options });
+    return { ...done, ...answer({ file, args, options }) };
+  };
+  const binary = { name, path: name, version: '1', criu: true };
+  const env = { PATH: '/bin', NOTIFY_SOCKET: '/run/notify' };
+  const runtime = openRuntime({
+    exec,
+    binary,
+    bundle: folder,
+    root: join(bundle, 'root'),
+    criuDir: '/opt/criu',
+    env,
+  });
+  return { calls, runtime };
+}
+
+const stdioFds = ['ignore', 'ignore', 'ignore'] as const;
+
+test('the log stands first among the global options, and the bundle is the working folder', async () => {
+  const { calls, runtime } = door('runc');
+  await runtime.create({ id: 'web', bundle, pidFile: 'p', stdioFds, noPivot: true });
+  const [call] = calls;
+  assert.equal(call?.args[0], '--log');
+  assert.deepEqual(call?.args.slice(2), [
+    '--log-format', 'json', '--root', join(bundle, 'root'),
+    'create', '--bundle', bundle, '--pid-file', 'p', '--no-pivot', 'web',
+  ]); // prettier-ignore
+  assert.equal(call?.options.cwd, bundle);
+});
+
+test('CRIU’s folder is first on PATH, and our own service socket is not passed on', async () => {
+  const { calls, runtime } = door('runc');
+  await runtime.start('web');
+  assert.deepEqual(calls[0]?.options.env, { PATH: '/opt/criu:/bin' });
+});
+
+test('two calls at once never read each other’s log', async () => {
+  const { runtime } = door('runc', ({ args }) => {
+    const log = args[1] ?? '';
+    writeFileSync(log, JSON.stringify({ level: 'error', msg: `about ${args.at(-2)}` }));
+    return { exitCode: 1 };
+  });
+  const errors = await Promise.all(
+    ['a', 'b'].map((id) => runtime.kill(id, 9).catch((error: unknown) => String(error))),
+  );
+  assert.match(String(errors[0]), /about a$/);
+  assert.match(String(errors[1]), /about b$/);
+  assert.deepEqual(
+    readdirSync(bundle).filter((name) => name.startsWith('oci-log')),
+    [],
+  );
+});
+
+test('a bundle that is gone does not keep a delete from running', async () => {
+  const { calls, runtime } = door(
+    'runc',
+    ({ options }) => (options.cwd === '/' ? {} : { spawnError: 'ENOENT' }),
+    join(bundle, 'gone'),
+  );
+  await runtime.delete('web', { force: true });
+  assert.deepEqual(calls[1]?.args, [
+    '--log-format',
+    'json',
+    '--root',
+    join(bundle, 'root'),
+    'delete',
+    '--force',
+    'web',
+  ]);
+});
+
+test('crun is never given a flag that it lacks, and says what it cannot do', async () => {
+  const { calls, runtime } = door('crun');
+  const restore = {
+    id: 'web',
+    bundle,
+    imageDir: '/i',
+    workDir: bundle,
+    pidFile: 'p',
+    detach: true,
+    noSubreaper: true,
+    stdioFds,
+  };
+  await runtime.restore(restore);
+  assert.ok(!calls[0]?.args.includes('--no-subreaper'));
+  await assert.rejects(
+    runtime.restore({ ...restore, lazyPages: true }),
+    /crun cannot restore with lazy pages/,
+  );
+  const dump = { id: 'web', imageDir: '/i', workDir: '/w', leaveRunning: true };
+  await assert.rejects(
+    runtime.checkpoint({ ...dump, emptyNs: ['network'] }),
+    /crun cannot checkpoint with an empty namespace/,
+  );
+  assert.equal(calls.length, 1);
+});
+
+test('a restore under crun is told where masked folders come from, other options kept', async () => {
+  const criuConfig = join(bundle, 'mine.conf');
+  writeFileSync(criuConfig, 'ghost-limit 2M\n');
+  const { calls, runtime } = door('crun');
+  await runtime.restore({
+    id: 'web',
+    bundle,
+    imageDir: '/i',
+    workDir: bundle,
+    pidFile: 'p',
+    detach: true,
+    stdioFds,
+    criuConfig,
+  });
+  const file = calls[0]?.options.env?.['CRIU_CONFIG_FILE'] ?? '';
+  assert.match(
+    readFileSync(file, 'utf8'),
+    /^ghost-limit 2M\nexternal mnt\[\/run\/crun\/\.empty-directory\]:.*root\/\.empty-directory\n$/,
+  );
+});
+
+test('resources reach update in a file of mode 0600 that is gone afterwards', async () => {
+  const { runtime } = door('runc', ({ args }) => {
+    assert.equal(readFileSync(args[args.indexOf('--resources') + 1] ?? '', 'utf8'), '{"pids":{}}');
+    return {};
+  });
+  await runtime.update('web', '{"pids":{}}');
+  assert.deepEqual(
+    readdirSync(bundle).filter((name) => name.startsWith('resources')),
+    [],
+  );
+});
+
+test('an answer that is no JSON is an error, not a state', async () => {
+  const { runtime } = door('runc', () => ({ stdout: 'hello' }));
+  await assert.rejects(runtime.state('web'), /its answer is not understood: hello/);
+});
+
+test('no processes are an empty list, which runc prints as null', async () => {
+  assert.deepEqual(await door('runc', () => ({ stdout: 'null\n' })).runtime.ps('web'), []);
+});
+
+const versions = {
+  'runc version 1.1.5+ds1\ncommit: x\n': { name: 'runc', version: '1.1.5', criu: true },
+  'crun version 1.28\ncommit: x\n+SYSTEMD +CRIU +YAJL\n': { name: 'crun', version: '1.28', criu: true },
+  'crun version 1.8.1\n+SYSTEMD +YAJL\n': { name: 'crun', version: '1.8.1', criu: false },
+};
+for (const [stdout, expected] of Object.entries(versions)) {
+  test(`${stdout.split('\n')[0]} is recognised`, async () => {
+    const found = await detectRuntime(async () => ({ ...done, stdout }), '/x');
+    assert.deepEqual(found, { ...expected, path: '/x' });
+  });
+}
+
+test('another program in the runtime’s place is refused by name', async () => {
+  await assert.rejects(
+    detectRuntime(async () => ({ ...done, stdout: 'ls 9.1' }), 'ls'),
+    /"ls" is neither runc nor crun/,
+  );
+});
+
+test('a runtime that was missing is looked for again, one that was found is not', async () => {
+  let calls = 0;
+  const binaries = new RuntimeBinaries(async () => {
+    calls++;
+    return calls === 1
+      ? { ...done, exitCode: undefined, spawnError: 'ENOENT' }
+      : { ...done, stdout: 'runc version 1.1\n' };
+  });
+  await assert.rejects(binaries.get('runc'));
+  assert.equal((await binaries.get('runc')).version, '1.1');
+  await binaries.get('runc');
+  assert.equal(calls, 2);
+});
