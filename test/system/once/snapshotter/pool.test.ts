@@ -1,0 +1,198 @@
+import assert from 'node:assert/strict';
+import { open, readFile, writeFile } from 'node:fs/promises';
+import { after, before, suite, test } from 'node:test';
+import { AlreadyExists, NotFound } from '../../../../src/errors.ts';
+import { HasChildren, HasClones, ParentMissing } from '../../../../src/zfs/errors.ts';
+import { ROOTFS } from '../../../../snapshotter/snapshot.ts';
+import { realPool, skip, type RealPool } from './real-pool.ts';
+
+suite('ZFS itself answers as the door expects', { skip }, () => {
+  let pool: RealPool;
+  const name = (leaf: string): string => `${pool.root}/${leaf}`;
+
+  before(async () => {
+    pool = await realPool();
+    await pool.open();
+  });
+  after(() => pool.close());
+
+  test('each refusal of the zfs command has its own error', async () => {
+    const { zfs } = pool;
+    await zfs.create(name('a'));
+    await zfs.snapshot([`${name('a')}@s`]);
+    await zfs.clone(`${name('a')}@s`, name('b'));
+    await assert.rejects(zfs.create(name('a')), AlreadyExists);
+    await assert.rejects(zfs.snapshot([`${name('a')}@s`]), AlreadyExists);
+    await assert.rejects(zfs.clone(`${name('a')}@s`, name('b')), AlreadyExists);
+    await assert.rejects(zfs.create(name('no/child')), ParentMissing);
+    await assert.rejects(zfs.clone(`${name('a')}@none`, name('c')), NotFound);
+    await assert.rejects(zfs.snapshot([`${name('none')}@s`]), NotFound);
+    await assert.rejects(zfs.destroy(name('none')), NotFound);
+    await assert.rejects(zfs.set(name('none'), { 'stasis:x': 'y' }), NotFound);
+    await assert.rejects(zfs.rename(name('none'), name('c')), NotFound);
+    await assert.rejects(zfs.rename(name('b'), name('a')), AlreadyExists);
+    await assert.rejects(zfs.destroy(`${name('a')}@s`), HasClones);
+    await assert.rejects(zfs.destroy(name('a'), { recursive: true }), HasClones);
+    await zfs.destroy(name('b'));
+    await assert.rejects(zfs.destroy(name('a')), HasChildren);
+    await assert.rejects(zfs.poolStatus('nosuchpool'), NotFound);
+    await zfs.destroyIdempotent(name('none'));
+  });
+
+  test('a set of snapshots is made whole or not at all', async () => {
+    const { zfs } = pool;
+    await zfs.create(name('x'));
+    await assert.rejects(zfs.snapshot([`${name('x')}@s`, `${name('none')}@s`]), NotFound);
+    const rows = await zfs.list({ root: name('x'), types: ['snapshot'], properties: [] });
+    assert.deepEqual(rows, []);
+  });
+
+  test('every printable character comes back from a property, and inherited ones are told apart', async () => {
+    const value = Array.from({ length: 95 }, (_, at) => String.fromCharCode(32 + at)).join('');
+    const { zfs } = pool;
+    await zfs.create(name('p'), { properties: { 'stasis:test': value } });
+    await zfs.create(name('p/child'));
+    const rows = await zfs.list({ root: name('p'), types: ['filesystem'], properties: ['stasis:test'] });
+    assert.deepEqual(
+      rows.map((row) => row.properties.get('stasis:test')),
+      [
+        { value, source: 'local' },
+        { value, source: 'inherited' },
+      ],
+    );
+    const own = await zfs.list({
+      root: name('p/child'),
+      depth: 0,
+      types: ['filesystem'],
+      properties: ['stasis:test'],
+      ownOnly: true,
+    });
+    assert.deepEqual(
+      own.map((row) => row.properties.size),
+      [0],
+    );
+  });
+});
+
+suite('the snapshotter on a real pool', { skip }, () => {
+  let pool: RealPool;
+  const LAYER = 'default/2/layer';
+
+  before(async () => {
+    pool = await realPool();
+    const store = await pool.open();
+    await store.prepare({ name: 'default/1/extract-1', kind: 'active', parent: '', labels: {} });
+    await store.commit({ name: LAYER, key: 'default/1/extract-1', labels: {}, parent: '' });
+  });
+  after(() => pool.close());
+
+  test('each write is one process, mounting included, and reads are none', async () => {
+    const store = await pool.open();
+    await store.prepare({ name: 'default/3/first', kind: 'active', parent: LAYER, labels: {} });
+    const cost = async (work: () => unknown): Promise<string[]> => {
+      pool.commands.length = 0;
+      await work();
+      return pool.commands.map(([verb]) => verb ?? '');
+    };
+    const name = 'default/4/web';
+    assert.deepEqual(await cost(() => store.prepare({ name, kind: 'active', parent: LAYER, labels: {} })), [
+      'clone',
+    ]);
+    assert.deepEqual(await cost(() => store.mounts(name)), []);
+    assert.deepEqual(await cost(() => store.usage(name)), []);
+    assert.deepEqual(await cost(() => store.update({ name, labels: { a: 'b' }, paths: undefined })), ['set']);
+    assert.deepEqual(await cost(() => store.remove(name)), ['rename']);
+    await store.remove('default/3/first');
+    await store.sweep();
+  });
+
+  test('a mount that went is made again when it is asked for, and the files are there', async () => {
+    const store = await pool.open();
+    const [made] = await store.prepare({ name: 'default/5/web', kind: 'active', parent: LAYER, labels: {} });
+    await writeFile(`${made?.source ?? ''}/f`, 'here');
+    await pool.mounter.unmount(store.findContainer('default', 'web')?.dataset ?? '');
+    const [again] = await store.mounts('default/5/web');
+    assert.equal(await readFile(`${again?.source ?? ''}/f`, 'utf8'), 'here');
+    await store.remove('default/5/web');
+  });
+
+  test('the folder of the files is made anew where a crash left it out', async () => {
+    const store = await pool.open();
+    const dataset = `${pool.root}/layers`;
+    const properties = {
+      'stasis:key': 'default/6/half',
+      'stasis:kind': 'active',
+      'stasis:owner': 'test',
+      'stasis:created': '1.000000000',
+      'stasis:labels': '1.000000000 {}',
+    };
+    await pool.zfs.create(`${dataset}/half`, {
+      properties: { ...pool.mounter.birthProperties(`${dataset}/half`, 'create'), ...properties },
+    });
+    const again = await pool.open();
+    const [mount] = await again.mounts('default/6/half');
+    assert.ok(mount?.source.endsWith(`/${ROOTFS}`));
+    await again.remove('default/6/half');
+    await again.sweep();
+    assert.equal(store.lookup('default/6/half'), undefined);
+  });
+
+  test('Remove of a container with an open file answers at once, and the dataset goes when the file is closed', async () => {
+    const store = await pool.open();
+    const name = 'default/7/busy';
+    const [mount] = await store.prepare({ name, kind: 'active', parent: LAYER, labels: {} });
+    const file = await open(`${mount?.source ?? ''}/f`, 'w');
+    await store.remove(name);
+    assert.equal(store.lookup(name), undefined);
+    await store.prepare({ name, kind: 'active', parent: LAYER, labels: {} });
+    await file.close();
+    await store.remove(name);
+    const { failed } = await store.sweep();
+    assert.deepEqual(failed, []);
+    const rows = await pool.zfs.list({ root: pool.root, types: ['filesystem'], properties: [] });
+    assert.deepEqual(
+      rows.filter((row) => /busy/.test(row.name)),
+      [],
+    );
+  });
+
+  test("a rewind brings the checkpoint's files back and leaves later checkpoints alone", async () => {
+    const store = await pool.open();
+    const name = 'default/8/db';
+    const path = async (): Promise<string> => `${(await store.mounts(name))[0]?.source ?? ''}/n`;
+    await store.prepare({ name, kind: 'active', parent: LAYER, labels: {} });
+    const dataset = store.findContainer('default', 'db')?.dataset ?? '';
+    for (const checkpoint of ['one', 'two']) {
+      await writeFile(await path(), checkpoint);
+      await pool.zfs.snapshot([`${dataset}@${checkpoint}`], {
+        properties: { 'stasis:checkpoint': checkpoint },
+      });
+      store.noteCheckpoint(dataset, checkpoint, checkpoint);
+    }
+    for (const checkpoint of ['one', 'two']) {
+      const rewound = await store.rewind(name, `${dataset}@${checkpoint}`);
+      assert.equal(await readFile(await path(), 'utf8'), checkpoint);
+      await rewound.done();
+    }
+    assert.equal((await pool.open()).findContainer('default', 'db')?.generation, 3);
+  });
+
+  test('a size limit is kept by the file system', async () => {
+    const store = await pool.open();
+    const labels = { 'containerd.io/snapshot/max-size': String(8 << 20) };
+    const [mount] = await store.prepare({ name: 'default/9/small', kind: 'active', parent: LAYER, labels });
+    const block = Buffer.alloc(1 << 20);
+    const file = await open(`${mount?.source ?? ''}/f`, 'w');
+    await assert.rejects(async () => {
+      for (let at = 0; at < 64; at++) {
+        crypto.getRandomValues(block.subarray(0, 65536));
+        for (let copied = 65536; copied < block.length; copied += 65536)
+          crypto.getRandomValues(block.subarray(copied, copied + 65536));
+        await file.write(block);
+        await file.sync();
+      }
+    }, /-122|EDQUOT|ENOSPC/);
+    await file.close();
+    await store.remove('default/9/small');
+  });
+});

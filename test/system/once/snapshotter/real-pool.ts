@@ -1,0 +1,55 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { exec, type Exec } from '../../../../src/sys/command.ts';
+import { ZfsMounter } from '../../../../src/zfs/mounter.ts';
+import { openZfs, type Zfs } from '../../../../src/zfs/zfs.ts';
+import { SnapshotStore, type StoreOptions } from '../../../../snapshotter/store.ts';
+
+/** Why these tests cannot run here; false where they can. */
+export const skip =
+  process.env['STASIS_POOL'] === undefined ? 'STASIS_POOL names no pool: see scripts/dev env' : false;
+
+export interface RealPool {
+  readonly zfs: Zfs;
+  readonly root: string;
+  readonly folder: string;
+  readonly mounter: ZfsMounter;
+  /** Arguments of each command, oldest first. */
+  readonly commands: string[][];
+  open(options?: Partial<StoreOptions>): Promise<SnapshotStore>;
+  /** Destroys all that was made. */
+  close(): Promise<void>;
+}
+
+let serial = 0;
+
+/** A root dataset of this test's own in the stack's pool. */
+export async function realPool(): Promise<RealPool> {
+  const root = `${process.env['STASIS_POOL'] ?? ''}/test-${process.pid}-${serial++}`;
+  const folder = await mkdtemp(join(tmpdir(), 'stasis-pool-'));
+  const commands: string[][] = [];
+  const recording: Exec = (file, args, options) => {
+    commands.push([...args]);
+    return exec(file, args, options);
+  };
+  const zfs = await openZfs(recording);
+  const mounter = new ZfsMounter(zfs, root, `${folder}/mnt`);
+  return {
+    zfs,
+    root,
+    folder,
+    mounter,
+    commands,
+    open: async (options = {}) => {
+      const store = new SnapshotStore({ zfs, mounter, root, owner: 'test', trashGrace: 0, ...options });
+      await store.load();
+      return store;
+    },
+    close: async () => {
+      await mounter.unmount(root);
+      await zfs.destroyIdempotent(root, { recursive: true });
+      await rm(folder, { recursive: true, force: true });
+    },
+  };
+}
