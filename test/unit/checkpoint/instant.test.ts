@@ -1,0 +1,276 @@
+import assert from 'node:assert/strict';
+import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, test } from 'node:test';
+import type { InstantPlan, InstantTarget, InstantTools } from '../../../src/checkpoint/instant-plan.ts';
+import { takeInstant } from '../../../src/checkpoint/instant.ts';
+import {
+  Aborted,
+  AlreadyExists,
+  Cancelled,
+  DeadlineExceeded,
+  FailedPrecondition,
+} from '../../../src/errors.ts';
+import { OciError } from '../../../src/oci/error.ts';
+
+let folder: string;
+let world: World;
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), 'stasis-instant-'));
+  world = new World();
+});
+afterEach(() => rmSync(folder, { recursive: true, force: true }));
+
+/** A container, a pool and a CRIU that do as they are told, and a journal of what was done. */
+class World implements InstantTools {
+  readonly journal: string[] = [];
+  frozen = false;
+  alive = true;
+  snapshots = new Set<string>();
+  dump: () => Promise<void> = async () => this.writeImage();
+  beforeSnapshot: () => Promise<void> = async () => undefined;
+  afterFreeze: () => void = () => undefined;
+
+  readonly freezer = {
+    freeze: async (): Promise<void> => {
+      this.journal.push('freeze');
+      this.frozen = true;
+      this.afterFreeze();
+    },
+    thaw: async (): Promise<void> => {
+      this.journal.push('thaw');
+      this.frozen = false;
+    },
+    isFrozen: async (): Promise<boolean> => this.frozen,
+  };
+  readonly zfs = {
+    snapshot: async ([name]: readonly string[]): Promise<void> => {
+      this.journal.push('snapshot');
+      assert.ok(this.frozen, 'a snapshot of a running container');
+      await this.beforeSnapshot();
+      if (this.snapshots.has(name ?? '')) throw new AlreadyExists(`${name} exists`);
+      this.snapshots.add(name ?? '');
+    },
+    destroyIdempotent: async (name: string): Promise<void> => {
+      this.journal.push('destroy');
+      this.snapshots.delete(name);
+    },
+  };
+  readonly syncfs = async (): Promise<void> => void this.journal.push('syncfs');
+  readonly pids = async (): Promise<number[]> => (this.alive ? [42] : []);
+  readonly kill = async (): Promise<void> => {
+    this.journal.push('kill');
+    this.alive = false;
+  };
+
+  readonly target: InstantTarget = {
+    id: 'web',
+    pid: 42,
+    cgroup: { version: 2, path: '/web', folders: new Map() },
+    runtime: {
+      checkpoint: async () => {
+        this.journal.push('dump');
+        assert.ok(this.frozen, 'a dump of a running container');
+        await this.dump();
+      },
+    },
+  };
+
+  writeImage(): void {
+    for (const name of ['inventory', 'pstree', 'core-1', 'mm-1', 'pagemap-1'])
+      writeFileSync(join(image(), `${name}.img`), 'x');
+    writeFileSync(join(image(), 'descriptors.json'), '[]');
+  }
+}
+
+const image = (): string => join(folder, 'image');
+
+function plan(
+  options: { required?: boolean; exit?: boolean; disk?: boolean; memory?: boolean } = {},
+): InstantPlan {
+  const { required = true, exit = false, disk = true, memory = true } = options;
+  return {
+    exit,
+    timeoutMs: 1000,
+    ...(memory ? { memory: { imageDir: image(), workDir: folder, criu: {}, required } } : {}),
+    ...(disk ? { disk: { snapshot: 'tank/web@now', properties: {}, syncPath: folder } } : {}),
+  };
+}
+
+const take = (wanted: InstantPlan, signal = new AbortController().signal) =>
+  takeInstant(world.target, wanted, world, signal);
+
+/** What every failure must leave. */
+function assertUndone({ paused = false } = {}): void {
+  assert.equal(world.frozen, paused);
+  assert.deepEqual([...world.snapshots], []);
+  assert.deepEqual(existsSync(image()) ? readdirSync(image()) : [], []);
+}
+
+const criuFails = (): Promise<void> => {
+  writeFileSync(
+    join(folder, 'dump.log'),
+    "(00.1) Error (criu/x.c:1): Can't dump a unicorn\n(00.2) Error (criu/cr-dump.c:1): Dumping FAILED.\n",
+  );
+  throw new OciError('criu', 'checkpoint', { subject: 'web', said: 'criu failed: type NOTIFY errno 0' });
+};
+
+test('memory and disk are taken between freeze and thaw, what is dirty is written before', async () => {
+  const result = await take(plan());
+  assert.deepEqual(world.journal.slice(0, 2), ['syncfs', 'freeze']);
+  assert.deepEqual(world.journal.slice(2, -1).sort(), ['dump', 'snapshot', 'syncfs']);
+  assert.equal(world.journal.at(-1), 'thaw');
+  assert.ok(result.memory && !result.wasPaused && !result.exited && result.imageBytes === 7);
+  assert.ok(result.times.frozen > 0n);
+});
+
+test('where a GPU may let the container run, the disk waits for memory', async () => {
+  await takeInstant(
+    world.target,
+    plan(),
+    { ...world, overlap: async () => false },
+    new AbortController().signal,
+  );
+  assert.deepEqual(world.journal, ['syncfs', 'freeze', 'dump', 'syncfs', 'snapshot', 'thaw']);
+});
+
+test('a paused container stays paused, and nothing is written by it before', async () => {
+  world.frozen = true;
+  assert.equal((await take(plan())).wasPaused, true);
+  assert.equal(world.frozen, true);
+  assert.ok(!world.journal.includes('thaw') && !world.journal.includes('freeze'));
+});
+
+test('disk only needs no CRIU', async () => {
+  const result = await take(plan({ memory: false }));
+  assert.equal(result.memory, false);
+  assert.deepEqual(world.journal, ['syncfs', 'freeze', 'syncfs', 'snapshot', 'thaw']);
+});
+
+test('a failed dump that is required undoes all and carries CRIU’s own words', async () => {
+  world.dump = criuFails;
+  await assert.rejects(
+    take(plan()),
+    (error) => error instanceof FailedPrecondition && /Can't dump a unicorn/.test(error.message),
+  );
+  assertUndone();
+});
+
+test('a failed dump that may fail keeps the disk of the same instant', async () => {
+  world.dump = criuFails;
+  const result = await take(plan({ required: false }));
+  assert.equal(result.memory, false);
+  assert.equal(result.memoryError, "Can't dump a unicorn");
+  assert.deepEqual([...world.snapshots], ['tank/web@now']);
+  assert.equal(world.journal.filter((step) => step === 'snapshot').length, 1);
+  assert.equal(world.frozen, false);
+  assert.deepEqual(readdirSync(image()), []);
+});
+
+test('a CRIU that dies lets the container run, so the disk is taken anew', async () => {
+  world.dump = async () => {
+    await new Promise((resolve) => setImmediate(resolve));
+    world.frozen = false;
+    return criuFails();
+  };
+  await take(plan({ required: false }));
+  assert.equal(world.journal.filter((step) => step === 'snapshot').length, 2);
+  assert.deepEqual([...world.snapshots], ['tank/web@now']);
+});
+
+test('a container that ran during its dump makes no checkpoint', async () => {
+  world.dump = async () => {
+    world.writeImage();
+    await new Promise((resolve) => setImmediate(resolve));
+    world.frozen = false;
+  };
+  await assert.rejects(take(plan()), Aborted);
+  assertUndone();
+});
+
+test('a dump that says it succeeded but left half an image is a failure', async () => {
+  world.dump = async () => {
+    writeFileSync(join(image(), 'pstree.img'), 'x');
+  };
+  await assert.rejects(take(plan()), /not whole: inventory\.img/);
+  assertUndone();
+});
+
+test('a snapshot that fails undoes the dump; one that was there before is not destroyed', async () => {
+  world.snapshots.add('tank/web@now');
+  await assert.rejects(take(plan()), AlreadyExists);
+  assert.deepEqual([...world.snapshots], ['tank/web@now']);
+  assert.deepEqual(readdirSync(image()), []);
+  assert.equal(world.frozen, false);
+});
+
+test('a pool that hangs does not keep a container frozen whose dump has failed', async () => {
+  let letGo = (): void => undefined;
+  world.beforeSnapshot = () => new Promise((resolve) => (letGo = resolve));
+  world.dump = async () => {
+    await new Promise((resolve) => setImmediate(resolve));
+    return criuFails();
+  };
+  const taking = assert.rejects(take(plan()), FailedPrecondition);
+  while (world.frozen || !world.journal.includes('dump'))
+    await new Promise((resolve) => setTimeout(resolve, 1));
+  letGo();
+  await taking;
+  assertUndone();
+});
+
+test('a deadline ends the checkpoint, even where memory may fail', async () => {
+  world.dump = () =>
+    Promise.reject(new OciError('timeout', 'checkpoint', { subject: 'web', said: 'too long' }));
+  await assert.rejects(take(plan({ required: false })), DeadlineExceeded);
+  assertUndone();
+});
+
+for (const step of ['syncfs', 'freeze', 'dump', 'snapshot'] as const) {
+  for (const paused of [false, true]) {
+    test(`a caller that goes away during ${step} of a ${paused ? 'paused' : 'running'} container undoes all`, async () => {
+      world.frozen = paused;
+      const gone = new AbortController();
+      const push = world.journal.push.bind(world.journal);
+      world.journal.push = (...steps) => {
+        if (steps.includes(step)) gone.abort();
+        return push(...steps);
+      };
+      if (paused && step === 'freeze') return; // never comes
+      await assert.rejects(take(plan(), gone.signal), Cancelled);
+      assertUndone({ paused });
+    });
+  }
+}
+
+test('a container that ends before, or between freeze and dump, is named as not running', async () => {
+  world.afterFreeze = () => {
+    world.alive = false;
+  };
+  await assert.rejects(take(plan({ required: false })), /web ended while it was being frozen/);
+  assertUndone();
+  assert.ok(!world.journal.includes('dump'));
+  await assert.rejects(take(plan()), /web is not running/);
+});
+
+test('with exit it is killed where it stands, never thawed before', async () => {
+  assert.equal((await take(plan({ exit: true }))).exited, true);
+  assert.equal(world.journal.at(-1), 'kill');
+  assert.ok(!world.journal.includes('thaw'));
+});
+
+test('with exit nothing is killed when the dump fails', async () => {
+  world.dump = criuFails;
+  await assert.rejects(take(plan({ exit: true })), FailedPrecondition);
+  assert.equal(world.alive, true);
+  assertUndone();
+});
+
+test('a folder with another image in it is refused and left as it is', async () => {
+  await take(plan());
+  const before = readdirSync(image());
+  world.snapshots.clear();
+  await assert.rejects(take(plan()), /not empty/);
+  assert.deepEqual(readdirSync(image()), before);
+});
