@@ -7,7 +7,7 @@ export type OutputAddress =
   | { readonly kind: 'path'; readonly path: string }
   /** A log file, made with its folders where missing; takes both streams. */
   | { readonly kind: 'file'; readonly path: string }
-  /** A program that reads both streams; each pair of the query becomes two arguments, an empty value none. */
+  /** A program that reads both streams; each key of the query and its first value become two arguments. */
   | { readonly kind: 'program'; readonly path: string; readonly args: readonly string[] };
 
 /** @throws InvalidArgument for a scheme that nobody defined, or a path that is not absolute */
@@ -27,7 +27,8 @@ export function parseOutputAddress(address: string): OutputAddress {
     case 'file:':
       return { kind: 'file', path };
     case 'binary:': {
-      const args = [...url.searchParams].flatMap(([key, value]) => (value === '' ? [key] : [key, value]));
+      const keys = new Set(url.searchParams.keys());
+      const args = [...keys].flatMap((key) => [key, url.searchParams.get(key) ?? '']);
       return { kind: 'program', path, args };
     }
     default:

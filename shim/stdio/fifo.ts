@@ -1,7 +1,9 @@
 import { constants, openSync } from 'node:fs';
 import { Socket } from 'node:net';
 import type { Writable } from 'node:stream';
-import { closeQuietly } from '../../src/sys/descriptor.ts';
+import { closeQuietly, enlargePipe } from '../../src/sys/descriptor.ts';
+
+import { PIPE_BYTES } from './pipes.ts';
 
 // With O_NONBLOCK opening a FIFO cannot block, so these calls are synchronous: a trip through a thread costs more.
 const { O_RDONLY, O_WRONLY, O_RDWR, O_NONBLOCK } = constants;
@@ -11,8 +13,13 @@ const { O_RDONLY, O_WRONLY, O_RDWR, O_NONBLOCK } = constants;
  * may attach later and gets what is still in it, fifo(7).
  */
 export function openFifoForWriting(path: string): Writable {
-  return new Socket({ fd: openSync(path, O_RDWR | O_NONBLOCK), readable: false, writable: true });
+  const fd = openSync(path, O_RDWR | O_NONBLOCK);
+  enlargePipe(fd, PIPE_BYTES);
+  return new Socket({ fd, readable: false, writable: true, ...highWaterMark });
 }
+
+/** Not in the types of net.Socket, but handed on to the stream that it is. */
+const highWaterMark = { writableHighWaterMark: PIPE_BYTES };
 
 /** A client's input. */
 export interface Input {

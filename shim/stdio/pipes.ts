@@ -1,7 +1,13 @@
 import { fchown } from 'node:fs';
 import { Socket } from 'node:net';
 import { promisify } from 'node:util';
-import { closeQuietly, pipe } from '../../src/sys/descriptor.ts';
+import { closeQuietly, enlargePipe, pipe } from '../../src/sys/descriptor.ts';
+
+/**
+ * What a process may have written without us. With 64 KiB it and we would wait for each other at every chunk: a gigabyte
+ * took a third longer so.
+ */
+export const PIPE_BYTES = 256 * 1024;
 
 const chown = promisify(fchown);
 
@@ -21,6 +27,7 @@ export interface ChildPipe {
 /** A pipe that the process writes to and we read from. */
 export async function outputPipe(owner: Owner): Promise<ChildPipe> {
   const { read, write } = pipe();
+  enlargePipe(read, PIPE_BYTES);
   await own(write, owner);
   return { childFd: write, stream: new Socket({ fd: read, readable: true, writable: false }) };
 }

@@ -1,11 +1,14 @@
 import { closeSync } from 'node:fs';
 import { check, native } from './libc.ts';
 
-// pipe2(2), dup2(2)
+// pipe2(2), dup2(2), fcntl(2)
 const pipe2 = native<[number[], number]>('int pipe2(_Out_ int *fds, int flags)');
 const dup2 = native<[number, number]>('int dup2(int from, int to)');
 
+const fcntl = native<[number, number, number]>('int fcntl(int fd, int command, int argument)');
+
 const O_CLOEXEC = 0o2000000;
+const F_SETPIPE_SZ = 1031;
 
 export interface Pipe {
   readonly read: number;
@@ -21,6 +24,14 @@ export function pipe(): Pipe {
   check('pipe2', pipe2(fds, O_CLOEXEC));
   const [read = -1, write = -1] = fds;
   return { read, write };
+}
+
+/**
+ * Lets a pipe or FIFO hold more than its 64 KiB before a writer has to wait: F_SETPIPE_SZ, fcntl(2). The kernel may
+ * refuse (EPERM beyond the user's share, EBUSY); the pipe then stays as it was, which is no error.
+ */
+export function enlargePipe(fd: number, bytes: number): void {
+  fcntl(fd, F_SETPIPE_SZ, bytes);
 }
 
 /**
