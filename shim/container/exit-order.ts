@@ -14,6 +14,7 @@ export class ExitOrder {
   #holds = false;
   #exit: Exit | undefined;
   #gone = false;
+  #done = false;
 
   /** @param endInit handles the first process's end, once */
   constructor(endInit: (exit: Exit) => void) {
@@ -58,8 +59,8 @@ export class ExitOrder {
   }
 
   #settle(): void {
-    if (this.#exit === undefined || this.#holds || this.#execs > 0) return;
-    this.#holds = true; // once
+    if (this.#exit === undefined || this.#holds || this.#execs > 0 || this.#done) return;
+    this.#done = true;
     this.#endInit(this.#exit);
   }
 }

@@ -28,7 +28,7 @@ export class SysError extends Error {
 export function native<Arguments extends readonly unknown[]>(
   prototype: string,
 ): KoffiFunc<(...args: Arguments) => number> {
-  return libc.func(prototype) as unknown as KoffiFunc<(...args: Arguments) => number>;
+  return libc.func(prototype);
 }
 
 /**

@@ -9,6 +9,7 @@ const umount2 = native<[string, number]>('int umount2(const char *target, int fl
 const MS_RDONLY = 1;
 const MS_REMOUNT = 32;
 const MS_BIND = 4096;
+const MS_REC = 16384;
 const MNT_DETACH = 2;
 const UMOUNT_NOFOLLOW = 8;
 
@@ -32,20 +33,25 @@ const setting: Readonly<Record<string, number>> = {
   noatime: 1024,
   nodiratime: 2048,
   bind: MS_BIND,
-  rbind: MS_BIND | 16384,
-  unbindable: 1 << 17,
-  private: 1 << 18,
-  rprivate: (1 << 18) | 16384,
-  slave: 1 << 19,
-  rslave: (1 << 19) | 16384,
-  shared: 1 << 20,
-  rshared: (1 << 20) | 16384,
+  rbind: MS_BIND | MS_REC,
   relatime: 1 << 21,
   iversion: 1 << 23,
   strictatime: 1 << 24,
   lazytime: 1 << 25,
 };
-const PROPAGATION = (1 << 17) | (1 << 18) | (1 << 19) | (1 << 20);
+
+/** How mounts spread to other namespaces is set by a call of its own. */
+const spreading: Readonly<Record<string, number>> = {
+  unbindable: 1 << 17,
+  runbindable: (1 << 17) | MS_REC,
+  private: 1 << 18,
+  rprivate: (1 << 18) | MS_REC,
+  slave: 1 << 19,
+  rslave: (1 << 19) | MS_REC,
+  shared: 1 << 20,
+  rshared: (1 << 20) | MS_REC,
+};
+
 /** Later options take these flags of earlier ones away again. */
 const clearing: Readonly<Record<string, number>> = {
   rw: MS_RDONLY,
@@ -81,17 +87,20 @@ export interface MountArguments {
  */
 export function mountArguments(options: readonly string[]): MountArguments {
   let flags = 0;
+  let propagation = 0;
   const data: string[] = [];
   for (const option of options) {
     if (option.startsWith('X-containerd.'))
       throw new Error(`mount option ${option} cannot be performed here`);
     const cleared = clearing[option];
     const set = setting[option];
+    const spread = spreading[option];
     if (cleared !== undefined) flags &= ~cleared;
     if (set !== undefined) flags |= set;
-    if (cleared === undefined && set === undefined) data.push(option);
+    if (spread !== undefined) propagation = spread;
+    if (cleared === undefined && set === undefined && spread === undefined) data.push(option);
   }
-  return { flags: flags & ~PROPAGATION, propagation: flags & PROPAGATION, data: data.join(',') };
+  return { flags, propagation, data: data.join(',') };
 }
 
 /**
@@ -105,7 +114,7 @@ export async function mount(entry: Mount): Promise<void> {
     checkInBackground('mount', mountCall, [entry.source, entry.target, type, with_, text], subject);
   const isBind = (flags & MS_BIND) !== 0;
   await call(entry.type, flags, isBind ? null : data);
-  if (isBind && (flags & ~(MS_BIND | 16384)) !== 0) await call('', flags | MS_REMOUNT, null);
+  if (isBind && (flags & ~(MS_BIND | MS_REC)) !== 0) await call('', flags | MS_REMOUNT, null);
   if (propagation !== 0) await call('', propagation, null);
 }
 

@@ -1,0 +1,120 @@
+import assert from 'node:assert/strict';
+import test from 'node:test';
+import { BinaryWriter, WireType } from '@bufbuild/protobuf/wire';
+import { parseArguments } from '../../../shim/arguments.ts';
+import { readCheckpointOptions, readJson, readOptions } from '../../../shim/container/options.ts';
+import { isSystemdPath } from '../../../shim/container/spec.ts';
+import { asPrintfFormat } from '../../../shim/lifecycle/answer.ts';
+import { readBootstrap } from '../../../shim/lifecycle/bootstrap.ts';
+import { checkName, Paths } from '../../../shim/paths.ts';
+import { asClientsKnow } from '../../../shim/service/errors.ts';
+import { parseOutputAddress } from '../../../shim/stdio/address.ts';
+import { Code, codeOf, messageOf, NotFound } from '../../../src/errors.ts';
+import { Options } from '../../../src/proto/gen/containerd/runc_options.ts';
+
+const any = (typeUrl: string, value: Uint8Array) => ({ typeUrl, value: Buffer.from(value) });
+
+test('flags come in all of Go’s spellings, and end at the action', () => {
+  const args = parseArguments(['-namespace', 'n', '--id=i', '-address=/a=b', '-debug', 'start', '-id', 'x']);
+  assert.deepEqual(
+    [args.namespace, args.id, args.address, args.debug, args.action],
+    ['n', 'i', '/a=b', true, 'start'],
+  );
+  assert.equal(parseArguments(['-debug=false', 'delete']).debug, false);
+  assert.throws(() => parseArguments(['-nonsense', 'start']), /flag provided but not defined: -nonsense/);
+  assert.throws(() => parseArguments(['-id']), /flag needs an argument: -id/);
+});
+
+test('output addresses', () => {
+  assert.deepEqual(parseOutputAddress(''), { kind: 'none' });
+  assert.deepEqual(parseOutputAddress('/run/x y'), { kind: 'path', path: '/run/x y' });
+  assert.deepEqual(parseOutputAddress('fifo:///f'), { kind: 'path', path: '/f' });
+  assert.deepEqual(parseOutputAddress('file:///var/log/a%20b'), { kind: 'file', path: '/var/log/a b' });
+  assert.deepEqual(parseOutputAddress('binary:///bin/log?k=v&flag&k=w'), {
+    kind: 'program',
+    path: '/bin/log',
+    args: ['k', 'v', 'flag', ''],
+  });
+  assert.throws(() => parseOutputAddress('relative'), /not an absolute path/);
+  assert.throws(() => parseOutputAddress('http://host/x'), /unknown STDIO scheme http/);
+});
+
+test('options: bare and full type URLs, none, the generic kind, and nothing else', async () => {
+  const options = Options.encode({ ...Options.decode(new Uint8Array()), binaryName: 'crun' }).finish();
+  assert.equal((await readOptions(any('containerd.runc.v1.Options', options))).binaryName, 'crun');
+  assert.equal(
+    (await readOptions(any('type.googleapis.com/containerd.runc.v1.Options', options))).binaryName,
+    'crun',
+  );
+  assert.equal((await readOptions(undefined)).binaryName, '');
+  const toml = new BinaryWriter()
+    .tag(3, WireType.LengthDelimited)
+    .string('BinaryName = "crun"\nSystemdCgroup = true');
+  const generic = await readOptions(any('runtimeoptions.v1.Options', toml.finish()));
+  assert.deepEqual([generic.binaryName, generic.systemdCgroup], ['crun', true]);
+  await assert.rejects(readOptions(any('some.other.Options', options)), /some\.other\.Options/);
+  await assert.rejects(
+    readOptions(any('containerd.runc.v1.Options', Buffer.from([0x0a, 0xff]))),
+    /malformed/,
+  );
+  const wrong = new BinaryWriter().tag(3, WireType.LengthDelimited).string('NoSuchKey = 1').finish();
+  await assert.rejects(readOptions(any('runtimeoptions.v1.Options', wrong)), /NoSuchKey/);
+  assert.equal(readCheckpointOptions(undefined).exit, false);
+});
+
+test('JSON that is none is an invalid argument', () => {
+  assert.deepEqual(readJson(any('x', Buffer.from('{"a":1}')), 'spec'), { a: 1 });
+  for (const text of ['', '[]', 'null', '{']) {
+    assert.throws(
+      () => readJson(any('x', Buffer.from(text)), 'spec'),
+      (error) => codeOf(error) === Code.InvalidArgument,
+    );
+  }
+});
+
+test('start parameters are taken for such only when they repeat id and namespace', () => {
+  const bytes = new BinaryWriter()
+    .tag(1, WireType.LengthDelimited)
+    .string('web')
+    .tag(2, WireType.LengthDelimited)
+    .string('default')
+    .tag(5, WireType.LengthDelimited)
+    .string('/c.ttrpc')
+    .finish();
+  assert.equal(readBootstrap(bytes, 'web', 'default')?.ttrpcAddress, '/c.ttrpc');
+  assert.equal(readBootstrap(bytes, 'other', 'default'), undefined);
+  assert.equal(readBootstrap(Buffer.from([0xff, 0xff, 0xff]), 'web', 'default'), undefined);
+  assert.equal(readBootstrap(Buffer.alloc(0), 'web', 'default'), undefined);
+});
+
+test('names that are no identifiers never become paths', () => {
+  for (const name of ['', '..', '.', 'a/b', '../x', 'a b', '-a', 'a\n', 'ü', 'a'.repeat(256)]) {
+    assert.throws(() => checkName('id', name), /not a valid identifier/, JSON.stringify(name));
+  }
+  for (const name of ['a', 'a-b_c.d', 'k8s.io', 'a'.repeat(76)]) assert.equal(checkName('id', name), name);
+});
+
+test('a socket fits, whatever the names, and two containerds do not share one', () => {
+  const paths = new Paths('/run/stasis');
+  const long = paths.socket('/x'.repeat(200), 'n'.repeat(76), 'i'.repeat(76));
+  assert.ok(Buffer.byteLength(long) <= 106);
+  assert.notEqual(paths.socket('/a', 'n', ''), paths.socket('/b', 'n', ''));
+  assert.notEqual(paths.socket('/a', 'n', 'x'), paths.socket('/a', 'nx', ''));
+  assert.throws(() => new Paths(`/${'d'.repeat(100)}`).socket('/a', 'n', ''), /longer than 106 bytes/);
+});
+
+test('systemd cgroup paths are told from others', () => {
+  assert.ok(isSystemdPath('system.slice:nerdctl:abc'));
+  assert.ok(!isSystemdPath('/default/web'));
+  assert.ok(!isSystemdPath('/a:b:c'));
+});
+
+test('every byte survives the way through printf', () => {
+  assert.equal(asPrintfFormat(Uint8Array.of(0, 10, 37, 92, 255)), '\\000\\012\\045\\134\\377');
+});
+
+test('messages end in the words of their code, once', () => {
+  assert.equal(messageOf(asClientsKnow(new NotFound('process x'))), 'process x: not found');
+  assert.equal(messageOf(asClientsKnow(new NotFound('x: not found'))), 'x: not found');
+  assert.equal(messageOf(asClientsKnow(new Error('plain'))), 'plain');
+});

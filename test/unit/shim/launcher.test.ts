@@ -1,0 +1,93 @@
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import test, { type TestContext } from 'node:test';
+import { asPrintfFormat } from '../../../shim/lifecycle/answer.ts';
+import { startTimeOf } from '../../../shim/container/record.ts';
+
+/** A copy of the launcher, whose Node is a script that prints its arguments to standard error. */
+function setUp(t: TestContext) {
+  const folder = mkdtempSync(join(tmpdir(), 'launcher-'));
+  t.after(() => rmSync(folder, { recursive: true }));
+  const node = join(folder, 'node');
+  writeFileSync(node, '#!/bin/sh\necho "node $*" >&2\nprintf unix:///from-node\n');
+  const launcher = join(folder, 'any-name');
+  const source = join(import.meta.dirname, '../../../shim/launcher.sh');
+  writeFileSync(launcher, readFileSync(source, 'utf8').replace('@NODE@', node).replace('@SHIM@', 'MAIN'));
+  for (const path of [node, launcher]) chmodSync(path, 0o755);
+  const config = join(folder, 'config.toml');
+  writeFileSync(config, `# comment\n[daemon]\nrun_dir = "${folder}/run" # here\n`);
+  mkdirSync(join(folder, 'bundle'));
+  const run = (...args: string[]) => {
+    const env = { PATH: '/nowhere', STASIS_CONFIG: config };
+    const result = spawnSync(launcher, args, { cwd: join(folder, 'bundle'), env });
+    return { status: result.status, stdout: result.stdout, stderr: result.stderr.toString() };
+  };
+  return { folder, run, config };
+}
+
+const common = ['-namespace', 'ns', '-address', '/c.sock', '-publish-binary', '/bin/x', '-id', 'web'];
+
+async function announce(folder: string, started: string): Promise<void> {
+  const resident = join(folder, 'run/resident/c.sock/ns');
+  mkdirSync(resident, { recursive: true });
+  writeFileSync(join(resident, 'shim'), `${process.pid} ${started} /sock\n`);
+}
+
+test('start answers with the address of a living shim, and starts no program', async (t) => {
+  const { folder, run } = setUp(t);
+  await announce(folder, await startTimeOf(process.pid));
+  const { stdout, stderr, status } = run(...common, 'start');
+  assert.deepEqual([stdout.toString(), stderr, status], ['unix:///sock', '', 0]);
+  assert.equal(readFileSync(join(folder, 'bundle/address'), 'utf8'), 'unix:///sock');
+});
+
+test('start leaves it to Node when the pid belongs to another process by now', async (t) => {
+  const { folder, run } = setUp(t);
+  await announce(folder, '1');
+  const { stdout, stderr } = run(...common, 'start');
+  assert.equal(stdout.toString(), 'unix:///from-node');
+  assert.equal(stderr, `node MAIN ${common.join(' ')} start\n`);
+});
+
+test('start leaves it to Node when shims are not shared', async (t) => {
+  const { folder, run, config } = setUp(t);
+  await announce(folder, await startTimeOf(process.pid));
+  writeFileSync(config, `[daemon]\nrun_dir = '${folder}/run'\n[shim]\nsharing = "container"\n`);
+  assert.match(run(...common, 'start').stderr, /^node MAIN/);
+});
+
+test('start fails when Node does', (t) => {
+  const { folder, run } = setUp(t);
+  writeFileSync(join(folder, 'node'), '#!/bin/sh\necho broken >&2\nexit 1\n');
+  const { status, stdout, stderr } = run(...common, 'start');
+  assert.deepEqual([status, stdout.toString(), stderr], [1, '', 'broken\n']);
+});
+
+test('delete prints the bytes that the shim left, and starts no program', (t) => {
+  const { folder, run } = setUp(t);
+  const bytes = Buffer.from([8, 210, 9, 16, 137, 1, 26, 10, 37, 92, 0, 255]);
+  mkdirSync(join(folder, 'run/tasks/ns/web'), { recursive: true });
+  writeFileSync(join(folder, 'run/tasks/ns/web/deleted'), `${asPrintfFormat(bytes)}\n`);
+  const { stdout, stderr, status } = run(...common, '-bundle', join(folder, 'gone'), 'delete');
+  assert.deepEqual([stdout, stderr, status], [bytes, '', 0]);
+});
+
+test('delete is for Node when nothing was left', (t) => {
+  assert.match(setUp(t).run(...common, 'delete').stderr, /^node MAIN .* delete\n$/);
+});
+
+test('other flags, actions and hostile names are for Node', (t) => {
+  const { folder, run } = setUp(t);
+  for (const args of [
+    ['-v'],
+    ['-info'],
+    ['--unknown', 'start'],
+    [...common.slice(0, 6), '-id', '../x', 'start'],
+  ]) {
+    assert.equal(run(...args).stderr, `node MAIN ${args.join(' ')}\n`);
+  }
+  assert.ok(!existsSync(join(folder, 'bundle/address')));
+});

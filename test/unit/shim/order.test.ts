@@ -1,0 +1,96 @@
+import assert from 'node:assert/strict';
+import test from 'node:test';
+import { ExitOrder } from '../../../shim/container/exit-order.ts';
+import { Queue } from '../../../shim/container/queue.ts';
+import { EventQueue, type Event } from '../../../shim/events/queue.ts';
+import { silent } from '../../../src/log.ts';
+
+const exit = { pid: 7, status: 0, at: { seconds: 1n, nanos: 0 } };
+
+function order(): { ends: number; order: ExitOrder } {
+  const seen = { ends: 0, order: new ExitOrder(() => seen.ends++) };
+  return seen;
+}
+
+test('the first process ends after its start was announced', () => {
+  const seen = order();
+  seen.order.starting();
+  seen.order.initEnded(exit);
+  assert.equal(seen.ends, 0);
+  seen.order.announced();
+  assert.equal(seen.ends, 1);
+});
+
+test('the first process ends after every exec, and once', () => {
+  const seen = order();
+  seen.order.execStarting('web');
+  seen.order.execStarting('web');
+  seen.order.initEnded(exit);
+  seen.order.execEnded();
+  assert.equal(seen.ends, 0);
+  seen.order.execEnded();
+  assert.equal(seen.ends, 1);
+  seen.order.announced();
+  assert.equal(seen.ends, 1);
+});
+
+test('no exec starts once the first process is gone', () => {
+  const { order: exits } = order();
+  exits.initGone();
+  assert.throws(() => exits.execStarting('web'), /container web init process is not running/);
+});
+
+test('an exclusive job waits for shared ones, and they for it', async () => {
+  const queue = new Queue();
+  const log: string[] = [];
+  const job = (name: string, ms: number) => async (): Promise<void> => {
+    log.push(`${name}+`);
+    await new Promise((resolve) => setTimeout(resolve, ms));
+    log.push(`${name}-`);
+  };
+  await Promise.all([
+    queue.share(job('a', 10)),
+    queue.share(job('b', 5)),
+    queue.run(job('c', 5)),
+    queue.share(job('d', 1)),
+  ]);
+  assert.deepEqual(log, ['a+', 'b+', 'b-', 'a-', 'c+', 'c-', 'd+', 'd-']);
+});
+
+test('a job that fails does not hold up the next', async () => {
+  const queue = new Queue();
+  await assert.rejects(
+    queue.run(() => Promise.reject(new Error('no'))),
+    /no/,
+  );
+  assert.equal(await queue.run(() => Promise.resolve(1)), 1);
+});
+
+test('events leave in order, one at a time, and one that fails is skipped', async () => {
+  const sent: string[] = [];
+  let at = 0;
+  const sink = {
+    async publish(event: Event): Promise<void> {
+      assert.equal(at++, 0, 'two at a time');
+      await new Promise((resolve) => setTimeout(resolve, 1));
+      at--;
+      if (event.topic === '/tasks/paused') throw new Error('refused');
+      sent.push(event.topic);
+      assert.ok(event.timestamp.seconds > 0n);
+    },
+  };
+  const events = new EventQueue(sink, silent);
+  events.publish('create', {
+    containerId: 'web',
+    bundle: '/b',
+    rootfs: [],
+    io: undefined,
+    checkpoint: '',
+    pid: 1,
+  });
+  events.publish('start', { containerId: 'web', pid: 1 });
+  events.publish('paused', { containerId: 'web' });
+  events.publish('resumed', { containerId: 'web' });
+  await events.flush();
+  assert.deepEqual(sent, ['/tasks/create', '/tasks/start', '/tasks/resumed']);
+});

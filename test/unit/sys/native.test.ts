@@ -1,0 +1,96 @@
+import assert from 'node:assert/strict';
+import { closeSync, mkdtempSync, openSync, readSync, rmSync, writeSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import test from 'node:test';
+import { hasErrno } from '../../../src/errors.ts';
+import { wallTime } from '../../../src/sys/clock.ts';
+import { closeQuietly, enlargePipe, pipe, replaceDescriptor } from '../../../src/sys/descriptor.ts';
+import { tryLock } from '../../../src/sys/lock.ts';
+import { mount, mountArguments, unmount } from '../../../src/sys/mount.ts';
+import { receiveDescriptor } from '../../../src/sys/scm-rights.ts';
+import { setWindowSize } from '../../../src/sys/terminal.ts';
+import { reap } from '../../../src/sys/wait.ts';
+
+const fails = (errno: string) => (error: unknown) => hasErrno(error, errno);
+
+test('a pipe passes bytes, also when enlarged or refused to be', () => {
+  const { read, write } = pipe();
+  enlargePipe(read, 256 * 1024);
+  enlargePipe(read, 2 ** 30); // refused, and no error
+  const bytes = Buffer.alloc(200_000, 1);
+  assert.equal(writeSync(write, bytes), bytes.length, 'a pipe of 64 KiB would have blocked');
+  assert.equal(readSync(read, Buffer.alloc(10)), 10);
+  closeSync(read);
+  closeSync(write);
+});
+
+test('closing twice is quiet', () => {
+  const { read, write } = pipe();
+  closeQuietly(read);
+  closeQuietly(read);
+  closeQuietly(write);
+});
+
+test('dup2 of a closed descriptor says EBADF', () => {
+  assert.throws(() => replaceDescriptor(9999, 9998), fails('EBADF'));
+});
+
+test('a lock is held by one, and free again when its descriptor is closed', (t) => {
+  const folder = mkdtempSync(join(tmpdir(), 'lock-'));
+  t.after(() => rmSync(folder, { recursive: true }));
+  const open = (): number => openSync(join(folder, 'lock'), 'a');
+  const [first, second] = [open(), open()];
+  assert.equal(tryLock(first), true);
+  assert.equal(tryLock(second), false);
+  closeSync(first);
+  assert.equal(tryLock(second), true);
+  closeSync(second);
+  assert.throws(() => tryLock(second), fails('EBADF'));
+});
+
+test('the time is that of the day, finer than a millisecond', () => {
+  const { seconds, nanos } = wallTime();
+  assert.ok(Math.abs(Number(seconds) - Date.now() / 1000) < 2);
+  const fine = Array.from({ length: 20 }, () => wallTime().nanos % 1_000_000);
+  assert.ok(nanos < 1e9 && fine.some((part) => part !== 0));
+});
+
+test('reaping what is no child of ours says ECHILD', () => {
+  assert.throws(() => reap(1), fails('ECHILD'));
+});
+
+test('a window size of what is no terminal says ENOTTY', () => {
+  const fd = openSync('/dev/null', 'r');
+  assert.throws(() => setWindowSize(fd, 80, 24), fails('ENOTTY'));
+  closeSync(fd);
+});
+
+test('receiving from what is no socket says ENOTSOCK', () => {
+  const fd = openSync('/dev/null', 'r');
+  assert.throws(() => receiveDescriptor(fd), fails('ENOTSOCK'));
+  closeSync(fd);
+});
+
+test('mount options are sorted, later ones win', () => {
+  assert.deepEqual(mountArguments(['rbind', 'ro']), { flags: 4096 | 16384 | 1, propagation: 0, data: '' });
+  assert.deepEqual(mountArguments(['ro', 'rw', 'nosuid', 'suid']), { flags: 0, propagation: 0, data: '' });
+  assert.deepEqual(mountArguments(['lowerdir=/a:/b', 'noexec', 'index=off']), {
+    flags: 8,
+    propagation: 0,
+    data: 'lowerdir=/a:/b,index=off',
+  });
+  assert.deepEqual(mountArguments(['rprivate']), { flags: 0, propagation: (1 << 18) | 16384, data: '' });
+  assert.throws(() => mountArguments(['X-containerd.mkdir.path=/x']), /X-containerd/);
+});
+
+test('a mount that cannot be made says why, and what', async () => {
+  const entry = { type: 'bind', source: '/nonexistent', target: '/nowhere', options: ['rbind'] };
+  // EPERM without privileges, where the kernel does not even look.
+  await assert.rejects(
+    mount(entry),
+    (error: Error) =>
+      /\/nonexistent \(bind\) on \/nowhere/.test(error.message) && /ENOENT|EPERM/.test(error.message),
+  );
+  await assert.rejects(unmount('/nonexistent'), (error) => fails('ENOENT')(error) || fails('EPERM')(error));
+});
