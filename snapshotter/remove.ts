@@ -68,26 +68,36 @@ async function release(pool: Pool, node: Node): Promise<void> {
   });
 }
 
-/** Moves a dataset to the trash; marks it where something still has it open. */
+/**
+ * Takes a container's dataset out of use: one command. It moves to the trash; where something has it open, it is
+ * marked in its place. zfs-fuse refuses a rename until an unmount has taken effect, which may be a while after: there
+ * it is always marked, and the next sweep moves it.
+ */
 export async function trashOrMark(pool: Pool, node: Node, call?: CallOptions): Promise<void> {
-  const seconds = Number(pool.now().seconds);
-  const from = node.dataset;
+  if (pool.zfs.kind === 'zfs-fuse') {
+    await mark(pool, node, 'removed', call);
+    await release(pool, node);
+    return;
+  }
   try {
-    await pool.mounter.unmount(from);
-    await withReserved(
-      pool,
-      (taken) => pool.layout.placeInTrash(from, seconds, taken),
-      async (to) => {
-        await pool.zfs.rename(from, to, call);
-        pool.mounter.forget(from);
-        pool.index.rename(from, to, { inTrash: true, since: seconds });
-      },
-    );
+    await trash(pool, node, Number(pool.now().seconds), call);
   } catch (error) {
     if (!(error instanceof Busy)) throw error;
-    pool.log.info('a removed dataset is still in use: it stays in its place', { dataset: from });
+    pool.log.info('a removed dataset is still in use: it stays in its place', { dataset: node.dataset });
     await mark(pool, node, 'removed', call);
   }
+}
+
+/** @param since when it was removed, in seconds @throws Busy */
+async function trash(pool: Pool, node: Node, since: number, call?: CallOptions): Promise<void> {
+  const from = node.dataset;
+  await pool.mounter.unmount(from);
+  const place = (taken: (dataset: string) => boolean): string => pool.layout.placeInTrash(from, since, taken);
+  await withReserved(pool, place, async (to) => {
+    await pool.zfs.rename(from, to, call);
+    pool.mounter.forget(from);
+    pool.index.rename(from, to, { inTrash: true, since });
+  });
 }
 
 async function destroyOrMark(pool: Pool, node: Node, call?: CallOptions): Promise<void> {
@@ -138,8 +148,22 @@ export async function sweep(pool: Pool, graceSeconds: number, call: CallOptions 
       }
     }
   }
+  await tidy(pool, call);
   if (destroyed.length > 0) pool.log.info('removed datasets destroyed', { count: destroyed.length });
   return { destroyed, failed: report(failed) };
+}
+
+/** Moves containers that were marked where they stood to the trash, for an administrator to see; no matter if not. */
+async function tidy(pool: Pool, call: CallOptions): Promise<void> {
+  for (const node of [...pool.index.nodes()]) {
+    const owner = node.snapshot?.owner;
+    if (node.state !== 'removed' || node.inTrash || owner === undefined || !pool.owners.has(owner)) continue;
+    if (pool.layout.classOf(node.dataset) !== 'container' || pool.index.isNeeded(node)) continue;
+    if (call.signal?.aborted === true) return;
+    await trash(pool, node, node.since, call).catch((error: unknown) => {
+      pool.log.debug('a removed dataset is still in use', { dataset: node.dataset, error: messageOf(error) });
+    });
+  }
 }
 
 /** A rewind that was cut short after its clone: the older generation is put aside as its end would have. */
@@ -189,7 +213,7 @@ function isDue(pool: Pool, node: Node, graceSeconds: number, scarce: boolean): b
 }
 
 async function isScarce(pool: Pool): Promise<boolean> {
-  if (![...pool.index.nodes()].some((node) => node.inTrash)) return false;
+  if (![...pool.index.nodes()].some((node) => node.inTrash || node.state === 'removed')) return false;
   const status = await pool.zfs.poolStatus(poolOf(pool.layout.root));
   return status.freeBytes < status.sizeBytes * SCARCE;
 }

@@ -24,7 +24,8 @@ export interface Mounter {
   mount(dataset: string): Promise<string>;
   /**
    * Takes our mounts of a dataset and of those below it away. Does nothing where there is none.
-   * @throws Busy where files are open on it (zfs-fuse; the kernel module lets go at once and closes later)
+   * @throws Busy where it is mounted elsewhere too (`zfs destroy` and `zfs rename` would take that mount away from
+   *   under whoever uses it), and on zfs-fuse where files are open (the kernel module closes later)
    */
   unmount(dataset: string): Promise<void>;
   /** Where a dataset is mounted once it is: the path is decided by its name. */
@@ -86,13 +87,16 @@ export class ZfsMounter implements Mounter {
   }
 
   async unmount(dataset: string): Promise<void> {
-    const ours = (await readMountTable()).filter(
-      (entry) =>
-        isZfs(entry) &&
-        entry.root === '/' &&
-        (entry.source === dataset || entry.source.startsWith(`${dataset}/`)) &&
-        dirname(entry.target) === this.#directory,
+    const mounts = (await readMountTable()).filter(
+      (entry) => isZfs(entry) && (entry.source === dataset || entry.source.startsWith(`${dataset}/`)),
     );
+    const ours = mounts.filter((entry) => entry.root === '/' && dirname(entry.target) === this.#directory);
+    const other = mounts.find((entry) => !ours.includes(entry));
+    if (other !== undefined) {
+      throw new Busy(`dataset ${other.source} is in use: it is mounted at ${other.target}`, {
+        subject: other.source,
+      });
+    }
     for (const entry of ours.reverse()) await this.#unmount(entry);
     for (const name of [...this.#known.keys()]) {
       if (name === dataset || name.startsWith(`${dataset}/`)) this.#known.delete(name);

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
-import { test } from 'node:test';
+import { test, type TestContext } from 'node:test';
+import type { ZfsKind } from '../../../src/zfs/zfs.ts';
 import type { SnapshotStore } from '../../../snapshotter/store.ts';
 import { dying, harness, Killed, type Harness } from './harness.ts';
 
@@ -87,9 +88,12 @@ const visible = (store: SnapshotStore): string =>
       .sort(),
   );
 
-for (const [name, run] of Object.entries(methods)) {
-  test(`killed at any step of ${name}, a restart finds all of it or none`, async (t) => {
-    const whole = await harness(t);
+const cases = (['openzfs', 'zfs-fuse'] as const).flatMap((kind) =>
+  Object.entries(methods).map(([name, run]) => ({ kind, name, run })),
+);
+for (const { kind, name, run } of cases) {
+  test(`${kind}: killed at any step of ${name}, a restart finds all of it or none`, async (t) => {
+    const whole = await harness(t, {}, kind);
     const from = await prepared(whole);
     const before = visible(whole.store);
     await run(whole.store, from);
@@ -104,7 +108,7 @@ for (const [name, run] of Object.entries(methods)) {
     for (let nth = 0; ; nth++) {
       let died = false;
       for (const when of ['before', 'after'] as const) {
-        const h = await harness(t);
+        const h = await harness(t, {}, kind);
         const dataset = await prepared(h);
         const doomed = await h.restart({ zfs: dying(h.zfs, nth + (await loadCommands(h)), when) });
         await run(doomed, dataset).catch((error: unknown) => {
@@ -112,7 +116,8 @@ for (const [name, run] of Object.entries(methods)) {
           died = true;
         });
         const store = await h.restart();
-        if (name === 'rewind, undone' || name === 'remove after a rewind') middle.add(await rewoundOnly(t));
+        if (name === 'rewind, undone' || name === 'remove after a rewind')
+          middle.add(await rewoundOnly(t, kind));
         assert.ok(
           middle.has(visible(store)),
           `killed ${when} command ${nth}: neither the old nor the new state`,
@@ -137,8 +142,8 @@ async function loadCommands(h: Harness): Promise<number> {
   return h.commands().length;
 }
 
-async function rewoundOnly(t: Parameters<typeof harness>[0]): Promise<string> {
-  const h = await harness(t);
+async function rewoundOnly(t: TestContext, kind: ZfsKind): Promise<string> {
+  const h = await harness(t, {}, kind);
   const dataset = await prepared(h);
   await h.store.rewind(WEB, `${dataset}@one`);
   return visible(h.store);

@@ -24,7 +24,7 @@ interface Dataset {
  * user properties that are inherited by children and snapshots. Files live in one folder a dataset.
  */
 export class FakeZfs implements Zfs {
-  readonly kind: ZfsKind = 'zfs-fuse';
+  readonly kind: ZfsKind;
   readonly version = 'fake';
   readonly datasets = new Map<string, Dataset>();
   /** Datasets that cannot be renamed or destroyed now. */
@@ -33,7 +33,8 @@ export class FakeZfs implements Zfs {
   readonly #folder: string;
   #serial = 0;
 
-  constructor(folder: string, pool = 'tank') {
+  constructor(folder: string, kind: ZfsKind, pool = 'tank') {
+    this.kind = kind;
     this.#folder = folder;
     this.datasets.set(pool, { properties: new Map(), origin: undefined, folder: `${folder}/pool` });
   }

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import type { WallTime } from '../../../src/sys/clock.ts';
-import type { Zfs } from '../../../src/zfs/zfs.ts';
+import type { Zfs, ZfsKind } from '../../../src/zfs/zfs.ts';
 import { SnapshotStore, type StoreOptions } from '../../../snapshotter/store.ts';
 import { FakeMounter, FakeZfs } from './fake-zfs.ts';
 
@@ -30,10 +30,14 @@ export interface Harness {
 }
 
 /** A loaded store over ZFS in memory; removed when the test ends. */
-export async function harness(t: TestContext, options: Partial<StoreOptions> = {}): Promise<Harness> {
+export async function harness(
+  t: TestContext,
+  options: Partial<StoreOptions> = {},
+  kind: ZfsKind = 'openzfs',
+): Promise<Harness> {
   const folder = await mkdtemp(join(tmpdir(), 'stasis-fake-zfs-'));
   t.after(() => rm(folder, { recursive: true, force: true }));
-  const zfs = new FakeZfs(folder);
+  const zfs = new FakeZfs(folder, kind);
   const mounter = new FakeMounter(zfs);
   const clock = new TestClock();
   let seen: string[] = [];

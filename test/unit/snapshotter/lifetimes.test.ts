@@ -25,23 +25,27 @@ const names = (store: SnapshotStore): string[] => [...store.list([])].map(({ nam
 const below = (h: Harness, folder: string): string[] =>
   [...h.zfs.datasets.keys()].filter((name) => name.startsWith(`${ROOT}/${folder}/`));
 
-test('a removed container waits in the trash for its grace time, then goes, and the layer under it then too', async (t) => {
-  const h = await harness(t);
-  await withContainer(h);
-  await h.store.remove('default/3/web');
-  await h.store.remove(LAYER);
-  assert.deepEqual(names(h.store), []);
-  await h.store.sweep();
-  assert.equal(below(h, 'trash').length, 1);
-  assert.equal(
-    below(h, 'layers').length,
-    2,
-    'the layer and its snapshot stay while the trash stands on them',
-  );
-  h.clock.seconds += 101;
-  assert.equal((await (await h.restart()).sweep()).failed.length, 0);
-  assert.deepEqual([...below(h, 'trash'), ...below(h, 'layers')], []);
-});
+for (const kind of ['openzfs', 'zfs-fuse'] as const) {
+  test(`${kind}: a removed container waits in the trash for its grace time, then goes, and the layer under it then too`, async (t) => {
+    const h = await harness(t, {}, kind);
+    await withContainer(h);
+    h.commands();
+    await h.store.remove('default/3/web');
+    assert.equal(h.commands().length, 1);
+    await h.store.remove(LAYER);
+    assert.deepEqual(names(h.store), []);
+    await h.store.sweep();
+    assert.equal(below(h, 'trash').length, 1);
+    assert.equal(
+      below(h, 'layers').length,
+      2,
+      'the layer and its snapshot stay while the trash stands on them',
+    );
+    h.clock.seconds += 101;
+    assert.equal((await (await h.restart()).sweep()).failed.length, 0);
+    assert.deepEqual([...below(h, 'trash'), ...below(h, 'layers')], []);
+  });
+}
 
 test('the trash is emptied without grace when the pool is nearly full', async (t) => {
   const h = await harness(t);

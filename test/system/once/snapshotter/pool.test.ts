@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
-import { open, readFile, writeFile } from 'node:fs/promises';
+import { mkdir, open, readFile, writeFile } from 'node:fs/promises';
 import { after, before, suite, test } from 'node:test';
 import { AlreadyExists, NotFound } from '../../../../src/errors.ts';
+import { mount, unmount } from '../../../../src/sys/mount.ts';
 import { HasChildren, HasClones, ParentMissing } from '../../../../src/zfs/errors.ts';
 import { ROOTFS } from '../../../../snapshotter/snapshot.ts';
 import { realPool, skip, type RealPool } from './real-pool.ts';
@@ -101,7 +102,7 @@ suite('the snapshotter on a real pool', { skip }, () => {
     assert.deepEqual(await cost(() => store.mounts(name)), []);
     assert.deepEqual(await cost(() => store.usage(name)), []);
     assert.deepEqual(await cost(() => store.update({ name, labels: { a: 'b' }, paths: undefined })), ['set']);
-    assert.deepEqual(await cost(() => store.remove(name)), ['rename']);
+    assert.deepEqual(await cost(() => store.remove(name)), [pool.zfs.kind === 'openzfs' ? 'rename' : 'set']);
     await store.remove('default/3/first');
     await store.sweep();
   });
@@ -130,8 +131,8 @@ suite('the snapshotter on a real pool', { skip }, () => {
       properties: { ...pool.mounter.birthProperties(`${dataset}/half`, 'create'), ...properties },
     });
     const again = await pool.open();
-    const [mount] = await again.mounts('default/6/half');
-    assert.ok(mount?.source.endsWith(`/${ROOTFS}`));
+    const [made] = await again.mounts('default/6/half');
+    assert.ok(made?.source.endsWith(`/${ROOTFS}`));
     await again.remove('default/6/half');
     await again.sweep();
     assert.equal(store.lookup('default/6/half'), undefined);
@@ -140,8 +141,8 @@ suite('the snapshotter on a real pool', { skip }, () => {
   test('Remove of a container with an open file answers at once, and the dataset goes when the file is closed', async () => {
     const store = await pool.open();
     const name = 'default/7/busy';
-    const [mount] = await store.prepare({ name, kind: 'active', parent: LAYER, labels: {} });
-    const file = await open(`${mount?.source ?? ''}/f`, 'w');
+    const [made] = await store.prepare({ name, kind: 'active', parent: LAYER, labels: {} });
+    const file = await open(`${made?.source ?? ''}/f`, 'w');
     await store.remove(name);
     assert.equal(store.lookup(name), undefined);
     await store.prepare({ name, kind: 'active', parent: LAYER, labels: {} });
@@ -154,6 +155,25 @@ suite('the snapshotter on a real pool', { skip }, () => {
       rows.filter((row) => /busy/.test(row.name)),
       [],
     );
+  });
+
+  test('a removed container that is still mounted elsewhere keeps that mount, and goes after it', async () => {
+    const store = await pool.open();
+    const name = 'default/7/used';
+    const [made] = await store.prepare({ name, kind: 'active', parent: LAYER, labels: {} });
+    const target = `${pool.folder}/bundle`;
+    await mkdir(target);
+    await mount({ type: 'bind', source: made?.source ?? '', target, options: ['rbind', 'rw'] });
+    try {
+      await writeFile(`${target}/f`, 'still here');
+      await store.remove(name);
+      const { failed } = await store.sweep();
+      assert.equal(failed.length, 1);
+      assert.equal(await readFile(`${target}/f`, 'utf8'), 'still here');
+    } finally {
+      await unmount(target);
+    }
+    assert.deepEqual((await store.sweep()).failed, []);
   });
 
   test("a rewind brings the checkpoint's files back and leaves later checkpoints alone", async () => {
@@ -180,9 +200,9 @@ suite('the snapshotter on a real pool', { skip }, () => {
   test('a size limit is kept by the file system', async () => {
     const store = await pool.open();
     const labels = { 'containerd.io/snapshot/max-size': String(8 << 20) };
-    const [mount] = await store.prepare({ name: 'default/9/small', kind: 'active', parent: LAYER, labels });
+    const [made] = await store.prepare({ name: 'default/9/small', kind: 'active', parent: LAYER, labels });
     const block = Buffer.alloc(1 << 20);
-    const file = await open(`${mount?.source ?? ''}/f`, 'w');
+    const file = await open(`${made?.source ?? ''}/f`, 'w');
     await assert.rejects(async () => {
       for (let at = 0; at < 64; at++) {
         crypto.getRandomValues(block.subarray(0, 65536));
