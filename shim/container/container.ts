@@ -5,7 +5,7 @@ import type { Options } from '../../src/proto/gen/containerd/runc_options.ts';
 import type { CreateTaskRequest, ExecProcessRequest } from '../../src/proto/gen/containerd/task.ts';
 import type { Any } from '../../src/proto/gen/google/protobuf/any.ts';
 import { ExecProcess } from '../process/exec.ts';
-import { InitProcess, finished, send } from '../process/init.ts';
+import { InitProcess, finished, sendIfAlive } from '../process/init.ts';
 import type { Exit, Expectation } from '../reaper/reaper.ts';
 import type { IoContext } from '../stdio/index.ts';
 import { timestamp } from '../timestamp.ts';
@@ -148,7 +148,7 @@ export class Container {
     if (all && process instanceof InitProcess) {
       process.state.require('kill');
       if (process.exit !== undefined || process.pid === 0) throw finished();
-      for (const pid of await this.accounting.pids()) send(pid, signal);
+      for (const pid of await this.accounting.pids()) sendIfAlive(pid, signal);
     } else {
       process.signal(signal);
     }

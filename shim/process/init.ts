@@ -140,3 +140,12 @@ export function send(pid: number, signal: number): void {
     throw new StasisError(Code.Unknown, `unknown error after kill: ${messageOf(error)}`, { cause: error });
   }
 }
+
+/** The same for one of many, which may have ended with another of them. */
+export function sendIfAlive(pid: number, signal: number): void {
+  try {
+    send(pid, signal);
+  } catch (error) {
+    if (!(error instanceof NotFound)) throw error;
+  }
+}
