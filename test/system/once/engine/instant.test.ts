@@ -10,7 +10,7 @@ import { endStrayCriu } from '../../../../src/criu/stray.ts';
 import { Cancelled, DeadlineExceeded, FailedPrecondition } from '../../../../src/errors.ts';
 import { CheckpointOptions } from '../../../../src/proto/gen/containerd/runc_options.ts';
 import { freezerOf } from '../../../../src/sys/cgroup-freezer.ts';
-import { count, exists, Lab, missing, type Running } from './lab.ts';
+import { count, exists, Lab, missing, refusedByCrun, type Running } from './lab.ts';
 
 const runtimes = [
   ['runc', 'STASIS_RUNC'],
@@ -20,7 +20,10 @@ const runtimes = [
 const never = new AbortController().signal;
 
 for (const [label, variable] of runtimes) {
-  const lacks = missing() ?? ((process.env[variable] ?? '') === '' ? variable : undefined);
+  const lacks =
+    missing() ??
+    ((process.env[variable] ?? '') === '' ? variable : undefined) ??
+    (label === 'crun' ? refusedByCrun() : undefined);
   describe(
     `the frozen instant under ${label}`,
     { skip: lacks === undefined ? false : `needs ${lacks}` },

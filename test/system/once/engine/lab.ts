@@ -33,6 +33,15 @@ export function missing(): string | undefined {
   return undefined;
 }
 
+/** crun refuses a host with v1 controllers where the v2 tree beside them has one as well. */
+export function refusedByCrun(): string | undefined {
+  const controllers = '/sys/fs/cgroup/unified/cgroup.controllers';
+  const left = existsSync(controllers) ? readFileSync(controllers, 'utf8').trim() : '';
+  return left === ''
+    ? undefined
+    : `crun on this host: mount the v1 cgroup controllers that are left, ${left}`;
+}
+
 export interface Running {
   readonly id: string;
   readonly pid: number;

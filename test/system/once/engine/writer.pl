@@ -11,8 +11,11 @@ my $machine = `/bin/busybox uname -m`;
 chomp $machine;
 my $call = $calls{$machine} or die "no system call numbers for $machine";
 
+# Random, so that no two pages are alike.
 my $ballast = '';
-$ballast .= pack('N*', map { int(rand(2**32)) } 1 .. 262144) for 1 .. $megabytes;
+open(my $random, '<', '/dev/urandom') or die "/dev/urandom: $!";
+sysread($random, $ballast, 1048576, length $ballast) for 1 .. $megabytes;
+close $random;
 
 sub put {
     my ($name, $text) = @_;
