@@ -88,8 +88,12 @@ const visible = (store: SnapshotStore): string =>
       .sort(),
   );
 
+// The kinds differ in how a container is taken out of use, and in nothing else here.
+const differing = new Set(['remove of a container', 'rewind', 'sweep']);
 const cases = (['openzfs', 'zfs-fuse'] as const).flatMap((kind) =>
-  Object.entries(methods).map(([name, run]) => ({ kind, name, run })),
+  Object.entries(methods).flatMap(([name, run]) =>
+    kind === 'openzfs' || differing.has(name) ? [{ kind, name, run }] : [],
+  ),
 );
 for (const { kind, name, run } of cases) {
   test(`${kind}: killed at any step of ${name}, a restart finds all of it or none`, async (t) => {
