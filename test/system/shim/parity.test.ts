@@ -9,7 +9,9 @@ const LOOP = 'while true; do sleep 0.1; done';
 const detached = (name: string, type: string, script: string) =>
   ctr('run', '-d', '--null-io', '--runtime', type, image, name, '/bin/sh', '-c', script);
 
-const scenarios: Record<string, (name: string, type: string) => Promise<unknown>> = {
+type Play = (name: string, type: string) => Promise<unknown>;
+
+const scenarios: Record<string, Play> = {
   'run to the end': (name, type) =>
     attempt('ctr', ['run', '--rm', '--runtime', type, image, name, '/bin/sh', '-c', 'exit 3'], 30_000),
 
@@ -35,23 +37,35 @@ const scenarios: Record<string, (name: string, type: string) => Promise<unknown>
   },
 };
 
+async function record(play: Play, type: string): Promise<TaskEvent[]> {
+  const name = uniqueName('parity');
+  const recording = await Recording.start(name);
+  try {
+    await play(name, type);
+    return await recording.through('/tasks/delete');
+  } finally {
+    recording.stop();
+    await removeContainer(name);
+  }
+}
+
+/** containerd's shim sometimes leaves before its last event is out (seen with 2.1 on a busy machine): asked again then. */
+async function recordTheirs(play: Play, attempts = 5): Promise<TaskEvent[]> {
+  try {
+    return await record(play, 'io.containerd.runc.v2');
+  } catch (error) {
+    if (attempts === 1) throw error;
+    return recordTheirs(play, attempts - 1);
+  }
+}
+
 before(importImage);
 
 for (const [scenario, play] of Object.entries(scenarios)) {
   test(`${scenario}: the events are those of containerd's own shim`, async () => {
-    const seen: Record<string, TaskEvent[]> = {};
-    for (const type of ['io.containerd.runc.v2', runtime]) {
-      const name = uniqueName('parity');
-      const recording = await Recording.start(name);
-      try {
-        await play(name, type);
-        seen[type] = await recording.through('/tasks/delete');
-      } finally {
-        recording.stop();
-        await removeContainer(name);
-      }
-    }
-    assert.deepEqual(seen[runtime], seen['io.containerd.runc.v2']);
-    assert.ok((seen[runtime]?.length ?? 0) >= 4);
+    const theirs = await recordTheirs(play);
+    const ours = await record(play, runtime);
+    assert.deepEqual(ours, theirs);
+    assert.ok(ours.length >= 4);
   });
 }
