@@ -55,16 +55,14 @@ export function snapshotsService(
     mounts: async (request, context) => ({
       mounts: toMounts(await store.mounts(request.key, await ownerFor(context))),
     }),
-    commit: async (request, context) => {
-      const { name, key, labels, parent } = request;
-      await store.commit(
-        { owner: await ownerFor(context), name, key, labels, parent },
-        { signal: context.signal },
-      );
+    // Not cancelled with their call: a command that was killed may have had its effect, and what it did to a
+    // snapshot that exists cannot be undone, as a Prepare can.
+    commit: async ({ name, key, labels, parent }, context) => {
+      await store.commit({ owner: await ownerFor(context), name, key, labels, parent });
       return {};
     },
     remove: async (request, context) => {
-      await store.remove(request.key, await ownerFor(context), { signal: context.signal });
+      await store.remove(request.key, await ownerFor(context));
       return {};
     },
     stat: async (request, context) => ({ info: toInfo(store.stat(request.key, await ownerFor(context))) }),
