@@ -9,7 +9,7 @@
 # apt does the downloading, with a state of its own for each release, and thus checks every signature
 # and hash as it does for the host. Needs common.sh.
 
-PREFIX_FORMAT=1
+PREFIX_FORMAT=2
 
 # Where this machine gets Debian from: never a fixed name, a mirror or a proxy may be all it reaches.
 debian_mirror() {
@@ -79,7 +79,8 @@ run_logged() { # WHAT COMMAND...
   log=$(mktemp)
   if ! "$@" >"$log" 2>&1 </dev/null; then
     local why
-    why=$({ grep -E '^(E:|Err|npm (error|ERR!))|rror:' "$log" || cat "$log"; } | tail -n 2 | tr '\n' ' ')
+    why=$({ grep -E '^(E:|Err|npm (error|ERR!))|rror:' "$log" || cat "$log"; } |
+      grep -vE 'complete log|_logs/|^npm (error|ERR!) *$' | tail -n 3 | tr '\n' ' ')
     rm -f "$log"
     die "could not get $what: ${why:-no reason given}"
   fi
@@ -136,6 +137,10 @@ make_prefix() { # NAME SUITE PACKAGES PROGRAMS
     cp -L "$part/root/$program" "$part/bin/"
     program=$part/bin/${program##*/}
     interpreter=$(patchelf --print-interpreter "$program" 2>/dev/null) || continue # static
+    # patchelf 0.18 breaks some large Go programs. Those that need the C library alone, and are content
+    # with the host's, stay as they are.
+    if ! patchelf --print-needed "$program" | grep -qvE '^(libc|libdl|libpthread|libresolv|librt)\.so|^ld-linux' &&
+      runs "$program"; then continue; fi
     # --force-rpath: a run path is not inherited by the libraries' own needs, an rpath is.
     patchelf --set-interpreter "$target/lib/${interpreter##*/}" --force-rpath --set-rpath "$target/lib" "$program"
   done
@@ -144,4 +149,14 @@ make_prefix() { # NAME SUITE PACKAGES PROGRAMS
   prefix_key "${@:2}" >"$part/key"
   rm -rf "$target"
   mv "$part" "$target"
+  for program in "$target"/bin/*; do
+    runs "$program" || { rm -f "$target/key"; die "$program does not run on this machine ($(patchelf --version)): report this as a bug"; }
+  done
+}
+
+# Does it start at all? What it thinks of the option does not matter.
+runs() { # PROGRAM
+  local status=0
+  "$1" --version >/dev/null 2>&1 </dev/null || status=$?
+  [ "$status" -lt 126 ]
 }

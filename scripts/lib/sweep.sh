@@ -11,18 +11,29 @@ daemon_pids() {
   done
 }
 
-# Processes of containers: those whose root directory is a mount of ours (an overlay of directories in
-# STATE, a bind mount of one, or a dataset of our pool).
+# Processes of containers: those whose root directory is on a file system that is mounted below STATE
+# (an overlay, a dataset), on a dataset of ours, or a directory below STATE. Devices and paths within
+# them are compared, not names: a stack in a chroot can have the same STATE.
 container_pids() {
   # grep reads the files: awk gives up at the first process that is gone before its turn.
   { grep -sE '^[0-9]+ [0-9]+ [^ ]+ [^ ]+ / ' /proc/[0-9]*/mountinfo || true; } |
-    awk -v state="$STATE/" -v dataset="$(dataset_prefix)" '{
-      for (i = 6; $i != "-"; i++);
-      if (index($4, state) == 1 || index($0, "lowerdir=" state) ||
-          index($0, "upperdir=" state) || (dataset && index($(i + 2), dataset) == 1)) {
-        split($1, part, "/"); print part[3]
+    awk -v state="$STATE" -v dataset="$(dataset_prefix)" '
+      function below(path, parent) { return index(path, parent == "/" ? parent : parent "/") == 1 }
+      NR == FNR {
+        for (i = 6; $i != "-"; i++);
+        if (below($5, state)) { if ($(i + 1) ~ /^(overlay|fuse\.zfs|zfs|tmpfs)$/) ours[$3] = 1 }
+        else if ((below(state, $5) || state == $5) && length($5) >= length(point)) {
+          # the file system that STATE is on, and where in it
+          point = $5; device = $3; place = ($4 == "/" ? "" : $4) substr(state, point == "/" ? 1 : length(point) + 1)
+        }
+        next
       }
-    }'
+      {
+        for (i = 6; $i != "-"; i++);
+        if (($3 == device ? below($4, place) : $3 in ours) || (dataset && index($(i + 2), dataset) == 1)) {
+          split($1, part, "/"); print part[3]
+        }
+      }' /proc/self/mountinfo -
 }
 
 # What a mount of ours names as its source.
