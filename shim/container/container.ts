@@ -203,7 +203,7 @@ export class Container {
       await unmountRootfs(this.rootfs);
       for (const exec of this.execs.values()) exec.io?.close();
       this.accounting.close();
-      await this.#record.finish(answer());
+      this.#record.finish(answer());
       return this.init;
     });
   }
@@ -219,7 +219,7 @@ export class Container {
   async #create(): Promise<void> {
     const { events, reaper, socket } = this.#context;
     const { request } = this;
-    await this.#record.create(socket, this.#describe());
+    this.#record.create(socket, this.#describe());
     const expectation = reaper.expect();
     let committed = false;
     try {

@@ -1,4 +1,5 @@
-import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { hasErrno } from '../../src/errors.ts';
 import type { Mount } from '../../src/sys/mount.ts';
@@ -27,13 +28,14 @@ export interface TaskRecord {
 }
 
 /**
- * Keeps a task's record on disk. Saves follow each other; of several that wait, the last is written.
+ * Keeps a task's record in the run folder; of several saves in one turn the last is written. On this thread: the folder
+ * is on a tmpfs, where nothing waits for a disk, and each trip through libuv's threads costs more than the call.
  * The folder also holds `address`, through which others find the shim.
  */
 export class RecordFile {
   readonly #folder: string;
   #waiting: (() => TaskRecord) | undefined;
-  #writing: Promise<void> | undefined;
+  #scheduled = false;
   #removed = false;
 
   constructor(folder: string) {
@@ -41,44 +43,45 @@ export class RecordFile {
   }
 
   /** Makes the folder, names the shim in it, and writes the first record. */
-  async create(address: string, record: TaskRecord): Promise<void> {
-    await mkdir(this.#folder, { recursive: true, mode: 0o700 });
-    await Promise.all([
-      rm(join(this.#folder, 'deleted'), { force: true }),
-      writeFile(join(this.#folder, 'address'), address, { mode: 0o600 }),
-      this.#write(record),
-    ]);
+  create(address: string, record: TaskRecord): void {
+    mkdirSync(this.#folder, { recursive: true, mode: 0o700 });
+    rmSync(join(this.#folder, 'deleted'), { force: true });
+    writeFileSync(join(this.#folder, 'address'), address, { mode: 0o600 });
+    this.#write(record);
   }
 
-  /** Writes soon what `record` then says. Never throws: the record serves a later process, not this one. */
+  /** Writes what `record` says by the end of this turn. Never throws: the record serves a later process, not this one. */
   save(record: () => TaskRecord): void {
     this.#waiting = record;
-    this.#writing ??= this.#drain();
+    if (this.#scheduled) return;
+    this.#scheduled = true;
+    setImmediate(() => {
+      this.#scheduled = false;
+      if (this.#waiting === undefined || this.#removed) return;
+      try {
+        this.#write(this.#waiting());
+      } catch {
+        // The next save tries again.
+      }
+      this.#waiting = undefined;
+    });
   }
 
   /** Leaves the answer of the shim binary's `delete` behind, and nothing else. */
-  async finish(answer: string): Promise<void> {
+  finish(answer: string): void {
     this.#removed = true;
-    await this.#writing;
-    await writeFile(join(this.#folder, 'deleted'), `${answer}\n`, { mode: 0o600 }).catch((error: unknown) => {
+    try {
+      writeFileSync(join(this.#folder, 'deleted'), `${answer}\n`, { mode: 0o600 });
+    } catch (error) {
       if (!hasErrno(error, 'ENOENT')) throw error;
-    });
-    await Promise.all(['state.json', 'address'].map((name) => rm(join(this.#folder, name), { force: true })));
-  }
-
-  async #drain(): Promise<void> {
-    while (this.#waiting !== undefined && !this.#removed) {
-      const record = this.#waiting();
-      this.#waiting = undefined;
-      await this.#write(record).catch(() => undefined);
     }
-    this.#writing = undefined;
+    for (const name of ['state.json', 'address']) rmSync(join(this.#folder, name), { force: true });
   }
 
-  async #write(record: TaskRecord): Promise<void> {
+  #write(record: TaskRecord): void {
     const path = join(this.#folder, 'state.json');
-    await writeFile(`${path}.new`, JSON.stringify(record), { mode: 0o600 });
-    await rename(`${path}.new`, path);
+    writeFileSync(`${path}.new`, JSON.stringify(record), { mode: 0o600 });
+    renameSync(`${path}.new`, path);
   }
 }
 
