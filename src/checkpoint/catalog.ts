@@ -32,12 +32,12 @@ export class Catalog {
 
   /** Reads the pool, and destroys halves of checkpoints that were never finished or already removed. */
   async load(): Promise<Swept[]> {
-    const rows = await this.#zfs.list({
-      root: this.#root,
-      types: ['snapshot'],
-      properties: Object.values(properties),
-      ownOnly: true,
-    });
+    const rows = await this.#zfs
+      .list({ root: this.#root, types: ['snapshot'], properties: Object.values(properties), ownOnly: true })
+      .catch((error: unknown) => {
+        if (error instanceof NotFound) return []; // a pool that is new to us
+        throw error;
+      });
     this.#byContainer.clear();
     this.#byId.clear();
     const { entries, orphans } = entryFromRows(rows);

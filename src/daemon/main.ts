@@ -1,10 +1,11 @@
 import { rename, rm } from 'node:fs/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { snapshotsService } from '../../snapshotter/service.ts';
 import { SnapshotStore } from '../../snapshotter/store.ts';
 import { stasisService } from '../api/service.ts';
 import { Catalog } from '../checkpoint/catalog.ts';
 import { removeContainer } from '../checkpoint/create.ts';
-import type { Host } from '../checkpoint/host.ts';
+import { type Host, snapshotterName } from '../checkpoint/host.ts';
 import { KeyedMutex } from '../checkpoint/locks.ts';
 import { MemoryStore } from '../checkpoint/memory-store.ts';
 import { Pending } from '../checkpoint/pending.ts';
@@ -12,7 +13,7 @@ import { clearStaging, stagingFolder } from '../checkpoint/staging.ts';
 import { type Config, configPath, loadConfig, socketPath } from '../config/config.ts';
 import { Containerd, explainUnavailable } from '../containerd/client.ts';
 import { CriuFinder } from '../criu/find.ts';
-import { messageOf, StasisError } from '../errors.ts';
+import { Code, codeOf, messageOf, StasisError } from '../errors.ts';
 import { createLogger, type Logger } from '../log.ts';
 import { RuntimeBinaries } from '../oci/binary.ts';
 import { SnapshotsDefinition } from '../proto/gen/containerd/snapshots.ts';
@@ -21,12 +22,15 @@ import { exec } from '../sys/command.ts';
 import { version } from '../version.ts';
 import { ZfsMounter } from '../zfs/mounter.ts';
 import { openZfs } from '../zfs/zfs.ts';
+import { assertUnclaimed, claim } from './claim.ts';
 import { ContainerdPeer } from './containerd-peer.ts';
 import { listen } from './listener.ts';
 import { refusing } from './refuse.ts';
 import { rootDataset } from './root.ts';
 
 const SWEEP_INTERVAL_MS = 60_000;
+const ROUTE_TIMEOUT_MS = 10_000;
+const ROUTE_POLL_MS = 50;
 
 async function main(): Promise<void> {
   const config = loadConfig();
@@ -62,6 +66,10 @@ async function main(): Promise<void> {
     staging: host.staging,
   });
 
+  host.later(
+    'find containerd',
+    host.identify().catch(() => undefined),
+  ); // it may start after us
   host.later('remove what unfinished operations left', removeUnfinished(host));
   const sweep = (): void => {
     host.later('sweep the pool', host.store.sweep());
@@ -86,12 +94,15 @@ async function openHost(config: Config, log: Logger, later: Host['later']): Prom
   const runDir = config.daemon.run_dir;
   const zfs = await openZfs(exec, { zfs: config.zfs.zfs_path, zpool: config.zfs.zpool_path });
   const root = await rootDataset(zfs, config);
+  await assertUnclaimed(zfs, root);
   const mounter = new ZfsMounter(zfs, root, `${runDir}/mnt`);
-  const store = new SnapshotStore({ zfs, mounter, root, trashGrace: config.zfs.trash_grace, log });
-  await store.load();
+  // First, so that the store's index never sees the halves that this destroys.
   const catalog = new Catalog(zfs, root);
   for (const { snapshot, why } of await catalog.load())
     log.warn('destroyed half a checkpoint', { snapshot, why });
+  const store = new SnapshotStore({ zfs, mounter, root, trashGrace: config.zfs.trash_grace, log });
+  await store.load();
+  await claim(zfs, root);
   const memory = new MemoryStore(zfs, mounter, root, log);
   await memory.load();
   const staging = await stagingFolder(config.checkpoint.staging_dir, runDir);
@@ -112,14 +123,41 @@ async function openHost(config: Config, log: Logger, later: Host['later']): Prom
     log,
     staging,
     later,
-    identify: async () => {
-      const uuid = await containerd.uuid().catch((error: unknown) => {
-        throw explainUnavailable(error, 'containerd');
-      });
-      store.owner = uuid;
-      return uuid;
-    },
+    identify: identifier(containerd, store),
   };
+}
+
+/**
+ * Learns containerd's UUID, and waits until its way back to us is open again: after our restart its connection is
+ * refused until its own backoff (3 s at most) has passed, and what needs a snapshot would fail meanwhile.
+ */
+function identifier(containerd: Containerd, store: SnapshotStore): Host['identify'] {
+  let routed: Promise<void> | undefined;
+  return async () => {
+    try {
+      const uuid = await containerd.uuid();
+      store.owner = uuid;
+      routed ??= waitForRoute(containerd);
+      await routed;
+      return uuid;
+    } catch (error) {
+      throw explainUnavailable(error, 'containerd');
+    }
+  };
+}
+
+async function waitForRoute(containerd: Containerd): Promise<void> {
+  const { snapshots } = containerd.namespace('default');
+  const deadline = Date.now() + ROUTE_TIMEOUT_MS;
+  while (Date.now() < deadline) {
+    try {
+      await snapshots.stat({ snapshotter: snapshotterName, key: 'stasis-route-probe' });
+      return;
+    } catch (error) {
+      if (codeOf(error) !== Code.Unavailable) return; // it answered: there is no such snapshot
+    }
+    await sleep(ROUTE_POLL_MS);
+  }
 }
 
 /** A dump that is still being written there ends with an error and is undone by its shim. */

@@ -9,7 +9,10 @@ export function uniqueName(prefix = 't'): string {
 }
 
 /** Starts a container that runs the writer; see writer.pl. */
-export async function startWriter(name: string, options: { megabytes?: number; flags?: string[] } = {}): Promise<void> {
+export async function startWriter(
+  name: string,
+  options: { megabytes?: number; flags?: string[] } = {},
+): Promise<void> {
   const { megabytes = 0, flags = [] } = options;
   await startContainer(name, ['/bin/perl', '/writer.pl', String(megabytes), '0.002'], flags);
   await progress(name, 3);

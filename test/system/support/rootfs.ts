@@ -15,7 +15,9 @@ export function fillRootfs(rootfs: string): void {
   copy('/usr/bin/perl', '/bin/perl');
   const libraries = execFileSync('ldd', ['/usr/bin/perl'], { encoding: 'utf8' }).match(/\/\S+(?= \()/g) ?? [];
   for (const library of libraries) copy(library, library);
-  const paths = execFileSync('perl', ['-e', 'print join "\n", grep { m{/perl-base$} } @INC'], { encoding: 'utf8' });
+  const paths = execFileSync('perl', ['-e', 'print join "\n", grep { m{/perl-base$} } @INC'], {
+    encoding: 'utf8',
+  });
   for (const path of paths.split('\n').filter(Boolean)) {
     mkdirSync(dirname(join(rootfs, path)), { recursive: true });
     cpSync(path, join(rootfs, path), { recursive: true });

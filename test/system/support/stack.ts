@@ -26,7 +26,11 @@ export const image = 'docker.io/stasis/test:latest';
 export const runtime = 'io.containerd.stasis.v2';
 
 /** Runs a program; its failure is in the result. */
-export async function attempt(file: string, args: readonly string[], timeoutMs = 120_000): Promise<CommandResult> {
+export async function attempt(
+  file: string,
+  args: readonly string[],
+  timeoutMs = 120_000,
+): Promise<CommandResult> {
   return exec(file, args, { timeoutMs });
 }
 
@@ -34,7 +38,9 @@ export async function attempt(file: string, args: readonly string[], timeoutMs =
 export async function must(file: string, args: readonly string[], timeoutMs?: number): Promise<string> {
   const result = await attempt(file, args, timeoutMs);
   if (result.exitCode !== 0) {
-    throw new Error(`${file} ${args.join(' ')} ended with ${result.exitCode ?? result.signal}: ${result.stderr}${result.stdout}`);
+    throw new Error(
+      `${file} ${args.join(' ')} ended with ${result.exitCode ?? result.signal}: ${result.stderr}${result.stdout}`,
+    );
   }
   return result.stdout;
 }
@@ -52,14 +58,20 @@ export async function refused(code: number, ...args: string[]): Promise<string> 
 
 /** `zfs list` of everything below the stack's root, snapshots too, sorted. */
 export function datasets(): string[] {
-  return execFileSync('zfs', ['list', '-H', '-r', '-t', 'all', '-o', 'name', stack.root], { encoding: 'utf8' })
+  return execFileSync('zfs', ['list', '-H', '-r', '-t', 'all', '-o', 'name', stack.root], {
+    encoding: 'utf8',
+  })
     .split('\n')
     .filter((name) => name !== '')
     .sort();
 }
 
 /** Waits until `probe` answers something. @throws after the deadline, saying what was waited for */
-export async function until<T>(what: string, probe: () => Promise<T | undefined> | T | undefined, timeoutMs = 30_000): Promise<T> {
+export async function until<T>(
+  what: string,
+  probe: () => Promise<T | undefined> | T | undefined,
+  timeoutMs = 30_000,
+): Promise<T> {
   const deadline = Date.now() + timeoutMs;
   for (;;) {
     const found = await probe();
@@ -78,7 +90,13 @@ export function importImage(): Promise<void> {
     const folder = mkdtempSync(join(stack.state, 'data/tmp/image-'));
     const { fillRootfs } = await import('./rootfs.ts');
     fillRootfs(join(folder, 'layer'));
-    await must(join(stack.project, 'scripts/lib/image'), ['--name', image, '--layer', join(folder, 'layer'), join(folder, 'image.tar')]);
+    await must(join(stack.project, 'scripts/lib/image'), [
+      '--name',
+      image,
+      '--layer',
+      join(folder, 'layer'),
+      join(folder, 'image.tar'),
+    ]);
     await ctr('images', 'import', '--snapshotter', 'stasis', join(folder, 'image.tar'));
     execFileSync('rm', ['-rf', folder]);
   })();
@@ -88,7 +106,9 @@ export function importImage(): Promise<void> {
 /** stasisd's process id, from the socket's owner in the stack. */
 export function stasisdPid(): number {
   const status = JSON.parse(
-    execFileSync(join(stack.project, 'scripts/dev'), ['status', '--json', '--state', stack.state], { encoding: 'utf8' }),
+    execFileSync(join(stack.project, 'scripts/dev'), ['status', '--json', '--state', stack.state], {
+      encoding: 'utf8',
+    }),
   ) as { stasisd: { pid: number } };
   return status.stasisd.pid;
 }

@@ -1,0 +1,151 @@
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { chmodSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, before, suite, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import {
+  checkpointsOf,
+  progress,
+  removeAll,
+  removeContainer,
+  startWriter,
+  uniqueName,
+} from '../support/container.ts';
+import { OwnDaemon } from '../support/daemon.ts';
+import { attempt, ctr, datasets, importImage, stack, stasis, until } from '../support/stack.ts';
+
+const wrapper = join(stack.state, 'data/tmp/zfs-that-kills');
+const counter = join(stack.state, 'data/tmp/zfs-calls');
+
+/** A `zfs` that kills whoever called it before or after its Nth call. The real program does the work. */
+function writeWrapper(): void {
+  const zfs = execFileSync('sh', ['-c', 'command -v zfs'], { encoding: 'utf8' }).trim();
+  writeFileSync(
+    wrapper,
+    `#!/bin/sh
+n=$(($(cat '${counter}' 2>/dev/null || echo 0) + 1))
+echo $n >'${counter}'
+[ "$KILL_BEFORE" != $n ] || { kill -9 $PPID; exit 1; }
+'${zfs}' "$@"
+status=$?
+[ "$KILL_AFTER" != $n ] || kill -9 $PPID
+exit $status
+`,
+  );
+  chmodSync(wrapper, 0o755);
+}
+
+const useWrapper = (config: string): string => config.replace('[zfs]', `[zfs]\nzfs_path = "${wrapper}"`);
+
+suite('kill -9 of stasisd leaves a whole checkpoint or none', () => {
+  const web = uniqueName('web');
+  let daemon: OwnDaemon;
+  before(async () => {
+    await importImage();
+    writeWrapper();
+    await startWriter(web);
+    daemon = await OwnDaemon.take();
+  });
+  after(async () => {
+    await daemon.giveBack();
+    await removeAll(web);
+    rmSync(wrapper);
+    rmSync(counter);
+  });
+
+  /** What must hold after a kill at any instant and a start again. */
+  async function assertSwept(name: string): Promise<boolean> {
+    await daemon.start();
+    await progress(web, 2);
+    const whole = (await checkpointsOf(web)).includes(name);
+    const left = datasets().filter((dataset) => dataset.endsWith(`@${name}`));
+    assert.equal(
+      left.length,
+      whole ? 2 : 0,
+      `checkpoint ${name} is ${whole ? 'whole' : 'none'}: ${left.join(' ')}`,
+    );
+    assert.deepEqual(
+      datasets().filter((dataset) => dataset.startsWith(`${stack.root}/reading/`)),
+      [],
+    );
+    await until('the staging folder to be empty', () =>
+      readdirSync(join(stack.state, 'run/staging')).length === 0 ? true : undefined,
+    );
+    await daemon.kill();
+    return whole;
+  }
+
+  /** How many zfs calls a start makes, and how many a start and a checkpoint. */
+  async function countCalls(): Promise<{ start: number; all: number }> {
+    const read = (): number => Number(execFileSync('cat', [counter], { encoding: 'utf8' }));
+    writeFileSync(counter, '0');
+    await daemon.start(useWrapper);
+    await sleep(300); // the sweep of a start
+    const start = read();
+    await stasis('checkpoint', web, '--name', 'counted', '--require-memory');
+    const all = read();
+    await daemon.kill();
+    return { start, all };
+  }
+
+  test('before and after each zfs command of a checkpoint', async () => {
+    await daemon.start();
+    await stasis('checkpoint', web, '--name', 'first', '--require-memory'); // makes the memory dataset
+    const { start, all } = await countCalls();
+    assert.ok(all > start, 'a checkpoint calls zfs');
+    const outcomes: boolean[] = [];
+    for (let call = start + 1; call <= all; call++) {
+      for (const when of ['KILL_BEFORE', 'KILL_AFTER']) {
+        writeFileSync(counter, '0');
+        await daemon.start(useWrapper, { [when]: String(call) });
+        await sleep(300);
+        const name = `${when === 'KILL_BEFORE' ? 'before' : 'after'}-${call}`;
+        const result = await attempt('stasis', ['checkpoint', web, '--name', name, '--require-memory']);
+        await daemon.ended();
+        assert.equal(result.exitCode, 7, `the client is told that stasisd went away: ${result.stderr}`);
+        outcomes.push(await assertSwept(name));
+      }
+    }
+    assert.equal(outcomes.at(-1), true, 'after its last command the checkpoint is whole');
+    assert.equal(outcomes[0], false, 'before its first command there is none');
+  });
+
+  test('at random moments of a checkpoint', async () => {
+    for (let n = 0; n < 8; n++) {
+      await daemon.start();
+      const name = `random-${n}`;
+      const taking = attempt('stasis', ['checkpoint', web, '--name', name, '--require-memory']);
+      await sleep(80 + n * 60);
+      await daemon.kill();
+      await taking;
+      await assertSwept(name);
+    }
+    await daemon.start();
+    await stasis('checkpoint', web, '--name', 'still', '--require-memory');
+    await stasis('restore', web, '--snapshot', 'still', '--require-memory');
+    await progress(web, 2);
+    await daemon.kill();
+  });
+
+  test('and at random moments of a clone: no half-made container, no stray disk', async () => {
+    for (let n = 0; n < 6; n++) {
+      await daemon.start();
+      const cloning = attempt('stasis', ['clone', web, '--from', 'still', '--name', `${web}-x${n}`]);
+      await sleep(60 + n * 70);
+      await daemon.kill();
+      const { exitCode } = await cloning;
+      await daemon.start();
+      await until('what the kill left to be removed', () =>
+        readdirSync(join(stack.state, 'run/pending')).length === 0 ? true : undefined,
+      );
+      const known = (await ctr('containers', 'ls', '-q')).split('\n').includes(`${web}-x${n}`);
+      if (exitCode === 0) assert.ok(known);
+      if (known) await progress(`${web}-x${n}`, 1);
+      else assert.doesNotMatch(await ctr('tasks', 'ls', '-q'), new RegExp(`${web}-x${n}`));
+      await removeContainer(`${web}-x${n}`);
+      await daemon.kill();
+    }
+    await progress(web, 1);
+  });
+});

@@ -1,0 +1,129 @@
+import assert from 'node:assert/strict';
+import { type ChildProcess, spawn } from 'node:child_process';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, before, suite, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { checkpointsOf, progress, removeAll, startWriter, uniqueName } from '../support/container.ts';
+import { attempt, datasets, importImage, must, stack, stasis, until } from '../support/stack.ts';
+
+/** A containerd with an empty database whose snapshotter `stasis` leads to this stack's stasisd. */
+class SecondContainerd {
+  readonly folder = mkdtempSync('/tmp/second-');
+  readonly address = join(this.folder, 'c.sock');
+  #child: ChildProcess | undefined;
+
+  async start(): Promise<void> {
+    const config = join(this.folder, 'config.toml');
+    mkdirSync(join(this.folder, 'root'));
+    writeFileSync(
+      config,
+      `version = 2
+root = "${this.folder}/root"
+state = "${this.folder}/state"
+disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.snapshotter.v1.zfs", "io.containerd.snapshotter.v1.btrfs", "io.containerd.internal.v1.tracing"]
+[grpc]
+  address = "${this.address}"
+[ttrpc]
+  address = "${this.address}.ttrpc"
+[plugins."io.containerd.internal.v1.opt"]
+  path = "${this.folder}/opt"
+[proxy_plugins.stasis]
+  type = "snapshot"
+  address = "${process.env['STASIS_ADDRESS'] ?? ''}"
+`,
+    );
+    this.#child = spawn('containerd', ['--config', config], { stdio: 'ignore' });
+    await until('the second containerd to answer', async () =>
+      (await this.ctr('version')).exitCode === 0 ? true : undefined,
+    );
+  }
+
+  ctr(...args: string[]) {
+    return attempt('ctr', ['--address', this.address, ...args]);
+  }
+
+  async stop(): Promise<void> {
+    this.#child?.kill('SIGTERM');
+    await until('the second containerd to end', () =>
+      this.#child === undefined || this.#child.exitCode !== null || this.#child.signalCode !== null
+        ? true
+        : undefined,
+    );
+    rmSync(this.folder, { recursive: true, force: true });
+  }
+}
+
+suite('strangers at the pool', () => {
+  const web = uniqueName('web');
+  before(async () => {
+    await importImage();
+    await startWriter(web);
+    await stasis('checkpoint', web, '--name', 'kept', '--require-memory');
+  });
+  after(() => removeAll(web));
+
+  test('a second containerd with an empty database makes nothing vanish, whatever its garbage collector does', async () => {
+    const second = new SecondContainerd();
+    await second.start();
+    try {
+      const before = datasets();
+      const listed = await second.ctr('snapshots', '--snapshotter', 'stasis', 'ls');
+      assert.doesNotMatch(listed.stdout, /sha256/, 'it sees no snapshot that is not its own');
+      const made = await second.ctr('snapshots', '--snapshotter', 'stasis', 'prepare', 'mine');
+      assert.notEqual(made.exitCode, 0);
+      assert.match(made.stderr, /serves the containerd at/);
+      await second.ctr('leases', 'create', '--id', 'l');
+      await second.ctr('leases', 'rm', '--sync', 'l');
+      await sleep(500);
+      assert.deepEqual(datasets(), before);
+      await progress(web, 1);
+      assert.deepEqual(await checkpointsOf(web), ['kept']);
+    } finally {
+      await second.stop();
+    }
+  });
+
+  test('a second stasisd on the same pool refuses to start, and touches nothing', async () => {
+    const folder = mkdtempSync('/tmp/second-');
+    try {
+      const config = readFileSync(stack.config, 'utf8').replace(/run_dir = .*/, `run_dir = "${folder}/run"`);
+      writeFileSync(join(folder, 'config.toml'), config);
+      const before = datasets();
+      const result = await attempt('env', [`STASIS_CONFIG=${folder}/config.toml`, 'stasisd'], 20_000);
+      assert.equal(result.exitCode, 1);
+      assert.match(result.stderr, /another stasisd, process \d+, serves/);
+      assert.deepEqual(datasets(), before);
+    } finally {
+      rmSync(folder, { recursive: true, force: true });
+    }
+  });
+
+  test('a stasisd with a wrong key in its configuration says where, and does not start', async () => {
+    const folder = mkdtempSync('/tmp/second-');
+    try {
+      writeFileSync(join(folder, 'config.toml'), '[zfs]\nroot = "x"\npol = "y"\n');
+      const result = await attempt('env', [`STASIS_CONFIG=${folder}/config.toml`, 'stasisd'], 20_000);
+      assert.equal(result.exitCode, 1);
+      assert.match(result.stderr, /config\.toml:3: unknown key zfs\.pol/);
+      writeFileSync(join(folder, 'config.toml'), '[zfs]\nroot = "nopool/stasis"\n');
+      const missing = await attempt('env', [`STASIS_CONFIG=${folder}/config.toml`, 'stasisd'], 20_000);
+      assert.equal(missing.exitCode, 1);
+      assert.match(missing.stderr, /no pool nopool/);
+    } finally {
+      rmSync(folder, { recursive: true, force: true });
+    }
+  });
+
+  test("snapshots that somebody else made on a container's dataset are left alone", async () => {
+    const { containers } = JSON.parse(await must('stasis', ['ls', web, '--json'])) as {
+      containers: { disks: { dataset: string; current: boolean }[] }[];
+    };
+    const dataset = containers[0]?.disks.find((disk) => disk.current)?.dataset ?? '';
+    await must('zfs', ['snapshot', `${dataset}@zrepl_1`]);
+    await stasis('restore', web, '--snapshot', 'kept');
+    assert.ok(datasets().includes(`${dataset}@zrepl_1`));
+    assert.deepEqual(await checkpointsOf(web), ['kept']);
+    await must('zfs', ['destroy', `${dataset}@zrepl_1`]);
+  });
+});
