@@ -53,7 +53,7 @@ async function main(): Promise<void> {
     trusted: (register) =>
       register(
         SnapshotsDefinition,
-        snapshotsService(host.store, () => host.identify()),
+        snapshotsService(host.store, () => host.containerd.uuid()),
       ),
     others: (register) =>
       register(SnapshotsDefinition, refusing(SnapshotsDefinition, config.containerd.address)),
