@@ -56,7 +56,7 @@ machine_leave() ( # ID
       rmdir "$dir" 2>/dev/null || true
     done
   fi
-  if grep -q " $MACHINE tmpfs " /proc/self/mounts; then umount -l "$MACHINE"; fi
+  ! mountpoint -q "$MACHINE" || umount -l "$MACHINE"
   rm -rf "$MACHINE"
 )
 
