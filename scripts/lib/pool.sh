@@ -81,7 +81,9 @@ pool_up() {
     return 0
   fi
   if [ -s "$(pool_file)" ]; then
-    # The stack was up before zfs-fuse was killed or the machine restarted.
+    # The stack was up before zfs-fuse was killed or the machine restarted. Mounts of a dead zfs-fuse are dead.
+    stop_service stasisd
+    unmount_datasets
     zpool import -f -d "$STATE/data" -o cachefile=none "$POOL" >"$STATE/log/zpool" 2>&1 ||
       die "the pool in $(pool_file) cannot be imported ($(tr '\n' ' ' <"$STATE/log/zpool")): scripts/dev down deletes it"
     return 0

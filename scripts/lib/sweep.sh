@@ -192,6 +192,14 @@ sweep_run_containerd() {
   done
 }
 
+unmount_datasets() {
+  local point
+  awk -v dataset="$(dataset_prefix)" '{
+    for (i = 6; $i != "-"; i++);
+    if (index($(i + 2), dataset) == 1) print $5
+  }' /proc/self/mountinfo | tac | while read -r point; do umount -l "$(printf '%b' "$point")" 2>/dev/null || true; done
+}
+
 # Every mount below STATE and every mount of a dataset of ours, the latest first.
 unmount_everything() {
   local round i point points
