@@ -1,6 +1,7 @@
 import { engineService, type EngineHandlers } from '../../src/checkpoint/engine-service.ts';
 import type { InstantTools } from '../../src/checkpoint/instant.ts';
 import type { Config } from '../../src/config/config.ts';
+import { CriuFinder } from '../../src/criu/find.ts';
 import type { Logger } from '../../src/log.ts';
 import type { Exec } from '../../src/sys/command.ts';
 import { openZfs, type Zfs } from '../../src/zfs/zfs.ts';
@@ -39,6 +40,7 @@ export function instantTools(exec: Exec, config: Config, log: Logger): InstantTo
   };
   return {
     log,
+    criu: new CriuFinder(exec, config.runtime.criu),
     zfs: {
       snapshot: async (...args) => (await open()).snapshot(...args),
       destroyIdempotent: async (...args) => (await open()).destroyIdempotent(...args),

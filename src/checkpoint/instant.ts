@@ -107,6 +107,8 @@ class Instant {
     // What is dirty by now is written while the container still runs, so that the syncfs inside is short.
     if (disk !== undefined && !wasPaused) await this.#syncfs(disk.syncPath);
     const overlap = await (this.#tools.overlap ?? mayOverlap)();
+    // Asked the first time it starts two processes; from then on the answer is kept, and the container need not wait for it.
+    if (memory !== undefined) await this.#tools.criu?.get().catch(() => undefined);
     this.#check();
 
     const frozenAt = now();
