@@ -82,6 +82,7 @@ TOML
   stream_server_address = "127.0.0.1"
   stream_server_port = "0"
   restrict_oom_score_adj = true
+  netns_mounts_under_state_dir = true
   [plugins."io.containerd.grpc.v1.cri".containerd]
     snapshotter = "$SNAPSHOTTER"
     [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.stasis]
