@@ -2,10 +2,12 @@ import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { takeInstant, type InstantTarget, type InstantTools } from '../../src/checkpoint/instant.ts';
 import { stockPlan } from '../../src/checkpoint/stock.ts';
+import type { Config } from '../../src/config/config.ts';
 import { FailedPrecondition } from '../../src/errors.ts';
 import type { CheckpointTaskRequest } from '../../src/proto/gen/containerd/task.ts';
 import type { Container } from './container.ts';
 import { readCheckpointOptions } from './options.ts';
+import { planStockDisk, recordStockDisk } from './stock-disk.ts';
 
 /** What the engine needs to know of a container; undefined while it has no process. */
 export function instantTarget(container: Container): InstantTarget | undefined {
@@ -16,14 +18,15 @@ export function instantTarget(container: Container): InstantTarget | undefined {
 }
 
 /**
- * A stock client's checkpoint: CRIU's files, flat, in the folder that it names. No options mean that the task runs on.
+ * A stock client's checkpoint: CRIU's files, flat, in the folder that it names, and a snapshot of the disk where that is on our
+ * snapshotter. No options mean that the task runs on.
  * A dump that fails leaves the task as it was, and CRIU's own words are the error.
  */
 export function checkpointTask(
   container: Container,
   request: CheckpointTaskRequest,
   tools: InstantTools,
-  timeoutMs: number,
+  config: Config,
   signal: AbortSignal,
 ): Promise<void> {
   const options = readCheckpointOptions(request.options);
@@ -33,6 +36,21 @@ export function checkpointTask(
     if (target === undefined) throw new FailedPrecondition(`container ${container.id} has no process`);
     const workDir = join(container.bundle, 'work');
     await mkdir(workDir, { recursive: true, mode: 0o711 });
-    await takeInstant(target, stockPlan(request.path, options, { workDir, timeoutMs }), tools, signal);
+    const disk = await planStockDisk(config, container.namespace, container.id, container.disk.mounts);
+    const timeoutMs = config.checkpoint.timeout * 1000;
+    const plan = stockPlan(request.path, options, {
+      ...{ workDir, timeoutMs },
+      ...(disk === undefined ? {} : { disk: disk.plan }),
+    });
+    await takeInstant(target, plan, tools, signal);
+    if (disk === undefined || plan.memory === undefined) return;
+    let recorded = false;
+    try {
+      await recordStockDisk(config, plan.memory.imageDir, disk);
+      recorded = true;
+    } finally {
+      // Nobody would ever find it again.
+      if (!recorded) await tools.zfs.destroyIdempotent(disk.plan.snapshot);
+    }
   });
 }

@@ -15,7 +15,7 @@ import { ExitOrder } from './exit-order.ts';
 import { readJson } from './options.ts';
 import { Queue } from './queue.ts';
 import { startTimeOf, type RecordFile, type TaskRecord } from './record.ts';
-import { mountRootfs, unmountRootfs } from './rootfs.ts';
+import { RootDisk } from './root-disk.ts';
 import { openContainerRuntime, type ContainerRuntime } from './runtime.ts';
 import type { ContainerSpec } from './spec.ts';
 
@@ -45,6 +45,7 @@ export class Container {
   readonly request: CreateTaskRequest;
   readonly init: InitProcess;
   readonly runtime: ContainerRuntime;
+  readonly disk: RootDisk;
   readonly queue = new Queue();
   readonly execs = new Map<string, ExecProcess>();
   readonly accounting = new Accounting();
@@ -63,6 +64,9 @@ export class Container {
     this.rootfs = join(request.bundle, 'rootfs');
     this.request = request;
     this.runtime = runtime;
+    const { config, namespace } = context;
+    const { id, rootfs: mounts } = request;
+    this.disk = new RootDisk({ config, namespace, id, mounts, rootfs: this.rootfs, log });
     this.#context = context;
     this.#spec = spec;
     this.#record = record;
@@ -100,6 +104,10 @@ export class Container {
 
   get pid(): number {
     return this.init.pid;
+  }
+
+  get namespace(): string {
+    return this.#context.namespace;
   }
 
   get isPaused(): boolean {
@@ -200,7 +208,7 @@ export class Container {
     }
     return this.queue.run(async () => {
       await this.init.delete();
-      await unmountRootfs(this.rootfs);
+      await this.disk.unmount();
       for (const exec of this.execs.values()) exec.io?.close();
       this.accounting.close();
       this.#record.finish(answer());
@@ -223,7 +231,7 @@ export class Container {
     const expectation = reaper.expect();
     let committed = false;
     try {
-      await mountRootfs(request.rootfs, this.rootfs);
+      await this.disk.mount(this.init.imageDir);
       await this.init.create();
       if (this.pid !== 0) await this.#learn();
       const { bundle, pid } = this;
@@ -242,7 +250,7 @@ export class Container {
   async #abandon(): Promise<void> {
     this.accounting.close();
     await this.init.abandon();
-    await unmountRootfs(this.rootfs).catch((error: unknown) => {
+    await this.disk.unmount().catch((error: unknown) => {
       this.#log.error('the root file system could not be unmounted', { error: messageOf(error) });
     });
   }
@@ -268,6 +276,7 @@ export class Container {
       expectation.close();
       this.#order.announced();
     }
+    await this.disk.keep();
     this.#save();
     return this.pid;
   }
@@ -348,7 +357,7 @@ export class Container {
       id: this.id,
       namespace: this.#context.namespace,
       bundle: this.bundle,
-      rootfs: request.rootfs,
+      rootfs: this.disk.mounts,
       terminal: request.terminal,
       stdin: request.stdin,
       stdout: request.stdout,

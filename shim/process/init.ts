@@ -33,6 +33,11 @@ export class InitProcess extends Process<InitStateName, InitVerb> {
     this.#options = options;
   }
 
+  /** Images to restore from; undefined for a usual process. */
+  get imageDir(): string | undefined {
+    return this.#options.restore?.imageDir;
+  }
+
   /** Connects the streams and, unless a checkpoint is to be restored, has the runtime make the container. */
   async create(): Promise<void> {
     const { stdio, io, socketFolder, restore, runtime, id, bundle } = this.#options;

@@ -140,8 +140,7 @@ export function taskService(
     },
 
     async checkpoint(request, { signal }: Context) {
-      const timeoutMs = context.config.checkpoint.timeout * 1000;
-      await checkpointTask(containers.get(request.id), request, tools, timeoutMs, signal);
+      await checkpointTask(containers.get(request.id), request, tools, context.config, signal);
       return EMPTY;
     },
 

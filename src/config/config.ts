@@ -130,6 +130,11 @@ export function socketPath(config: Config): string {
   return `${config.daemon.run_dir}/stasisd.sock`;
 }
 
+/** stasisd's second socket, over ttrpc, for this host's shims. */
+export function shimSocketPath(config: Config): string {
+  return `${config.daemon.run_dir}/stasisd.ttrpc`;
+}
+
 function unknown(text: string, path: string, name: string, known: string[]): InvalidArgument {
   const leaf = name.split('.').at(-1) ?? name;
   return new InvalidArgument(

@@ -80,7 +80,7 @@ function newServer(...parts: ((register: Register) => void)[]): Server {
 }
 
 /** Takes the socket's place. One that somebody still listens on is left alone; a dead one is replaced. */
-async function bind(server: NetServer, path: string): Promise<void> {
+export async function bind(server: NetServer, path: string): Promise<void> {
   await mkdir(path.slice(0, path.lastIndexOf('/')), { recursive: true, mode: 0o711 });
   if (await answers(path)) {
     throw new FailedPrecondition(`another stasisd already listens on ${path}`, {

@@ -10,7 +10,7 @@ import { KeyedMutex } from '../checkpoint/locks.ts';
 import { MemoryStore } from '../checkpoint/memory-store.ts';
 import { Pending } from '../checkpoint/pending.ts';
 import { clearStaging, stagingFolder } from '../checkpoint/staging.ts';
-import { type Config, configPath, loadConfig, socketPath } from '../config/config.ts';
+import { type Config, configPath, loadConfig, shimSocketPath, socketPath } from '../config/config.ts';
 import { Containerd, explainUnavailable } from '../containerd/client.ts';
 import { CriuFinder } from '../criu/find.ts';
 import { Code, codeOf, messageOf, StasisError } from '../errors.ts';
@@ -24,6 +24,7 @@ import { ZfsMounter } from '../zfs/mounter.ts';
 import { openZfs } from '../zfs/zfs.ts';
 import { assertUnclaimed, claim } from './claim.ts';
 import { ContainerdPeer } from './containerd-peer.ts';
+import { listenForShims } from './disks-listener.ts';
 import { listen } from './listener.ts';
 import { refusing } from './refuse.ts';
 import { rootDataset } from './root.ts';
@@ -59,6 +60,7 @@ async function main(): Promise<void> {
       register(SnapshotsDefinition, refusing(SnapshotsDefinition, config.containerd.address)),
     isTrusted: (pid) => peer.is(pid),
   });
+  const shims = await listenForShims(shimSocketPath(config), host);
   log.info('ready', {
     socket: socketPath(config),
     root: host.root,
@@ -81,7 +83,7 @@ async function main(): Promise<void> {
   const stop = async (signal: string): Promise<void> => {
     log.info('stopping', { signal });
     clearInterval(timer);
-    await listener.close();
+    await Promise.all([listener.close(), shims.close()]);
     await Promise.all(background);
     host.containerd.close();
     process.exit(0);

@@ -1,0 +1,158 @@
+// Checkpoints of stock clients, which keep the memory and throw the disk away: containerd's API in nerdctl's order (pause,
+// Checkpoint, resume; later kill, Delete, Create with the checkpoint, Start). The writer in the container compares its memory
+// with its disk before each write.
+import assert from 'node:assert/strict';
+import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, before, test, type TestContext } from 'node:test';
+import { Containerd } from '../../../src/containerd/client.ts';
+import { codeOf, Code, messageOf } from '../../../src/errors.ts';
+import { CheckpointOptions, Options } from '../../../src/proto/gen/containerd/runc_options.ts';
+import type { Descriptor } from '../../../src/proto/gen/containerd/descriptor.ts';
+import {
+  checkpointsOf,
+  count,
+  progress,
+  removeAll,
+  startWriter,
+  statusOf,
+  uniqueName,
+} from '../support/container.ts';
+import { importImage, stack, stasis, until } from '../support/stack.ts';
+
+const containerd = new Containerd(stack.address);
+const api = containerd.namespace('default');
+const snapshotter = 'stasis';
+let folder: string;
+/** From 2.0 on containerd hands image folders to runtimes of any name; before, only its own content. */
+let takesFolders: boolean;
+
+before(async () => {
+  await importImage();
+  folder = mkdtempSync(join(stack.state, 'data/tmp/stock-'));
+  // containerd 1.x restores only with options, which ctr sends to a foreign runtime only with a file.
+  writeFileSync(join(folder, 'options.toml'), '');
+  takesFolders = Number((await containerd.version()).replace(/^v/, '').split('.')[0]) >= 2;
+});
+after(() => {
+  containerd.close();
+  rmSync(folder, { recursive: true });
+});
+
+async function writer(t: TestContext): Promise<string> {
+  const name = uniqueName('stock');
+  t.after(() => removeAll(name));
+  await startWriter(name, { flags: ['--runtime-config-path', join(folder, 'options.toml')] });
+  return name;
+}
+
+/** What a client holds in its hands after a checkpoint. */
+interface Held {
+  readonly imageDir?: string;
+  readonly descriptor?: Descriptor;
+}
+
+async function checkpoint(name: string): Promise<Held> {
+  const imageDir = takesFolders ? join(folder, `${name}-${Date.now()}`) : '';
+  const options = { ...CheckpointOptions.decode(new Uint8Array()), imagePath: imageDir };
+  const value = Buffer.from(CheckpointOptions.encode(options).finish());
+  await api.tasks.pause({ containerId: name });
+  const { descriptors } = await api.tasks.checkpoint({
+    containerId: name,
+    parentCheckpoint: '',
+    options: { typeUrl: 'containerd.runc.v1.CheckpointOptions', value },
+  });
+  await api.tasks.resume({ containerId: name });
+  const descriptor = descriptors[0];
+  return takesFolders ? { imageDir } : descriptor === undefined ? {} : { descriptor };
+}
+
+async function end(name: string): Promise<void> {
+  await api.tasks.kill({ containerId: name, execId: '', signal: 9, all: true });
+  await until('the end', async () => ((await statusOf(name)) === 'STOPPED' ? true : undefined), 5000);
+  await api.tasks.delete({ containerId: name });
+}
+
+async function create(name: string, { imageDir, descriptor }: Held): Promise<void> {
+  const { mounts } = await api.snapshots.mounts({ snapshotter, key: name });
+  const options = { ...Options.decode(new Uint8Array()), criuImagePath: imageDir ?? '' };
+  await api.tasks.create({
+    ...{
+      containerId: name,
+      rootfs: mounts,
+      terminal: false,
+      stdin: '',
+      stdout: '',
+      stderr: '',
+      runtimePath: '',
+    },
+    checkpoint: descriptor,
+    options: { typeUrl: 'containerd.runc.v1.Options', value: Buffer.from(Options.encode(options).finish()) },
+  });
+}
+
+async function restore(name: string, held: Held): Promise<void> {
+  await create(name, held);
+  await api.tasks.start({ containerId: name, execId: '' });
+}
+
+async function refusal(work: Promise<unknown>): Promise<{ code: Code; message: string }> {
+  try {
+    await work;
+  } catch (error) {
+    return { code: codeOf(error), message: messageOf(error) };
+  }
+  return assert.fail('it was not refused');
+}
+
+test('the disk comes back with the memory, again and again', async (t) => {
+  const name = await writer(t);
+  const held = await checkpoint(name);
+  const [half] = await checkpointsOf(name);
+  assert.match(half ?? '', /^stock-/, 'stasis lists it');
+  for (let round = 0; round < 2; round++) {
+    const before = await progress(name, 20);
+    await end(name);
+    await restore(name, held);
+    assert.ok((await count(name)) < before, 'the disk went back');
+    await progress(name, 5); // fails where memory and disk are apart
+  }
+  if (held.imageDir !== undefined) {
+    const file = join(held.imageDir, 'stasis.json');
+    assert.equal(statSync(file).mode & 0o777, 0o600);
+    const { container, snapshot } = JSON.parse(readFileSync(file, 'utf8')) as Record<string, string>;
+    assert.deepEqual([container, snapshot?.split('@')[1]], [name, half]);
+  }
+});
+
+test('a restore that fails leaves the disk as it was', async (t) => {
+  const name = await writer(t);
+  const held = await checkpoint(name);
+  await progress(name, 20);
+  const before = await count(name);
+  await end(name);
+  if (held.imageDir === undefined) {
+    // Created, and never started.
+    await create(name, held);
+    await api.tasks.delete({ containerId: name });
+  } else {
+    rmSync(join(held.imageDir, 'pstree.img'));
+    assert.match((await refusal(restore(name, held))).message, /criu|restore/i);
+    await api.tasks.delete({ containerId: name }).catch(() => undefined);
+  }
+  await until('the former disk', async () => {
+    const { mounts } = await api.snapshots.mounts({ snapshotter, key: name });
+    const size = statSync(`${mounts[0]?.source}/appended`, { throwIfNoEntry: false })?.size ?? 0;
+    return size / 9 >= before ? true : undefined;
+  });
+});
+
+test('memory whose disk half was removed is refused', async (t) => {
+  const name = await writer(t);
+  const held = await checkpoint(name);
+  await stasis('rm', name, ...(await checkpointsOf(name)));
+  await end(name);
+  const { code, message } = await refusal(restore(name, held));
+  assert.equal(code, Code.FailedPrecondition);
+  assert.match(message, /disk half .* is gone/);
+});
