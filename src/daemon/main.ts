@@ -149,16 +149,22 @@ function identifier(containerd: Containerd, store: SnapshotStore): Host['identif
 }
 
 async function waitForRoute(containerd: Containerd): Promise<void> {
-  const { snapshots } = containerd.namespace('default');
   const deadline = Date.now() + ROUTE_TIMEOUT_MS;
-  while (Date.now() < deadline) {
-    try {
-      await snapshots.stat({ snapshotter: snapshotterName, key: 'stasis-route-probe' });
-      return;
-    } catch (error) {
-      if (codeOf(error) !== Code.Unavailable) return; // it answered: there is no such snapshot
-    }
-    await sleep(ROUTE_POLL_MS);
+  for (const namespace of await containerd.namespaces()) {
+    while (!(await reaches(containerd, namespace)) && Date.now() < deadline) await sleep(ROUTE_POLL_MS);
+  }
+}
+
+/** A listing asks us of each snapshot that containerd knows; most other calls it answers from its own database. */
+async function reaches(containerd: Containerd, namespace: string): Promise<boolean> {
+  try {
+    for await (const _ of containerd
+      .namespace(namespace)
+      .snapshots.list({ snapshotter: snapshotterName, filters: [] }));
+    return true;
+  } catch (error) {
+    // containerd before 2.4 passes errors of a listing on without their code.
+    return codeOf(error) !== Code.Unavailable && !/connection error|unavailable/i.test(messageOf(error));
   }
 }
 

@@ -2,7 +2,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { createConnection } from 'node:net';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { dev, stack, until } from './stack.ts';
+import { attempt, dev, stack, until } from './stack.ts';
 
 const socket = process.env['STASIS_ADDRESS'] ?? '';
 
@@ -20,6 +20,7 @@ export class OwnDaemon {
   async giveBack(): Promise<void> {
     await this.kill();
     await dev('start', 'stasisd');
+    await routed();
   }
 
   get output(): string {
@@ -76,4 +77,11 @@ export class OwnDaemon {
       connection.once('error', () => resolve(false));
     });
   }
+}
+
+/** containerd dials a stasisd that came back only after a pause of its own, 3 s at most. */
+export async function routed(): Promise<void> {
+  await until('containerd to reach stasisd', async () =>
+    (await attempt('ctr', ['snapshots', '--snapshotter', 'stasis', 'ls'])).exitCode === 0 ? true : undefined,
+  );
 }

@@ -112,11 +112,11 @@ suite('kill -9 of stasisd leaves a whole checkpoint or none', () => {
   });
 
   test('at random moments of a checkpoint', async () => {
-    for (let n = 0; n < 8; n++) {
+    for (let n = 0; n < 5; n++) {
       await daemon.start();
       const name = `random-${n}`;
       const taking = attempt('stasis', ['checkpoint', web, '--name', name, '--require-memory']);
-      await sleep(80 + n * 60);
+      await sleep(80 + n * 90);
       await daemon.kill();
       await taking;
       await assertSwept(name);
@@ -129,10 +129,10 @@ suite('kill -9 of stasisd leaves a whole checkpoint or none', () => {
   });
 
   test('and at random moments of a clone: no half-made container, no stray disk', async () => {
-    for (let n = 0; n < 6; n++) {
+    for (let n = 0; n < 4; n++) {
       await daemon.start();
       const cloning = attempt('stasis', ['clone', web, '--from', 'still', '--name', `${web}-x${n}`]);
-      await sleep(60 + n * 70);
+      await sleep(60 + n * 100);
       await daemon.kill();
       const { exitCode } = await cloning;
       await daemon.start();
