@@ -69,7 +69,8 @@ start_time() {
 }
 
 # Lives the namespace's shim? Its start time tells it from another process that got its pid.
-if [ "$sharing" = namespace ]; then
+# With SCHED_CORE each pod gets a shim of its own.
+if [ "$sharing" = namespace ] && [ -z "${SCHED_CORE-}" ]; then
   resident=$run_dir/resident/${address#/}/$namespace/shim
   if read -r pid started socket 2>/dev/null <"$resident" && read -r stat 2>/dev/null <"/proc/$pid/stat"; then
     # shellcheck disable=SC2086 # the fields of proc(5) after the name, which may hold blanks itself
@@ -86,6 +87,9 @@ fi
 # containerd's parameters, has to be handed to a background process explicitly.
 [ "$action" = start ] || exec "$node" "$main" "$@"
 exec 3<&0
+# Node raises this limit at its start, and its containers are not to inherit that.
+STASIS_OPEN_FILES=$(ulimit -Sn)
+export STASIS_OPEN_FILES
 started=$("$node" "$main" "$@" <&3 3<&- &)
 [ -n "$started" ] || exit 1
 printf '%s' "$started"

@@ -25,6 +25,8 @@ export interface ShimContext {
   readonly logs: LogFifos;
   /** Folder for console sockets; its path is short. */
   readonly socketFolder: string;
+  /** Soft limit of open files that containerd gave its shims; undefined where it is not known. */
+  readonly openFiles: string | undefined;
   /** Where this shim listens. */
   readonly socket: string;
 }

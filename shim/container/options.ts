@@ -19,7 +19,12 @@ export async function readOptions(any: Any | undefined): Promise<Options> {
   return nameOf(any) === GENERIC_OPTIONS ? readGeneric(any) : read(any, OPTIONS, Options);
 }
 
-/** The same for Checkpoint; none means: leave the task running. */
+/** Whether these are options of a task, in one of the two forms. */
+export function isOptions(any: Any): boolean {
+  return [OPTIONS, GENERIC_OPTIONS].includes(nameOf(any));
+}
+
+/** Reads the options of a Checkpoint; none mean: leave the task running. */
 export function readCheckpointOptions(any: Any | undefined): CheckpointOptions {
   return read(any, CHECKPOINT_OPTIONS, CheckpointOptions);
 }

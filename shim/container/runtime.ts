@@ -34,7 +34,8 @@ export async function openContainerRuntime(
     systemdCgroup: options.systemdCgroup || isSystemdPath(spec.cgroupsPath),
   };
   const criu = criuDir === undefined ? {} : { criuDir };
-  return { door: openRuntime({ exec, binary, bundle, ...record, ...criu }), record };
+  const files = spec.limitsFiles || context.openFiles === undefined ? {} : { openFiles: context.openFiles };
+  return { door: openRuntime({ exec, binary, bundle, ...record, ...criu, ...files }), record };
 }
 
 let folder: Promise<string | undefined> | undefined;

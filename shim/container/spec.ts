@@ -7,10 +7,13 @@ export interface ContainerSpec {
   readonly cgroupsPath: string;
   /** Whether other processes share the container's pid namespace, and so outlive its first process. */
   readonly sharesPids: boolean;
+  /** Whether it limits open files itself. */
+  readonly limitsFiles: boolean;
   readonly annotations: Readonly<Record<string, string>>;
 }
 
 interface RawSpec {
+  process?: { rlimits?: { type?: string }[] };
   linux?: { cgroupsPath?: string; namespaces?: { type?: string; path?: string }[] };
   annotations?: Record<string, string>;
 }
@@ -28,6 +31,7 @@ export async function readSpec(bundle: string): Promise<ContainerSpec> {
   return {
     cgroupsPath: raw.linux?.cgroupsPath ?? '',
     sharesPids: pid === undefined || (pid.path ?? '') !== '',
+    limitsFiles: raw.process?.rlimits?.some(({ type }) => type === 'RLIMIT_NOFILE') ?? false,
     annotations: raw.annotations ?? {},
   };
 }

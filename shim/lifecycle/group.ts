@@ -6,9 +6,13 @@ import type { ShimArguments } from '../arguments.ts';
 /** Annotations that put containers into one shim, in containerd's order. */
 const GROUP_ANNOTATIONS = ['io.containerd.runc.v2.group', 'io.kubernetes.cri.sandbox-id'];
 
-/** Which of a namespace's shims is meant: empty for the shared one, else the pod's or container's id. */
-export async function groupOf(config: Config, args: ShimArguments): Promise<string> {
-  switch (config.shim.sharing) {
+/**
+ * Which of a namespace's shims is meant: empty for the shared one, else the pod's or container's id.
+ * @param env with SCHED_CORE containerd asks that containers never share a core; a shim's processes do
+ */
+export async function groupOf(config: Config, args: ShimArguments, env: NodeJS.ProcessEnv): Promise<string> {
+  const { sharing } = config.shim;
+  switch (isSet(env['SCHED_CORE']) && sharing === 'namespace' ? 'pod' : sharing) {
     case 'namespace':
       return '';
     case 'container':
@@ -24,4 +28,8 @@ async function annotatedGroup(bundle: string): Promise<string | undefined> {
   return GROUP_ANNOTATIONS.map((name) => annotations[name]).find(
     (group) => group !== undefined && group !== '',
   );
+}
+
+export function isSet(value: string | undefined): boolean {
+  return value !== undefined && value !== '';
 }

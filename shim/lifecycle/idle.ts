@@ -29,7 +29,12 @@ export class IdleTimer implements Lifecycle {
 
   constructor(options: IdleOptions) {
     this.#options = options;
-    this.#left = new Promise((resolve) => (this.#leave = resolve));
+    this.#left = new Promise((resolve) => {
+      this.#leave = () => {
+        clearTimeout(this.#timer); // it would keep the process until its time
+        resolve();
+      };
+    });
     this.idle();
   }
 

@@ -2,13 +2,21 @@ import { openSync, writeSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
 import type { Config } from '../../src/config/config.ts';
 import { closeQuietly, replaceDescriptor } from '../../src/sys/descriptor.ts';
-import { becomeSubreaper, leaveSession } from '../../src/sys/process.ts';
+import { joinCgroup } from '../../src/sys/cgroup.ts';
+import {
+  becomeSubreaper,
+  createCoreSchedulingCookie,
+  leaveSession,
+  yieldToParent,
+} from '../../src/sys/process.ts';
+import { Any } from '../../src/proto/gen/google/protobuf/any.ts';
 import type { ShimArguments } from '../arguments.ts';
+import { isOptions, readOptions } from '../container/options.ts';
 import { Paths } from '../paths.ts';
 import { readBootstrap } from './bootstrap.ts';
 import { readStdin } from './stdin.ts';
 import { claimPlace, type Place } from './claim.ts';
-import { groupOf } from './group.ts';
+import { groupOf, isSet } from './group.ts';
 import { Shim } from './shim.ts';
 
 /**
@@ -17,17 +25,21 @@ import { Shim } from './shim.ts';
  */
 export async function serve(args: ShimArguments, config: Config, env: NodeJS.ProcessEnv): Promise<void> {
   const paths = new Paths(config.daemon.run_dir);
-  const group = await groupOf(config, args);
+  const group = await groupOf(config, args, env);
   const place: Place = {
     socket: paths.socket(args.address, args.namespace, group),
     lock: paths.lock(args.address, args.namespace, group),
   };
-  const bootstrap = readBootstrap(await readStdin(), args.id, args.namespace);
+  const stdin = await readStdin();
+  const bootstrap = readBootstrap(stdin, args.id, args.namespace);
   const lock = await claimPlace(place);
   if (lock === undefined) {
     await answer(args, place);
     return;
   }
+  const openFiles = env['STASIS_OPEN_FILES'];
+  delete env['STASIS_OPEN_FILES']; // the launcher's word to us; runtimes and hooks get containerd's environment
+  await settleDown(bootstrap?.extensions ?? [Any.decode(stdin)], env);
   leaveSession();
   becomeSubreaper();
   const shim = await Shim.listen({
@@ -36,12 +48,29 @@ export async function serve(args: ShimArguments, config: Config, env: NodeJS.Pro
     ttrpcAddress: env['TTRPC_ADDRESS'] ?? bootstrap?.ttrpcAddress ?? '',
     paths,
     socket: place.socket,
+    openFiles,
     shared: group === '',
   });
   await answer(args, place);
   detach();
   await shim.served;
   closeQuietly(lock);
+}
+
+/**
+ * What containerd wants of the process that becomes a shim, as its own `start` does it: a cgroup that the runtime's options
+ * name, a core scheduling cookie, and an earlier end than containerd's own when memory is short.
+ * @throws NotFound for a cgroup that does not exist; SysError where the kernel has no core scheduling
+ */
+async function settleDown(extensions: readonly Any[], env: NodeJS.ProcessEnv): Promise<void> {
+  for (const any of extensions.filter(isOptions)) {
+    // What is malformed is refused by Create, with the right code.
+    const options = await readOptions(any).catch(() => undefined);
+    const cgroup = options?.shimCgroup ?? '';
+    if (cgroup !== '') await joinCgroup(cgroup, process.pid);
+  }
+  if (isSet(env['SCHED_CORE'])) createCoreSchedulingCookie();
+  yieldToParent();
 }
 
 /** containerd 1.6 and 1.7 find the shim again through the file; all read standard output to its end. */

@@ -30,6 +30,8 @@ export interface ShimOptions {
   readonly ttrpcAddress: string;
   readonly paths: Paths;
   readonly socket: string;
+  /** See ShimContext. */
+  readonly openFiles: string | undefined;
   /** Whether this is the namespace's shim, which the launcher may know of. */
   readonly shared: boolean;
 }
@@ -48,7 +50,7 @@ export class Shim {
   }
 
   static async listen(options: ShimOptions): Promise<Shim> {
-    const { args, config, ttrpcAddress, paths, socket, shared } = options;
+    const { args, config, ttrpcAddress, paths, socket, openFiles, shared } = options;
     const sink = new LogSink();
     const log = createLogger((line) => sink.write(line), args.debug ? 'debug' : config.log.level);
     surviveMistakes(log);
@@ -72,6 +74,7 @@ export class Shim {
       log,
       logs: sink,
       socketFolder: dirname(socket),
+      openFiles,
       socket,
     };
     const containers = new Containers();

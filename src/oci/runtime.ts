@@ -32,6 +32,11 @@ export interface RuntimeOptions extends GlobalOptions {
   readonly env?: NodeJS.ProcessEnv;
   /** Folder that holds a program named `criu`, put first on the runtime's PATH: both runtimes find CRIU there alone. */
   readonly criuDir?: string;
+  /**
+   * Soft limit of open files for what `create` and `exec` start, where the spec sets none. Node raises its own at its
+   * start, and a container would inherit that: programs that close every possible descriptor take seconds then.
+   */
+  readonly openFiles?: string;
 }
 
 /** Seconds that CRIU may take, when the caller sets no deadline. */
@@ -58,7 +63,10 @@ class Door implements OciRuntime {
   }
 
   async create(options: CreateOptions): Promise<void> {
-    await this.#run('create', options.id, createArguments(options), options, { stdioFds: options.stdioFds });
+    await this.#run('create', options.id, createArguments(options), options, {
+      stdioFds: options.stdioFds,
+      container: true,
+    });
   }
 
   async start(id: string, limits: CallLimits = {}): Promise<void> {
@@ -80,7 +88,10 @@ class Door implements OciRuntime {
   }
 
   async exec(options: ExecOptions): Promise<void> {
-    await this.#run('exec', options.id, execArguments(options), options, { stdioFds: options.stdioFds });
+    await this.#run('exec', options.id, execArguments(options), options, {
+      stdioFds: options.stdioFds,
+      container: true,
+    });
   }
 
   async state(id: string, limits: CallLimits = {}): Promise<RuntimeState> {
@@ -160,6 +171,13 @@ class Door implements OciRuntime {
     return config === undefined ? {} : { env: { ...this.#env, CRIU_CONFIG_FILE: config } };
   }
 
+  /** The runtime, by way of a shell that sets the limit which its container is to inherit. */
+  #program(container: boolean): [string, ...string[]] {
+    const { openFiles } = this.#options;
+    if (!container || openFiles === undefined) return [this.path];
+    return ['/bin/sh', '-c', 'ulimit -Sn "$0"; exec "$@"', openFiles, this.path];
+  }
+
   /**
    * One call, with a log file of its own: calls for one container overlap, and an error must never be read from a
    * neighbour's. Where the bundle is gone (a late `delete`) it runs elsewhere and its errors come from stderr.
@@ -169,7 +187,10 @@ class Door implements OciRuntime {
     subject: string,
     args: readonly string[],
     limits: CallLimits,
-    streams: Pick<CommandOptions, 'stdioFds' | 'extraFds' | 'env'> = {},
+    {
+      container = false,
+      ...streams
+    }: Pick<CommandOptions, 'stdioFds' | 'extraFds' | 'env'> & { container?: boolean } = {},
   ): Promise<CommandResult> {
     const log = join(this.#options.bundle, `oci-log.${process.pid}.${++calls}.json`);
     const common: CommandOptions = {
@@ -178,10 +199,15 @@ class Door implements OciRuntime {
       ...(limits.timeoutMs === undefined ? {} : { timeoutMs: limits.timeoutMs }),
       ...(limits.signal === undefined ? {} : { signal: limits.signal }),
     };
-    let result = await this.#options.exec(this.path, [...globalArguments(this.#options, log), ...args], {
-      ...common,
-      cwd: this.#options.bundle,
-    });
+    const [file, ...before] = this.#program(container);
+    let result = await this.#options.exec(
+      file,
+      [...before, ...globalArguments(this.#options, log), ...args],
+      {
+        ...common,
+        cwd: this.#options.bundle,
+      },
+    );
     if (result.spawnError === 'ENOENT' && !(await exists(this.#options.bundle))) {
       result = await this.#options.exec(this.path, [...globalArguments(this.#options, undefined), ...args], {
         ...common,

@@ -1,4 +1,4 @@
-import { readFile, readdir } from 'node:fs/promises';
+import { readFile, readdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { hasErrno, NotFound } from '../errors.ts';
 
@@ -65,6 +65,31 @@ export function resolveCgroup(membership: string, mountinfo: string): Cgroup | u
     return { version: 1, path, folders };
   }
   return unified && { version: 2, path: unified.path, folders: new Map([['', unified.folder]]) };
+}
+
+/**
+ * Moves a process into an existing cgroup, in every hierarchy that has one of that path: cgroups(7).
+ * @throws NotFound where no hierarchy has
+ */
+export async function joinCgroup(path: string, pid: number): Promise<void> {
+  let joined = false;
+  for (const folder of foldersAt(path, await readFile('/proc/self/mountinfo', 'utf8'))) {
+    try {
+      await writeFile(join(folder, 'cgroup.procs'), String(pid), { flag: 'r+' });
+      joined = true;
+    } catch (error) {
+      if (!hasErrno(error, 'ENOENT')) throw error;
+    }
+  }
+  if (!joined) throw new NotFound(`there is no cgroup ${path}`, { subject: path });
+}
+
+/** Where a cgroup of this path would be: in v2's one hierarchy, or in each of v1's. */
+export function foldersAt(path: string, mountinfo: string): string[] {
+  const mounts = parseMounts(mountinfo);
+  const v1 = mounts.filter(({ controllers }) => !controllers.includes(''));
+  const folders = (v1.length > 0 ? v1 : mounts).map((mount) => inside(mount, path));
+  return [...new Set(folders.filter((folder) => folder !== undefined))];
 }
 
 interface CgroupMount {

@@ -1,3 +1,4 @@
+import { readFileSync, writeFileSync } from 'node:fs';
 import { check, native } from './libc.ts';
 
 // prctl(2), setsid(2)
@@ -30,4 +31,16 @@ export function leaveSession(): void {
  */
 export function createCoreSchedulingCookie(): void {
   check('prctl', prctl(PR_SCHED_CORE, PR_SCHED_CORE_CREATE, 0, PIDTYPE_TGID, 0), 'PR_SCHED_CORE');
+}
+
+/** The highest oom_score_adj, proc(5). */
+const MAX_OOM_SCORE = 1000;
+
+/**
+ * Makes the kernel end this process before its parent when memory is short, by one point of oom_score_adj: proc(5). Its
+ * children inherit it.
+ */
+export function yieldToParent(): void {
+  const own = Number(readFileSync('/proc/self/oom_score_adj', 'utf8'));
+  if (own < MAX_OOM_SCORE) writeFileSync('/proc/self/oom_score_adj', String(own + 1));
 }

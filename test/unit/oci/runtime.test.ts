@@ -6,7 +6,12 @@ import { after, test } from 'node:test';
 import { detectRuntime, RuntimeBinaries } from '../../../src/oci/binary.ts';
 import { openRuntime } from '../../../src/oci/runtime.ts';
 import type { RuntimeName } from '../../../src/oci/types.ts';
-import type { CommandOptions, CommandResult, Exec } from '../../../src/sys/command.ts';
+import {
+  exec as realExec,
+  type CommandOptions,
+  type CommandResult,
+  type Exec,
+} from '../../../src/sys/command.ts';
 
 const bundle = mkdtempSync(join(tmpdir(), 'stasis-oci-'));
 after(() => rmSync(bundle, { recursive: true }));
@@ -205,4 +210,26 @@ test('a runtime that was missing is looked for again, one that was found is not'
   assert.equal((await binaries.get('runc')).version, '1.1');
   await binaries.get('runc');
   assert.equal(calls, 2);
+});
+
+test('containers inherit the limit of open files that was asked for, not ours; other calls start no shell', async () => {
+  const runtimePath = join(bundle, 'limited');
+  writeFileSync(runtimePath, `#!/bin/sh\necho "$(ulimit -Sn) $*" >>${bundle}/limits\n`, { mode: 0o755 });
+  const calls: string[] = [];
+  const watched: Exec = (file, args, options) => {
+    calls.push(file);
+    return realExec(file, args, options);
+  };
+  const binary = { name: 'runc', path: runtimePath, version: '1', criu: true } as const;
+  const runtime = openRuntime({ exec: watched, binary, bundle, openFiles: '123' });
+  await runtime.create({ id: 'web', bundle, pidFile: 'p', stdioFds });
+  await runtime.exec({ id: 'web', processFile: 'x', pidFile: 'p', stdioFds, detach: true });
+  await runtime.start('web');
+  const lines = readFileSync(join(bundle, 'limits'), 'utf8').trim().split('\n');
+  assert.deepEqual(
+    lines.map((line) => line.split(' ')[0] === '123'),
+    [true, true, false],
+  );
+  assert.match(lines[0] ?? '', / create .* web$/);
+  assert.deepEqual(calls, ['/bin/sh', '/bin/sh', runtimePath]);
 });

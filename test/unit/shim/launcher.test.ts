@@ -20,12 +20,13 @@ function setUp(t: TestContext) {
   const config = join(folder, 'config.toml');
   writeFileSync(config, `# comment\n[daemon]\nrun_dir = "${folder}/run" # here\n`);
   mkdirSync(join(folder, 'bundle'));
+  const environment: Record<string, string> = {};
   const run = (...args: string[]) => {
-    const env = { PATH: '/nowhere', STASIS_CONFIG: config };
+    const env = { PATH: '/nowhere', STASIS_CONFIG: config, ...environment };
     const result = spawnSync(launcher, args, { cwd: join(folder, 'bundle'), env });
     return { status: result.status, stdout: result.stdout, stderr: result.stderr.toString() };
   };
-  return { folder, run, config };
+  return { folder, run, config, environment };
 }
 
 const common = ['-namespace', 'ns', '-address', '/c.sock', '-publish-binary', '/bin/x', '-id', 'web'];
@@ -57,6 +58,28 @@ test('start leaves it to Node when shims are not shared', async (t) => {
   await announce(folder, await startTimeOf(process.pid));
   writeFileSync(config, `[daemon]\nrun_dir = '${folder}/run'\n[shim]\nsharing = "container"\n`);
   assert.match(run(...common, 'start').stderr, /^node MAIN/);
+});
+
+test('start leaves it to Node when containerd asks for core scheduling, as no core is shared then', async (t) => {
+  const { folder, run, environment } = setUp(t);
+  await announce(folder, await startTimeOf(process.pid));
+  environment['SCHED_CORE'] = '1';
+  assert.match(run(...common, 'start').stderr, /^node MAIN/);
+});
+
+test('Node is told the limit of open files that it is about to raise', (t) => {
+  const { folder, run } = setUp(t);
+  writeFileSync(join(folder, 'node'), '#!/bin/sh\nprintf %s "$STASIS_OPEN_FILES"\n');
+  const limited = spawnSync(
+    '/bin/sh',
+    ['-c', `ulimit -Sn 321; exec "$0" ${common.join(' ')} start`, join(folder, 'any-name')],
+    {
+      cwd: join(folder, 'bundle'),
+      env: { STASIS_CONFIG: join(folder, 'config.toml') },
+    },
+  );
+  assert.equal(limited.stdout.toString(), '321');
+  assert.notEqual(run(...common, 'start').stdout.toString(), '321');
 });
 
 test('start fails when Node does', (t) => {

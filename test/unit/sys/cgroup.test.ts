@@ -3,7 +3,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
-import { cgroupPids, folderOf, resolveCgroup, type Cgroup } from '../../../src/sys/cgroup.ts';
+import { cgroupPids, folderOf, foldersAt, resolveCgroup, type Cgroup } from '../../../src/sys/cgroup.ts';
 import { cpuUsage } from '../../../src/sys/cgroup-cpu.ts';
 
 const v1 = `24 23 0:20 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct
@@ -33,6 +33,16 @@ test('a controller whose hierarchy is mounted nowhere is left out', () => {
 test('a path with colons stays whole', () => {
   const cgroup = resolveCgroup('4:freezer:/system.slice/a:b:c\n', v1);
   assert.equal(cgroup?.path, '/system.slice/a:b:c');
+});
+
+test('a path stands in each of v1’s hierarchies, and not in an empty v2 beside them', () => {
+  assert.deepEqual(foldersAt('/shims', v1), [
+    '/sys/fs/cgroup/cpu,cpuacct/shims',
+    '/sys/fs/cgroup/freezer/shims',
+    '/sys/fs/cgroup/systemd/shims',
+    '/tmp/with space/shims',
+  ]);
+  assert.deepEqual(foldersAt('/shims', v2), ['/sys/fs/cgroup/shims']);
 });
 
 const v2 = '24 23 0:20 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate\n';

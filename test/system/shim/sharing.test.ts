@@ -1,0 +1,109 @@
+// Who shares a shim, and what a shim of one's own is given.
+import assert from 'node:assert/strict';
+import { mkdirSync, mkdtempSync, readFileSync, rmdirSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, afterEach, before, test, type TestContext } from 'node:test';
+import { foldersAt } from '../../../src/sys/cgroup.ts';
+import { TaskDefinition } from '../../../src/proto/gen/containerd/task.ts';
+import { Client } from '../../../ttrpc/index.ts';
+import { removeContainer, uniqueName } from '../support/container.ts';
+import { attempt, ctr, image, importImage, runtime, stack, until } from '../support/stack.ts';
+
+const config = readFileSync(stack.config, 'utf8');
+const folder = mkdtempSync(join(stack.state, 'data/tmp/sharing-'));
+
+before(importImage);
+afterEach(() => writeFileSync(stack.config, config));
+after(() => rmSync(folder, { recursive: true }));
+
+const share = (sharing: string): void =>
+  writeFileSync(stack.config, `${config}\n[shim]\nsharing = "${sharing}"\n`);
+
+async function start(t: TestContext, ...flags: string[]): Promise<string> {
+  const name = uniqueName('share');
+  t.after(() => removeContainer(name));
+  await ctr('run', '-d', '--null-io', '--runtime', runtime, ...flags, image, name, '/bin/sleep', '600');
+  return name;
+}
+
+/** The process id of the shim that holds a container. */
+async function shimOf(name: string): Promise<number> {
+  const run = /^run_dir = "(.*)"$/m.exec(config)?.[1] ?? '';
+  const address = readFileSync(`${run}/tasks/default/${name}/address`, 'utf8').trim();
+  const client = await Client.connect(address);
+  try {
+    return (await client.service(TaskDefinition).connect({ id: name })).shimPid;
+  } finally {
+    client.close();
+  }
+}
+
+const oomScore = (pid: number): number => Number(readFileSync(`/proc/${pid}/oom_score_adj`, 'utf8'));
+
+const ended = (pid: number): Promise<boolean> =>
+  until(`shim ${pid} to leave`, async () =>
+    (await attempt('kill', ['-0', String(pid)])).exitCode === 0 ? undefined : true,
+  );
+
+/** The containerd that started a shim's launcher: its score is what the shim's is compared with. */
+function containerdPid(): number {
+  return Number(readFileSync(join(stack.state, 'containerd.pid'), 'utf8'));
+}
+
+test('a namespace shares one shim, which yields to containerd when memory is short', async (t) => {
+  const [one, two] = [await start(t), await start(t)];
+  assert.equal(await shimOf(one), await shimOf(two));
+  assert.equal(oomScore(await shimOf(one)), oomScore(containerdPid()) + 1);
+});
+
+test('each container has a shim of its own, in the cgroup that the options name, and it leaves with it', async (t) => {
+  share('container');
+  const cgroup = `/stasis-shims-${process.pid}`;
+  // v1's cpuset takes no process before it has been given processors.
+  const places = foldersAt(cgroup, readFileSync('/proc/self/mountinfo', 'utf8')).filter(
+    (place) => !place.includes('cpuset'),
+  );
+  for (const place of places) mkdirSync(place);
+  t.after(() => {
+    for (const place of places) rmdirSync(place);
+  });
+  const options = join(folder, 'options.toml');
+  writeFileSync(options, `ShimCgroup = "${cgroup}"\n`);
+  const [one, two] = [await start(t), await start(t, '--runtime-config-path', options)];
+  const [first, second] = [await shimOf(one), await shimOf(two)];
+  assert.notEqual(first, second);
+  assert.doesNotMatch(readFileSync(`/proc/${first}/cgroup`, 'utf8'), new RegExp(cgroup));
+  const lines = readFileSync(`/proc/${second}/cgroup`, 'utf8').trim().split('\n');
+  assert.equal(lines.filter((line) => line.endsWith(`:${cgroup}`)).length, places.length);
+  await removeContainer(one, two);
+  await Promise.all([ended(first), ended(second)]);
+});
+
+test('a shim cgroup that does not exist fails the start, with its name', async (t) => {
+  share('container');
+  const options = join(folder, 'missing.toml');
+  writeFileSync(options, 'ShimCgroup = "/no/such"\n');
+  const name = uniqueName('share');
+  t.after(() => removeContainer(name));
+  const flags = ['--runtime', runtime, '--runtime-config-path', options];
+  const result = await attempt('ctr', ['run', '-d', '--null-io', ...flags, image, name, '/bin/true']);
+  assert.notEqual(result.exitCode, 0);
+  assert.match(result.stderr, /there is no cgroup \/no\/such/);
+});
+
+test('the containers of a pod share a shim, and other pods have another', async (t) => {
+  share('pod');
+  const pod = (id: string): string[] => ['--annotation', `io.kubernetes.cri.sandbox-id=${id}`];
+  const [a1, a2, b] = [
+    await start(t, ...pod('pod-a')),
+    await start(t, ...pod('pod-a')),
+    await start(t, ...pod('pod-b')),
+  ];
+  const pids = [await shimOf(a1), await shimOf(a2), await shimOf(b)];
+  assert.equal(pids[0], pids[1]);
+  assert.notEqual(pids[0], pids[2]);
+  await removeContainer(a1);
+  assert.equal(await shimOf(a2), pids[1], 'it stays while the pod has a container');
+  await removeContainer(a2, b);
+  await Promise.all(pids.map(ended));
+});
