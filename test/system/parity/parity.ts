@@ -1,0 +1,173 @@
+import assert from 'node:assert/strict';
+import { after, before, describe, test } from 'node:test';
+import { Containerd } from '../../../src/containerd/client.ts';
+import { attempt, image, importImage, must, runtime, stack, until } from '../support/stack.ts';
+import { deliberate } from './deliberate.ts';
+import { leftovers } from './leftovers.ts';
+import { type Names, normalEvent, normalText, normalValue } from './normal.ts';
+import { Recorder, type TaskEvent } from './recorder.ts';
+import type { Step } from './recorded.ts';
+import { Stage } from './stage.ts';
+
+/** One scenario: the moves, and how its recordings are compared. */
+export interface Scenario {
+  play(stage: Stage): Promise<unknown>;
+  /** Processes end in no order of their own: events are compared for each process by itself. */
+  unordered?: boolean;
+  /** Default overlayfs. */
+  snapshotter?: string;
+  /** Set where containerd goes away meanwhile, and with it events that nobody owes. */
+  withoutEvents?: boolean;
+}
+
+const THEIRS = 'io.containerd.runc.v2';
+
+/** The containerd, and who listens to it, while a file's scenarios are played. */
+export interface House {
+  readonly containerd: Containerd;
+  readonly recorder: Recorder;
+}
+let house: House | undefined;
+
+export function theHouse(): House {
+  if (house === undefined) throw new Error('no scenario is being played');
+  return house;
+}
+
+/** Tests that each scenario goes the same way under containerd's own shim and under ours; `atOnce` of them at a time. */
+export function scenarios(
+  subject: string,
+  table: Record<string, Scenario | Scenario['play']>,
+  atOnce = 3,
+): void {
+  describe(subject, { concurrency: atOnce }, () => {
+    before(async () => {
+      await importImage();
+      const containerd = new Containerd(stack.address);
+      // Unpacks the image once, and starts the resident shim: no scenario is slower for being the first.
+      for (const type of [THEIRS, runtime]) {
+        const name = `parity-warm-${process.pid}`;
+        await must('ctr', [
+          'run',
+          '--rm',
+          '--null-io',
+          '--snapshotter',
+          'overlayfs',
+          '--runtime',
+          type,
+          image,
+          name,
+          'true',
+        ]);
+      }
+      try {
+        house = { containerd, recorder: await Recorder.start(containerd) };
+      } catch (error) {
+        containerd.close();
+        throw error;
+      }
+    });
+    after(() => {
+      house?.recorder.close();
+      house?.containerd.close();
+    });
+    for (const [name, entry] of Object.entries(table)) {
+      const scenario = typeof entry === 'function' ? { play: entry } : entry;
+      test(`${name}: as under containerd’s own shim`, async () => {
+        const theirs = await record(scenario, THEIRS);
+        const ours = await record(scenario, runtime);
+        const differences = differencesOf(agreed(name, theirs), ours);
+        if (differences !== '') assert.fail(`the recordings differ (< theirs, > ours):\n${differences}`);
+        assert.ok(ours.length > 0);
+      });
+    }
+  });
+}
+
+async function record(scenario: Scenario, type: string): Promise<string[]> {
+  const { containerd, recorder } = theHouse();
+  const stage = new Stage(type, containerd, scenario.snapshotter ?? 'overlayfs');
+  try {
+    await scenario.play(stage);
+    await strike(stage);
+    const events = scenario.withoutEvents === true ? [] : await eventsOf(stage, recorder);
+    const names = namesOf(stage, events);
+    const left = await leftovers(stage.containers, [stage.fifos]);
+    const ordered = scenario.unordered === true ? byProcess(events) : events;
+    return [
+      ...stage.steps.map((step) => normalStep(step, names)),
+      ...ordered.map((event) => `event: ${normalEvent(event, event.containerId, names)}`),
+      ...left.map((line) => `left: ${normalText(line, names)}`),
+    ];
+  } finally {
+    for (const name of stage.containers) {
+      await attempt('ctr', ['tasks', 'rm', '-f', name]);
+      await attempt('ctr', ['containers', 'rm', name]);
+    }
+    stage.clear();
+  }
+}
+
+/** Takes down what the scenario left standing; how that goes is part of the recording. */
+async function strike(stage: Stage): Promise<void> {
+  for (const name of stage.containers) {
+    const { tasks, containers } = stage.api;
+    const task = await tasks.get({ containerId: name, execId: '' }).catch(() => undefined);
+    if (task !== undefined) await stage.ctr('tasks', 'rm', '-f', name);
+    const container = await containers.get({ id: name }).catch(() => undefined);
+    if (container !== undefined) await stage.ctr('containers', 'rm', name);
+  }
+}
+
+/** All events of the scenario's containers, when the last that is due has come. */
+async function eventsOf(stage: Stage, recorder: Recorder): Promise<TaskEvent[]> {
+  const events = (): TaskEvent[] => stage.containers.flatMap((name) => recorder.of(name));
+  const complete = (): boolean =>
+    stage.containers.every((name) => {
+      const topics = recorder.of(name).map((event) => event.topic);
+      return !topics.includes('/tasks/create') || topics.includes('/tasks/delete');
+    });
+  await until('the last event', () => (complete() ? true : undefined), 3000).catch(() => undefined);
+  return events();
+}
+
+function namesOf(stage: Stage, events: readonly TaskEvent[]): Names {
+  for (const { fields } of events) if (typeof fields['pid'] === 'number') stage.met(fields['pid']);
+  const words = new Map([
+    [stage.folder, '<folder>'],
+    ...stage.containers.map((name, index): [string, string] => [name, `<c${index + 1}>`]),
+  ]);
+  return { words, pids: stage.pids };
+}
+
+function normalStep({ what, outcome }: Step, names: Names): string {
+  const text = normalText(what, names);
+  if (typeof outcome === 'string') return `${text}: ${normalText(outcome, names)}`;
+  return `${text}: ${normalValue(outcome, names)}`;
+}
+
+function byProcess(events: readonly TaskEvent[]): TaskEvent[] {
+  const process = ({ containerId, fields }: TaskEvent): string =>
+    `${containerId} ${String(fields['execId'] ?? fields['id'] ?? '')}`;
+  return [...events].sort((a, b) => (process(a) < process(b) ? -1 : process(a) > process(b) ? 1 : 0));
+}
+
+/** Their recording with what we do otherwise on purpose. */
+function agreed(scenario: string, theirs: readonly string[]): string[] {
+  const rules = deliberate.filter((rule) => rule.scenario === scenario);
+  return theirs.map((line) => rules.reduce((text, rule) => text.replace(rule.theirs, rule.ours), line));
+}
+
+/** The lines that differ, long ones around the place where they do; empty where none does. */
+function differencesOf(theirs: readonly string[], ours: readonly string[]): string {
+  const lines: string[] = [];
+  for (let i = 0; i < Math.max(theirs.length, ours.length); i++) {
+    const [one, other] = [theirs[i] ?? '(nothing)', ours[i] ?? '(nothing)'];
+    if (one === other) continue;
+    let same = 0;
+    while (one[same] === other[same]) same++;
+    const from = Math.max(0, same - 100);
+    lines.push(`< ${one.slice(from, same + 400)}`, `> ${other.slice(from, same + 400)}`);
+  }
+  return lines.join('\n');
+}

@@ -1,0 +1,104 @@
+// Memory and other limits, checkpoints.
+import { scenarios } from './parity.ts';
+import { LOOP } from './stage.ts';
+
+const EAT = `perl -e 'my @x; push @x, "x" x 1048576 while 1'`;
+
+scenarios(
+  'resources and checkpoints',
+  {
+    'out of memory': async (stage) => {
+      const name = await stage.detached(`exec ${EAT}`, ['--null-io', '--memory-limit', '16777216']);
+      await stage.wait(name);
+      await stage.ctr('tasks', 'rm', name);
+    },
+    'out of memory in an exec': async (stage) => {
+      const name = await stage.detached(LOOP, ['--null-io', '--memory-limit', '16777216']);
+      await stage.exec(name, 'e', `exec ${EAT}`);
+      await stage.state(name);
+      await stage.end(name);
+    },
+    'new limits': async (stage) => {
+      const name = await stage.detached(LOOP);
+      await stage.update(name, { memory: { limit: 67_108_864 }, pids: { limit: 20 }, cpu: { shares: 512 } });
+      await stage.metricsOf(name, ['memory.usage.limit', 'pids.limit']);
+      await stage.update(name, { memory: { limit: 1 } });
+      await stage.updateRaw(
+        name,
+        'types.containerd.io/opencontainers/runtime-spec/1/LinuxResources',
+        '{"memory": 3',
+      );
+      await stage.updateRaw(name, 'types.containerd.io/no/such', '{}');
+      await stage.update(name, {});
+      await stage.end(name);
+      await stage.update(name, { pids: { limit: 20 } });
+    },
+    'a checkpoint that leaves it running': async (stage) => {
+      const name = await stage.detached(LOOP);
+      await stage.checkpoint(name, false);
+      await stage.state(name);
+      await stage.exec(name, 'e', 'exit 4');
+      await stage.end(name);
+    },
+    'a checkpoint that ends it': async (stage) => {
+      const name = await stage.detached(LOOP);
+      const ended = stage.wait(name);
+      await stage.checkpoint(name, true);
+      await ended;
+      await stage.state(name);
+      await stage.ctr('tasks', 'rm', name);
+    },
+    'a checkpoint while paused': async (stage) => {
+      const name = await stage.detached(LOOP);
+      await stage.ctr('tasks', 'pause', name);
+      await stage.checkpoint(name, false);
+      await stage.state(name);
+      await stage.ctr('tasks', 'resume', name);
+      await stage.end(name);
+    },
+    'checkpoints of what does not run': async (stage) => {
+      const name = await stage.created(LOOP);
+      await stage.checkpoint(name, false);
+      await stage.task(name);
+      await stage.checkpoint(name, false);
+      await stage.start(name);
+      await stage.end(name);
+      await stage.checkpoint(name, false);
+    },
+    'a restore': (stage) =>
+      stage.keeping(async () => {
+        const name = await stage.detached(
+          `i=0; while true; do i=$((i+1)); echo $i >/count; sleep 0.05; done`,
+        );
+        const checkpoint = await stage.checkpoint(name, true);
+        await stage.wait(name);
+        await stage.ctr('tasks', 'rm', name);
+        await stage.task(name, {}, checkpoint);
+        await stage.state(name);
+        await stage.start(name);
+        await stage.state(name);
+        await stage.exec(name, 'e', '[ "$(cat /count)" -gt 0 ] && echo counts');
+        await stage.shape(name);
+        await stage.end(name);
+        await stage.ctr('tasks', 'rm', name);
+      }),
+    'a restore that is never started': (stage) =>
+      stage.keeping(async () => {
+        const name = await stage.detached(LOOP);
+        const checkpoint = await stage.checkpoint(name, true);
+        await stage.wait(name);
+        await stage.ctr('tasks', 'rm', name);
+        await stage.task(name, {}, checkpoint);
+        await stage.delete(name);
+      }),
+    'metrics and processes by name': async (stage) => {
+      const name = await stage.detached(LOOP, ['--null-io', '--memory-limit', '67108864']);
+      await stage.metrics(name);
+      await stage.metricsOf(name, ['memory.usage.limit']);
+      await stage.ctr('tasks', 'ps', name);
+      await stage.end(name);
+      await stage.metrics(name);
+    },
+  },
+  2,
+);

@@ -1,0 +1,55 @@
+// containerd goes away and comes back while tasks run.
+import { dev } from '../support/stack.ts';
+import { scenarios, theHouse } from './parity.ts';
+import { LOOP } from './stage.ts';
+
+const restart = async (): Promise<void> => {
+  await dev('restart', 'containerd');
+  await theHouse().recorder.listen();
+};
+
+scenarios(
+  'restart of containerd',
+  {
+    'tasks in each state': {
+      withoutEvents: true,
+      play: async (stage) => {
+        const running = await stage.detached(LOOP);
+        const paused = await stage.detached(LOOP);
+        await stage.ctr('tasks', 'pause', paused);
+        const ended = await stage.detached('exit 3');
+        await stage.wait(ended);
+        const fresh = await stage.created(LOOP);
+        await stage.task(fresh);
+        await stage.addExec(running, 'e', ['/bin/sh', '-c', 'exit 5']);
+        await restart();
+        for (const name of [running, paused, ended, fresh]) {
+          await stage.state(name);
+          await stage.shape(name);
+        }
+        await stage.state(running, 'e');
+        await stage.start(running, 'e');
+        await stage.wait(running, 'e');
+        await stage.exec(running, 'f', 'echo out; exit 4');
+        await stage.ctr('tasks', 'resume', paused);
+        await stage.start(fresh);
+        await stage.ctr('tasks', 'rm', ended);
+        for (const name of [running, paused, fresh]) await stage.end(name);
+      },
+    },
+    'an end while it is away': {
+      withoutEvents: true,
+      play: async (stage) => {
+        const name = await stage.detached('sleep 1; exit 7');
+        await dev('stop', 'containerd');
+        await stage.pause(1200);
+        await dev('start', 'containerd');
+        await theHouse().recorder.listen();
+        await stage.state(name);
+        await stage.wait(name);
+        await stage.ctr('tasks', 'rm', name);
+      },
+    },
+  },
+  1,
+);
