@@ -173,17 +173,10 @@ export class SnapshotIndex {
       this.#checkpoints.delete(known.checkpoint);
   }
 
-  /** Follows the rename of a snapshot out of the way of new ones: it is no checkpoint any more. */
-  renameSnapshot(fullName: string, to: string): void {
-    const node = this.#nodes.get(datasetOf(fullName));
-    if (node === undefined) return;
+  /** A snapshot that was destroyed while clones stand on it: it is no checkpoint any more. */
+  retireSnapshot(fullName: string): void {
     this.deleteSnapshot(fullName);
-    node.snapshots.set(to, { checkpoint: undefined });
-    const clones = this.#clones.get(fullName);
-    if (clones === undefined) return;
-    this.#clones.delete(fullName);
-    this.#clones.set(`${node.dataset}@${to}`, clones);
-    for (const clone of clones) clone.origin = `${node.dataset}@${to}`;
+    this.addSnapshot(fullName, undefined);
   }
 
   /** Datasets cloned from one ZFS snapshot. */

@@ -1,4 +1,4 @@
-import { removedPrefix } from '../src/checkpoint/entry.ts';
+import { deferProperty } from '../src/checkpoint/entry.ts';
 import { messageOf, NotFound } from '../src/errors.ts';
 import { datasetOf, snapshotOf } from '../src/zfs/names.ts';
 import type { Property, Row, Zfs } from '../src/zfs/zfs.ts';
@@ -122,7 +122,10 @@ function nodesOf(pool: Pool, rows: readonly Row[], chunks: ReadonlyMap<string, s
     const node = nodes.get(datasetOf(row.name));
     const name = snapshotOf(row.name);
     if (row.type !== 'snapshot' || node === undefined) continue;
-    const checkpoint = name.startsWith(removedPrefix) ? undefined : own(row.properties, property.checkpoint);
+    const checkpoint =
+      row.properties.get(deferProperty)?.value === 'on'
+        ? undefined
+        : own(row.properties, property.checkpoint);
     node.snapshots.set(name, { checkpoint });
     if (name !== LAYER) continue;
     const committed = describe(row);

@@ -1,3 +1,4 @@
+import { deferProperty } from '../src/checkpoint/entry.ts';
 import { InvalidArgument } from '../src/errors.ts';
 import type { WallTime } from '../src/sys/clock.ts';
 import { MAX_VALUE } from '../src/zfs/names.ts';
@@ -18,7 +19,7 @@ export const property = {
 } as const;
 
 /** What one listing has to ask for to rebuild the index. */
-export const indexed: readonly string[] = ['origin', 'referenced', ...Object.values(property)];
+export const indexed: readonly string[] = ['origin', 'referenced', deferProperty, ...Object.values(property)];
 
 /** Chunks of one long label set: more than containerd's own limits let through in practice. */
 const MAX_CHUNKS = 64;

@@ -5,7 +5,6 @@ import { syncfs } from '../src/sys/syncfs.ts';
 import type { Mounter } from '../src/zfs/mounter.ts';
 import { datasetOf } from '../src/zfs/names.ts';
 import type { CallOptions, Properties, Zfs } from '../src/zfs/zfs.ts';
-import { removedPrefix } from '../src/checkpoint/entry.ts';
 import { adopt, type Adoption } from './adopt.ts';
 import { commit, update } from './commit.ts';
 import { measure, missing, rootfsOf } from './dataset.ts';
@@ -219,17 +218,13 @@ export class SnapshotStore {
     this.#pool.index.addSnapshot(`${dataset}@${name}`, id);
   }
 
-  /** Tells it of one that was destroyed, or put aside for the clones that stand on it. */
+  /** Tells it of one that was destroyed, or goes with the last of the clones that stand on it. */
   async forgetCheckpoint(dataset: string, name: string): Promise<void> {
     const { index } = this.#pool;
     const node = index.get(dataset);
     if (node === undefined) return;
-    const id = node.snapshots.get(name)?.checkpoint;
-    if (index.clonesOfSnapshot(`${dataset}@${name}`).length > 0) {
-      index.renameSnapshot(`${dataset}@${name}`, `${removedPrefix}${id ?? name}`);
-    } else {
-      index.deleteSnapshot(`${dataset}@${name}`);
-    }
+    if (index.clonesOfSnapshot(`${dataset}@${name}`).length > 0) index.retireSnapshot(`${dataset}@${name}`);
+    else index.deleteSnapshot(`${dataset}@${name}`);
     if (!isLive(node) && !index.isNeeded(node)) this.#onReleased(dataset);
   }
 

@@ -1,6 +1,6 @@
 import { AlreadyExists, NotFound } from '../errors.ts';
 import type { Zfs } from '../zfs/zfs.ts';
-import { type CheckpointEntry, entryFromRows, properties } from './entry.ts';
+import { type CheckpointEntry, deferProperty, entryFromRows, properties } from './entry.ts';
 
 /** What a sweep found half-made, and destroyed. */
 export interface Swept {
@@ -22,6 +22,8 @@ export class Catalog {
   /** namespace/container → checkpoints, oldest first. */
   readonly #byContainer = new Map<string, CheckpointEntry[]>();
   readonly #byId = new Map<string, CheckpointEntry>();
+  /** Snapshots that were destroyed while clones stand on them: ZFS keeps them, and their names, until those go. */
+  readonly #retired = new Set<string>();
   /** Checkpoints that a restore is reading from. */
   readonly #readers = new Map<string, number>();
 
@@ -33,14 +35,20 @@ export class Catalog {
   /** Reads the pool, and destroys halves of checkpoints that were never finished or already removed. */
   async load(): Promise<Swept[]> {
     const rows = await this.#zfs
-      .list({ root: this.#root, types: ['snapshot'], properties: Object.values(properties), ownOnly: true })
+      .list({
+        root: this.#root,
+        types: ['snapshot'],
+        properties: [...Object.values(properties), deferProperty],
+        ownOnly: true,
+      })
       .catch((error: unknown) => {
         if (error instanceof NotFound) return []; // a pool that is new to us
         throw error;
       });
     this.#byContainer.clear();
     this.#byId.clear();
-    const { entries, orphans } = entryFromRows(rows);
+    const { entries, orphans, retired } = entryFromRows(rows);
+    for (const snapshot of retired) this.#retired.add(snapshot);
     for (const entry of entries) this.add(entry);
     const swept: Swept[] = [];
     for (const { snapshot, why } of orphans) {
@@ -81,6 +89,20 @@ export class Catalog {
 
   has(namespace: string, container: string, name: string): boolean {
     return this.of(namespace, container).some((entry) => entry.name === name);
+  }
+
+  /** Notes that a snapshot's name stays taken though the snapshot is destroyed. */
+  retire(snapshot: string): void {
+    this.#retired.add(snapshot);
+  }
+
+  /** The name for a checkpoint's two snapshots: its own, with `.2`, `.3` … where a retired snapshot has that. */
+  snapshotName(datasets: readonly string[], name: string): string {
+    const taken = (candidate: string): boolean =>
+      datasets.some((dataset) => this.#retired.has(`${dataset}@${candidate}`));
+    let candidate = name;
+    for (let n = 2; taken(candidate); n++) candidate = `${name}.${n}`;
+    return candidate;
   }
 
   /** @throws AlreadyExists */

@@ -68,13 +68,7 @@ export async function createFromCheckpoint(
   steps.undo('remove the unfinished container', undo);
 
   const begin = process.hrtime.bigint();
-  const mounts = await host.containerd.withLease(namespace, async (client) => {
-    const [made] = await Promise.all([
-      prepareDisk(client, options, container.snapshotter, report),
-      client.containers.create({ container }),
-    ]);
-    return made;
-  });
+  const mounts = await makeDisk(host, options, container, report);
   const diskNs = Number(process.hrtime.bigint() - begin);
   const task = await startTask(host.containerd.namespace(namespace), container, {
     mounts,
@@ -84,6 +78,26 @@ export async function createFromCheckpoint(
   steps.commit();
   await pending.done();
   return { container: id, task, diskNs, undo };
+}
+
+/**
+ * The container's record first, then its disk: the record refers to the snapshot by its key, so that containerd's
+ * collector keeps it from its first moment on. A diff needs a lease, since the blob it comes from has no such owner.
+ */
+async function makeDisk(
+  host: Host,
+  options: { namespace: string; id: string; entry: CheckpointEntry; memory: OpenMemory },
+  container: Container,
+  report: Report,
+): Promise<Mount[]> {
+  const { namespace, entry } = options;
+  const make = async (client: NamespaceClient): Promise<Mount[]> => {
+    await client.containers.create({ container });
+    return prepareDisk(client, options, container.snapshotter, report);
+  };
+  return entry.disk === 'diff'
+    ? host.containerd.withLease(namespace, make)
+    : make(host.containerd.namespace(namespace));
 }
 
 async function prepareDisk(

@@ -40,6 +40,8 @@ export interface CheckpointEntry {
 export const properties = {
   /** On both snapshots: the checkpoint's id. */
   checkpoint: 'stasis:checkpoint',
+  /** On both: the checkpoint's name. The snapshot has the same name, but for a suffix where that was not free. */
+  name: 'stasis:checkpoint-name',
   /** On both: `<namespace>/<container>`. */
   container: 'stasis:checkpoint-of',
   /** On both: nanoseconds since 1970. */
@@ -50,8 +52,8 @@ export const properties = {
   report: 'stasis:checkpoint-report',
 } as const;
 
-/** Removed from view while clones still stand on it. */
-export const removedPrefix = 'removed:';
+/** ZFS's own: `on` for a snapshot that was destroyed while clones stand on it. It is gone for us. */
+export const deferProperty = 'defer_destroy';
 
 /** The part of an entry that the report property carries. */
 interface Report {
@@ -72,10 +74,10 @@ export function newCheckpointId(now = Date.now()): string {
   return `${now.toString(36)}-${randomBytes(5).toString('hex')}`;
 }
 
+type Identity = Pick<CheckpointEntry, 'id' | 'name' | 'namespace' | 'container' | 'createdNs'>;
+
 /** Properties for the disk half, known before the dump. */
-export function diskProperties(
-  entry: Pick<CheckpointEntry, 'id' | 'namespace' | 'container' | 'createdNs'>,
-): Properties {
+export function diskProperties(entry: Identity): Properties {
   return { ...identity(entry), [properties.half]: 'disk' };
 }
 
@@ -94,28 +96,33 @@ export function memoryProperties(entry: CheckpointEntry): Properties {
   return { ...identity(entry), [properties.half]: 'memory', [properties.report]: JSON.stringify(report) };
 }
 
-function identity(entry: Pick<CheckpointEntry, 'id' | 'namespace' | 'container' | 'createdNs'>): Properties {
+function identity(entry: Identity): Properties {
   return {
     [properties.checkpoint]: entry.id,
+    [properties.name]: entry.name,
     [properties.container]: `${entry.namespace}/${entry.container}`,
     [properties.created]: String(entry.createdNs),
   };
 }
 
-/** Pairs the halves that a listing shows. `orphans` are halves whose other half is missing, and removed ones. */
+/**
+ * Pairs the halves that a listing shows. `orphans` are halves whose other half is missing; `retired` are destroyed
+ * already, and wait for their last clone.
+ */
 export function entryFromRows(rows: readonly Row[]): {
   entries: CheckpointEntry[];
   orphans: { snapshot: string; why: string }[];
+  retired: string[];
 } {
   const disks = new Map<string, Row>();
   const memories = new Map<string, Row>();
   const orphans: { snapshot: string; why: string }[] = [];
+  const retired: string[] = [];
   for (const row of rows) {
     const id = value(row, properties.checkpoint);
     if (id === undefined) continue;
-    if (snapshotName(row.name).startsWith(removedPrefix)) {
-      orphans.push({ snapshot: row.name, why: 'removed' });
-    } else if (value(row, properties.half) === 'memory') memories.set(id, row);
+    if (row.properties.get(deferProperty)?.value === 'on') retired.push(row.name);
+    else if (value(row, properties.half) === 'memory') memories.set(id, row);
     else disks.set(id, row);
   }
   const entries: CheckpointEntry[] = [];
@@ -136,7 +143,7 @@ export function entryFromRows(rows: readonly Row[]): {
       orphans.push({ snapshot: disk.name, why: 'its memory half was never finished' });
     }
   }
-  return { entries, orphans };
+  return { entries, orphans, retired };
 }
 
 function build(
@@ -154,7 +161,7 @@ function build(
     id,
     namespace,
     container: rest.join('/'),
-    name: snapshotName(row.name),
+    name: value(row, properties.name) ?? snapshotName(row.name),
     createdNs: BigInt(value(row, properties.created) ?? '0'),
     memory: report?.memory ?? 'external',
     disk: report?.disk ?? 'snapshot',

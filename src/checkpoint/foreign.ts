@@ -46,6 +46,7 @@ export async function takeOfForeignDisk(host: Host, taking: Taking): Promise<Che
   );
   const dataset = datasetFor(host, request.namespace, request.container);
   await using steps = new Steps(host.log);
+  const memory = MemoryStore.datasetOf(dataset);
   await createIdempotent(host, dataset);
   const pool = await host.memory.ensure(dataset);
   const stage = await stageFor(host, taking, dataset);
@@ -68,7 +69,7 @@ export async function takeOfForeignDisk(host: Host, taking: Taking): Promise<Che
     const memoryError = instant?.memoryError ?? (request.diskOnly || !running ? '' : notOurRuntime(record));
     const entry = await storeMemory(host, taking, {
       dataset,
-      snapshot: `${MemoryStore.datasetOf(dataset)}@${taking.name}`,
+      snapshot: `${memory}@${host.catalog.snapshotName([memory], taking.name)}`,
       pool,
       stage,
       instant: {
@@ -96,7 +97,6 @@ export async function takeOfForeignDisk(host: Host, taking: Taking): Promise<Che
   const entry = running
     ? await withPausedTask(host, request.namespace, request.container, work)
     : await work(() => undefined);
-  await stage.remove();
   return entry;
 }
 

@@ -6,6 +6,7 @@ import type { CriuFinder } from '../criu/find.ts';
 import type { RuntimeBinaries } from '../oci/binary.ts';
 import type { Zfs } from '../zfs/zfs.ts';
 import type { Catalog } from './catalog.ts';
+import type { ImageCache } from './image-cache.ts';
 import type { KeyedMutex } from './locks.ts';
 import type { MemoryStore } from './memory-store.ts';
 import type { Pending } from './pending.ts';
@@ -25,6 +26,7 @@ export interface Host {
   readonly store: SnapshotStore;
   readonly catalog: Catalog;
   readonly memory: MemoryStore;
+  readonly images: ImageCache;
   readonly containerd: Containerd;
   readonly pending: Pending;
   readonly criu: CriuFinder;

@@ -1,4 +1,5 @@
 import { copyFile, mkdir, readdir, rm, stat } from 'node:fs/promises';
+import { dirname } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { AlreadyExists } from '../errors.ts';
 import type { Logger } from '../log.ts';
@@ -6,7 +7,11 @@ import type { Mounter } from '../zfs/mounter.ts';
 import { Busy } from '../zfs/errors.ts';
 import type { Zfs } from '../zfs/zfs.ts';
 import { type CheckpointEntry, memoryProperties } from './entry.ts';
+import type { ImageCache } from './image-cache.ts';
 import { type CheckpointRecord, imageFolder, readRecord, writeRecord } from './record.ts';
+
+/** Images are a dozen small files and one large: the small ones cost round trips, not bytes. */
+const PARALLEL_COPIES = 4;
 
 /** Pauses after each attempt to destroy a busy clone, in milliseconds. */
 const RETRY_MS = [20, 50, 100, 200, 500, 1000];
@@ -44,6 +49,7 @@ export interface StoreRequest {
 export class MemoryStore {
   readonly #zfs: Zfs;
   readonly #mounter: Mounter;
+  readonly #cache: ImageCache;
   readonly #log: Logger;
   /** Parent of the short-lived clones that restores read from. */
   readonly #reading: string;
@@ -52,8 +58,9 @@ export class MemoryStore {
   readonly #leftovers = new Set<string>();
   #sequence = 0;
 
-  constructor(zfs: Zfs, mounter: Mounter, root: string, log: Logger) {
+  constructor(zfs: Zfs, mounter: Mounter, root: string, cache: ImageCache, log: Logger) {
     this.#zfs = zfs;
+    this.#cache = cache;
     this.#mounter = mounter;
     this.#log = log;
     this.#reading = `${root}/reading`;
@@ -103,15 +110,22 @@ export class MemoryStore {
     await writeRecord(folder, request.record);
   }
 
-  /** Snapshots the memory dataset: from now on the checkpoint exists. */
-  async commit(containerDataset: string, entry: CheckpointEntry): Promise<string> {
-    const snapshot = `${MemoryStore.datasetOf(containerDataset)}@${entry.name}`;
-    await this.#zfs.snapshot([snapshot], { properties: memoryProperties(entry) });
-    return snapshot;
+  /** Snapshots the memory dataset under the entry's name for it: from now on the checkpoint exists. */
+  async commit(entry: CheckpointEntry): Promise<void> {
+    if (entry.memorySnapshot === undefined) throw new TypeError(`checkpoint ${entry.id} has no memory half`);
+    await this.#zfs.snapshot([entry.memorySnapshot], { properties: memoryProperties(entry) });
   }
 
-  /** Opens a checkpoint's memory half through a clone of its own, so that nothing can change under the reader. */
+  /**
+   * Opens a checkpoint's memory half: from the tmpfs where it is still there, else through a clone of its own, so that
+   * nothing can change under the reader.
+   */
   async open(entry: CheckpointEntry): Promise<OpenMemory> {
+    const held = this.#cache.hold(entry.id);
+    if (held !== undefined) {
+      const { imageDir, record } = held;
+      return { path: dirname(imageDir), record, imageDir, close: () => held.release() };
+    }
     if (entry.memorySnapshot === undefined) throw new TypeError(`checkpoint ${entry.id} has no memory half`);
     const clone = `${this.#reading}/${entry.id}-${process.pid}-${++this.#sequence}`;
     await this.#zfs.clone(entry.memorySnapshot, clone, {
@@ -133,17 +147,22 @@ export class MemoryStore {
     const sizes = await Promise.all(names.map(async (name) => (await stat(`${from}/${name}`)).size));
     const total = sizes.reduce((sum, size) => sum + size, 0);
     let done = 0;
-    for (const [index, name] of names.entries()) {
-      request.signal?.throwIfAborted();
-      await copyFile(`${from}/${name}`, `${to}/${name}`);
-      done += sizes[index] ?? 0;
-      request.progress?.(done, total);
-    }
+    const queue = names.entries();
+    const worker = async (): Promise<void> => {
+      for (const [index, name] of queue) {
+        request.signal?.throwIfAborted();
+        await copyFile(`${from}/${name}`, `${to}/${name}`);
+        done += sizes[index] ?? 0;
+        request.progress?.(done, total);
+      }
+    };
+    await Promise.all(Array.from({ length: PARALLEL_COPIES }, worker));
   }
 
   async #createIdempotent(dataset: string): Promise<void> {
     try {
-      await this.#zfs.create(dataset, { properties: this.#mounter.birthProperties(dataset, 'create') });
+      const birth = this.#mounter.birthProperties(dataset, 'create');
+      await this.#zfs.create(dataset, { properties: { ...birth, compression: 'on' } });
     } catch (error) {
       if (!(error instanceof AlreadyExists)) throw error;
     }

@@ -1,7 +1,6 @@
 import { Code, codeOf, FailedPrecondition } from '../errors.ts';
 import { HasClones } from '../zfs/errors.ts';
 import type { CheckpointEntry } from './entry.ts';
-import { removedPrefix } from './entry.ts';
 import { type Host, lockKey } from './host.ts';
 import { validateContainerId, validateNamespace } from './names.ts';
 
@@ -42,22 +41,25 @@ function assertNotRead(host: Host, entry: CheckpointEntry): void {
 async function removeOne(host: Host, entry: CheckpointEntry): Promise<Removed> {
   const dataset = entry.snapshot.slice(0, entry.snapshot.indexOf('@'));
   const waitsFor = host.store.clonesOf(entry.snapshot);
-  if (entry.memorySnapshot !== undefined) await destroySnapshot(host, entry.memorySnapshot, entry.id);
+  if (entry.memorySnapshot !== undefined) await destroySnapshot(host, entry.memorySnapshot);
   host.catalog.delete(entry);
-  if (entry.snapshot !== entry.memorySnapshot) await destroySnapshot(host, entry.snapshot, entry.id);
-  await host.store.forgetCheckpoint(dataset, entry.name);
+  await host.images.drop(entry.id);
+  if (entry.snapshot !== entry.memorySnapshot) await destroySnapshot(host, entry.snapshot);
+  await host.store.forgetCheckpoint(dataset, entry.snapshot.slice(dataset.length + 1));
   return { name: entry.name, waitsFor };
 }
 
-/** A snapshot that clones stand on gets out of the way of new names, and goes with its last clone. */
-async function destroySnapshot(host: Host, snapshot: string, id: string): Promise<void> {
+/**
+ * A snapshot that clones stand on goes with the last of them. It is not renamed out of the way: zfs-fuse would take
+ * the mounts of all its clones away for that, under running containers.
+ */
+async function destroySnapshot(host: Host, snapshot: string): Promise<void> {
   try {
     await host.zfs.destroy(snapshot);
   } catch (error) {
     if (codeOf(error) === Code.NotFound) return;
     if (!(error instanceof HasClones)) throw error;
-    const aside = `${snapshot.slice(0, snapshot.indexOf('@'))}@${removedPrefix}${id}`;
-    await host.zfs.rename(snapshot, aside);
-    await host.zfs.destroyIdempotent(aside, { defer: true });
+    await host.zfs.destroyIdempotent(snapshot, { defer: true });
+    host.catalog.retire(snapshot);
   }
 }

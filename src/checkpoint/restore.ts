@@ -157,7 +157,10 @@ async function rewind(host: Host, rewinding: Rewinding, report: Report): Promise
     imageDir: entry.memory === 'image' ? memory.imageDir : undefined,
   });
   steps.commit();
-  host.later('tidy up after a rewind', tidy(() => disk.done(), safety?.stage));
+  host.later(
+    'tidy up after a rewind',
+    tidy(() => disk.done(), safety?.stage),
+  );
   return { stopNs: Number(stopped - begin), diskNs: Number(placed - stopped), ...started };
 }
 

@@ -1,5 +1,12 @@
-import { findContainer, findTask, noSuchContainer } from '../containerd/client.ts';
-import { NotFound } from '../errors.ts';
+import {
+  explainUnavailable,
+  findContainer,
+  findTask,
+  type NamespaceClient,
+  noSuchContainer,
+} from '../containerd/client.ts';
+import { Code, codeOf, NotFound } from '../errors.ts';
+import type { Container } from '../proto/gen/containerd/containers.ts';
 import { type Process, Status } from '../proto/gen/containerd/task_types.ts';
 import type { InstantResponse } from '../proto/gen/stasis/engine.ts';
 import { syncfs } from '../sys/syncfs.ts';
@@ -12,6 +19,7 @@ import {
   validateContainerId,
   validateNamespace,
 } from './names.ts';
+import { MemoryStore } from './memory-store.ts';
 import { findEngine } from './shim-client.ts';
 import { Steps } from './steps.ts';
 import {
@@ -73,15 +81,12 @@ export async function takeLocked(host: Host, request: TakeRequest, report: Repor
       ? request.name
       : defaultCheckpointName(new Date(), (taken) => host.catalog.has(namespace, container, taken));
   host.catalog.assertFree(namespace, container, name);
-  const engine =
-    task === undefined ? undefined : await findEngine(host.config.daemon.run_dir, namespace, container);
+  const [engine, parent] = await Promise.all([
+    task === undefined ? undefined : findEngine(host.config.daemon.run_dir, namespace, container),
+    parentOf(client, record),
+  ]);
   try {
     const onOurs = record.snapshotter === snapshotterName;
-    const parent =
-      record.snapshotKey === ''
-        ? ''
-        : ((await client.snapshots.stat({ snapshotter: record.snapshotter, key: record.snapshotKey })).info
-            ?.parent ?? '');
     const taking: Taking = {
       request,
       report,
@@ -101,6 +106,17 @@ export async function takeLocked(host: Host, request: TakeRequest, report: Repor
   } finally {
     engine?.close();
   }
+}
+
+/** Name of the container's parent snapshot in containerd; empty where it has none, or no snapshot any more. */
+async function parentOf(client: NamespaceClient, record: Container): Promise<string> {
+  if (record.snapshotKey === '') return '';
+  const { snapshotter, snapshotKey: key } = record;
+  const answer = await client.snapshots.stat({ snapshotter, key }).catch((error: unknown) => {
+    if (codeOf(error) === Code.NotFound) return undefined;
+    throw explainUnavailable(error, record.id);
+  });
+  return answer?.info?.parent ?? '';
 }
 
 function assertRunning(request: TakeRequest, task: Process | undefined): void {
@@ -125,9 +141,11 @@ async function takeOfOwnDisk(host: Host, taking: Taking): Promise<CheckpointEntr
     stageFor(host, taking, disk.dataset),
   ]);
   steps.undo('remove the staging folder', () => stage.remove());
-  const snapshot = `${disk.dataset}@${taking.name}`;
+  const leaf = host.catalog.snapshotName([disk.dataset, MemoryStore.datasetOf(disk.dataset)], taking.name);
+  const snapshot = `${disk.dataset}@${leaf}`;
   const properties = diskProperties({
     id: taking.id,
+    name: taking.name,
     namespace: request.namespace,
     container: request.container,
     createdNs: taking.createdNs,
@@ -137,7 +155,6 @@ async function takeOfOwnDisk(host: Host, taking: Taking): Promise<CheckpointEntr
   const finish = async (instant: InstantResponse): Promise<CheckpointEntry> => {
     const entry = await storeMemory(host, taking, { dataset: disk.dataset, snapshot, pool, stage, instant });
     steps.commit();
-    await stage.remove();
     return entry;
   };
   request.signal.throwIfAborted();
@@ -154,7 +171,7 @@ async function takeOfOwnDisk(host: Host, taking: Taking): Promise<CheckpointEntr
         return made;
       })
     : await finish(await instant());
-  host.store.noteCheckpoint(disk.dataset, taking.name, taking.id);
+  host.store.noteCheckpoint(disk.dataset, leaf, taking.id);
   return entry;
 }
 

@@ -3,7 +3,9 @@ import type { Container } from '../proto/gen/containerd/containers.ts';
 import type { Process } from '../proto/gen/containerd/task_types.ts';
 import type { InstantResponse } from '../proto/gen/stasis/engine.ts';
 import type { CheckpointEntry } from './entry.ts';
+import type { CheckpointRecord } from './record.ts';
 import { type Host, type Report, runtimeName } from './host.ts';
+import { snapshotOf } from '../zfs/names.ts';
 import { MemoryStore } from './memory-store.ts';
 import { type Engine, fromShim } from './shim-client.ts';
 import { fitsInStaging, openStage, type Stage } from './staging.ts';
@@ -77,7 +79,7 @@ export async function dump(
   }
 }
 
-/** Puts the memory (or its absence) and the record in the pool, and makes the checkpoint whole. */
+/** Puts the memory (or its absence) and the record in the pool, and makes the checkpoint whole. Takes the stage over. */
 export async function storeMemory(
   host: Host,
   taking: Taking,
@@ -94,16 +96,17 @@ export async function storeMemory(
   const { instant } = made;
   const begin = process.hrtime.bigint();
   const inPlace = made.stage.imageDir.startsWith(`${made.pool}/`);
+  const kept: CheckpointRecord = {
+    version: 1,
+    id: taking.id,
+    container: record,
+    parent: taking.parent,
+    terminal: taking.task?.terminal ?? false,
+  };
   await host.memory.write({
     dataset: made.dataset,
     name: taking.name,
-    record: {
-      version: 1,
-      id: taking.id,
-      container: record,
-      parent: taking.parent,
-      terminal: taking.task?.terminal ?? false,
-    },
+    record: kept,
     imageDir: instant.memory ? made.stage.imageDir : undefined,
     inPlace,
     files: made.files ?? {},
@@ -120,7 +123,7 @@ export async function storeMemory(
     memory: instant.memory ? 'image' : 'none',
     disk: made.files === undefined ? 'snapshot' : 'diff',
     snapshot: made.snapshot,
-    memorySnapshot: `${MemoryStore.datasetOf(made.dataset)}@${taking.name}`,
+    memorySnapshot: `${MemoryStore.datasetOf(made.dataset)}@${snapshotOf(made.snapshot)}`,
     memoryBytes: Number(instant.imageBytes),
     memoryError: instant.memoryError,
     image: record.image,
@@ -135,7 +138,12 @@ export async function storeMemory(
       totalNs: Number(end - taking.started),
     },
   };
-  await host.memory.commit(made.dataset, entry);
+  await host.memory.commit(entry);
+  if (entry.memory === 'image' && entry.disk === 'snapshot' && !inPlace) {
+    await host.images.keep(entry.id, { stage: made.stage, record: kept, bytes: entry.memoryBytes });
+  } else {
+    await made.stage.remove();
+  }
   return entry;
 }
 

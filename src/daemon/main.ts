@@ -6,6 +6,7 @@ import { stasisService } from '../api/service.ts';
 import { Catalog } from '../checkpoint/catalog.ts';
 import { removeContainer } from '../checkpoint/create.ts';
 import { type Host, snapshotterName } from '../checkpoint/host.ts';
+import { ImageCache } from '../checkpoint/image-cache.ts';
 import { KeyedMutex } from '../checkpoint/locks.ts';
 import { MemoryStore } from '../checkpoint/memory-store.ts';
 import { Pending } from '../checkpoint/pending.ts';
@@ -105,7 +106,8 @@ async function openHost(config: Config, log: Logger, later: Host['later']): Prom
   const store = new SnapshotStore({ zfs, mounter, root, trashGrace: config.zfs.trash_grace, log });
   await store.load();
   await claim(zfs, root);
-  const memory = new MemoryStore(zfs, mounter, root, log);
+  const images = new ImageCache(config.checkpoint.cache * 1024 * 1024);
+  const memory = new MemoryStore(zfs, mounter, root, images, log);
   await memory.load();
   const staging = await stagingFolder(config.checkpoint.staging_dir, runDir);
   await retireStaging(staging);
@@ -117,6 +119,7 @@ async function openHost(config: Config, log: Logger, later: Host['later']): Prom
     store,
     catalog,
     memory,
+    images,
     containerd,
     pending: new Pending(runDir),
     criu: new CriuFinder(exec, config.runtime.criu),

@@ -14,7 +14,10 @@ import type { Node } from '../../snapshotter/index.ts';
 /** Takes over datasets that another containerd left: from another host, a lost database, or a `zfs receive`. */
 export async function adopt(host: Host, request: AdoptRequest): Promise<AdoptResponse> {
   const { adopted, skipped } = await host.store.adopt(request.datasets, { dryRun: request.dryRun });
-  return { adopted: adopted.map(foreignDisk), skipped: skipped.map(({ dataset, why }) => `${dataset}: ${why}`) };
+  return {
+    adopted: adopted.map(foreignDisk),
+    skipped: skipped.map(({ dataset, why }) => `${dataset}: ${why}`),
+  };
 }
 
 function foreignDisk(node: Node): Disk {
@@ -69,7 +72,8 @@ export async function diskUsage(host: Host, request: DiskUsageRequest): Promise<
     const node = nodes.get(row.name);
     if (node?.snapshot === undefined) continue;
     const { namespace, key } = splitName(node.snapshot.name);
-    const kind = kindOf(node, foreign.has(row.name));
+    const needed = node.state === 'live' ? [] : dependents(host, node);
+    const kind = kindOf(node, foreign.has(row.name), needed);
     if (
       !request.allNamespaces &&
       namespace !== request.namespace &&
@@ -81,7 +85,7 @@ export async function diskUsage(host: Host, request: DiskUsageRequest): Promise<
       kind,
       container: node.snapshot.kind === 'committed' ? '' : key,
       uniqueBytes: bytes('usedbydataset'),
-      waitsFor: kind === 'trash' || kind === 'kept' ? dependents(host, node) : [],
+      waitsFor: needed,
       expiresAt:
         kind === 'trash'
           ? timestamp(BigInt(node.since + host.config.zfs.trash_grace) * 1_000_000_000n)
@@ -97,17 +101,17 @@ export async function diskUsage(host: Host, request: DiskUsageRequest): Promise<
   };
 }
 
-function kindOf(node: Node, foreign: boolean): string {
-  if (node.inTrash) return 'trash';
+function kindOf(node: Node, foreign: boolean, needed: readonly string[]): string {
+  if (node.inTrash || (node.state !== 'live' && needed.length === 0)) return 'trash';
   if (foreign) return 'foreign';
   if (node.state !== 'live') return 'kept';
   return node.snapshot?.kind === 'committed' ? 'layer' : 'container';
 }
 
-/** Checkpoints on a dataset, and datasets cloned from it. */
+/** Checkpoints on a dataset, and datasets cloned from it, below the root. */
 function dependents(host: Host, node: Node): string[] {
   return [...node.snapshots.keys()].flatMap((name) => {
     const snapshot = `${node.dataset}@${name}`;
-    return [snapshot, ...host.store.clonesOf(snapshot)];
+    return [snapshot, ...host.store.clonesOf(snapshot)].map((full) => full.slice(host.root.length + 1));
   });
 }

@@ -12,7 +12,7 @@ export const MAX_VALUE = 1024;
 const MAX_PROPERTY_NAME = 255;
 const component = /^[A-Za-z0-9_.:-][A-Za-z0-9_.: -]*$/;
 const userProperty = /^[a-z0-9+_.-]*:[a-z0-9+_.:-]*$/;
-const nativeProperty = /^[a-z0-9]+$/;
+const nativeProperty = /^[a-z0-9_]+$/;
 
 /**
  * Checks a file system's name before it reaches a command line.

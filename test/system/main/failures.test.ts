@@ -13,9 +13,11 @@ import {
   statusOf,
   uniqueName,
 } from '../support/container.ts';
+import { routed } from '../support/daemon.ts';
 import {
   attempt,
   ctr,
+  dev,
   datasets,
   importImage,
   must,
@@ -139,6 +141,8 @@ suite('containers that come and go', () => {
     await must('zfs', ['destroy', `${memory}@c`]);
     await must('sh', ['-c', `for f in "$1"/image/core-*.img; do : >"$f"; done`, '-', mountpoint]);
     await must('zfs', ['snapshot', ...properties, `${memory}@c`]);
+    await dev('restart', 'stasisd'); // it still has the image in memory
+    await routed();
   }
 });
 

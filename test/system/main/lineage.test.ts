@@ -10,6 +10,7 @@ import {
   statusOf,
   uniqueName,
 } from '../support/container.ts';
+import { OwnDaemon } from '../support/daemon.ts';
 import { ctr, datasets, image, importImage, must, refused, stack, stasis, until } from '../support/stack.ts';
 
 /** containerd's garbage collector, run to its end. */
@@ -80,17 +81,17 @@ suite('checkpoints outlive what they were taken of', () => {
     await removeContainer(...names);
     await must('stasis', ['rm', web, 'old', 'new']);
     await collectGarbage();
-    const left = await until(
-      'the datasets of removed containers to go to the trash',
-      () => {
-        const ours = datasets().filter(
-          (name) => name.startsWith(`${stack.root}/containers/`) && name.includes(web),
-        );
-        return ours.length === 0 ? ours : undefined;
-      },
-      90_000,
-    );
-    assert.deepEqual(left, []);
+    const daemon = await OwnDaemon.take();
+    try {
+      await daemon.start((config) => config.replace('[zfs]', '[zfs]\ntrash_grace = 0'));
+      await until(
+        'the disks of removed containers to be destroyed once their grace time is over',
+        () => (datasets().some((name) => name.includes(web)) ? undefined : true),
+        60_000,
+      );
+    } finally {
+      await daemon.giveBack();
+    }
     assert.deepEqual(
       datasets().filter((name) => name.startsWith(`${stack.root}/reading/`)),
       [],

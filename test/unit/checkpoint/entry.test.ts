@@ -35,7 +35,7 @@ const memory = row(entry.memorySnapshot ?? '', memoryProperties(entry));
 
 suite('a checkpoint in the pool', () => {
   test('is read back from its two snapshots as it was written', () => {
-    assert.deepEqual(entryFromRows([disk, memory]), { entries: [entry], orphans: [] });
+    assert.deepEqual(entryFromRows([disk, memory]), { entries: [entry], orphans: [], retired: [] });
     assert.deepEqual(entryFromRows([memory, disk]).entries, [entry]);
   });
 
@@ -59,14 +59,32 @@ suite('a checkpoint in the pool', () => {
 
   test('is not made of properties that a snapshot merely inherits', () => {
     const inherited = row('tank/stasis/containers/default/web@mine', diskProperties(entry), 'inherited');
-    assert.deepEqual(entryFromRows([inherited]), { entries: [], orphans: [] });
+    assert.deepEqual(entryFromRows([inherited]), { entries: [], orphans: [], retired: [] });
   });
 
   test('is not seen, nor swept, where somebody else made the snapshot', () => {
     assert.deepEqual(entryFromRows([row('tank/stasis/containers/default/web@zrepl_1', {})]), {
       entries: [],
       orphans: [],
+      retired: [],
     });
+  });
+
+  test('that was destroyed while clones stand on it is not there any more, and is not swept', () => {
+    const retired = [disk, memory].map((half) => {
+      const own = new Map([
+        ...half.properties,
+        ['defer_destroy', { value: 'on', source: 'none' as const }] as const,
+      ]);
+      return { ...half, properties: own };
+    });
+    const names = retired.map((half) => half.name);
+    assert.deepEqual(entryFromRows(retired), { entries: [], orphans: [], retired: names });
+  });
+
+  test('has its own name, whatever its snapshots had to be called', () => {
+    const at = (half: Row): Row => ({ ...half, name: `${half.name}.2` });
+    assert.equal(entryFromRows([at(disk), at(memory)]).entries[0]?.name, 'before');
   });
 
   test('with a report that was cut off counts as unfinished', () => {

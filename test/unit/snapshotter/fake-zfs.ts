@@ -30,6 +30,7 @@ export class FakeZfs implements Zfs {
   /** Datasets that cannot be renamed or destroyed now. */
   readonly busy = new Set<string>();
   freeBytes = 1e9;
+  readonly #deferred = new Set<string>();
   readonly #folder: string;
   #serial = 0;
 
@@ -74,13 +75,22 @@ export class FakeZfs implements Zfs {
         origin !== undefined && !going.has(other) && going.has(origin) && !other.includes('@'),
     );
     if (clone !== undefined) {
-      if (options.defer === true) return;
+      if (options.defer === true) {
+        this.#deferred.add(name);
+        return;
+      }
       throw new HasClones(`cannot destroy '${name}': ${clone[0]} is a clone`, { subject: name });
     }
     for (const each of going) {
       const folder = this.datasets.get(each)?.folder;
       this.datasets.delete(each);
       if (folder !== undefined) await rm(folder, { recursive: true, force: true });
+    }
+    // A snapshot that was destroyed with -d goes with the last of its clones.
+    for (const snapshot of [...this.#deferred]) {
+      if ([...this.datasets.values()].some(({ origin }) => origin === snapshot)) continue;
+      this.#deferred.delete(snapshot);
+      this.datasets.delete(snapshot);
     }
   }
 
@@ -151,6 +161,10 @@ export class FakeZfs implements Zfs {
 
   #property(name: string, property: string): Property | undefined {
     const dataset = this.datasets.get(name);
+    if (property === 'defer_destroy') {
+      if (!name.includes('@')) return undefined;
+      return { value: this.#deferred.has(name) ? 'on' : 'off', source: 'none' };
+    }
     if (property === 'origin') {
       return dataset?.origin === undefined || name.includes('@')
         ? undefined

@@ -1,0 +1,241 @@
+// Group `main`: checkpoint, restore and clone beside `ctr c checkpoint` and `ctr c restore` with containerd's own shim
+// on overlayfs.
+import { spawn } from 'node:child_process';
+import { readFileSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { Worker } from 'node:worker_threads';
+import { bareClone } from './bare.ts';
+import { median, type Options, report, run, timed } from './measure.ts';
+
+const state = process.env['STASIS_STATE'] ?? '';
+const project = join(import.meta.dirname, '../..');
+const ours = 'io.containerd.stasis.v2';
+const theirs = 'io.containerd.runc.v2';
+const peerName = 'ctr with containerd-shim-runc-v2 on overlayfs';
+
+/**
+ * A shell that counts, and an awk beside it that holds the memory. Neither starts a process while it counts: CRIU
+ * cannot seize one that is just being forked by vfork(2), and then its dump fails.
+ */
+function counter(megabytes: number): string[] {
+  const ballast = `s = sprintf("%1048576s", "x"); while (length(s) < ${megabytes} * 1048576) s = s s; print 1 > "/ready"; close("/ready"); getline < "/never"`;
+  return [
+    'sh',
+    '-c',
+    `mkfifo /never; awk 'BEGIN { ${ballast} }' & while ! [ -e /ready ]; do sleep 0.1; done; ` +
+      'n=0; while :; do n=$((n + 1)); echo $n >/count; read -t 0.002 x <>/never; done',
+  ];
+}
+
+function start(name: string, side: 'ours' | 'theirs', image: string, megabytes: number): void {
+  const [runtime, snapshotter] = side === 'ours' ? [ours, 'stasis'] : [theirs, 'overlayfs'];
+  run(
+    'ctr',
+    'run',
+    '-d',
+    '--null-io',
+    '--runtime',
+    runtime,
+    '--snapshotter',
+    snapshotter,
+    image,
+    name,
+    ...counter(megabytes),
+  );
+  waitForNumber(name, 5);
+}
+
+function remove(name: string): void {
+  run('sh', '-c', `ctr tasks rm -f ${name}; ctr containers rm ${name}; true`);
+}
+
+function pidOf(name: string): number {
+  const line = run('ctr', 'tasks', 'ls')
+    .split('\n')
+    .find((text) => text.startsWith(`${name} `));
+  return Number(line?.trim().split(/\s+/)[1] ?? 0);
+}
+
+function numberOf(pid: number): number {
+  try {
+    return Number(readFileSync(`/proc/${pid}/root/count`, 'utf8').trim());
+  } catch {
+    return 0;
+  }
+}
+
+function waitForNumber(name: string, least: number): void {
+  const pid = pidOf(name);
+  const deadline = Date.now() + 60_000;
+  while (numberOf(pid) < least) {
+    if (Date.now() > deadline) throw new Error(`${name} does not count to ${least}`);
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 5);
+  }
+}
+
+/**
+ * The longest time, in milliseconds, for which the container's number stood still while a program ran. Where the
+ * program ends the container, that counts as the end of the standstill.
+ */
+async function standstill(name: string, file: string, args: string[]): Promise<number> {
+  const pid = pidOf(name);
+  const watcher = new Worker(new URL('./watch.ts', import.meta.url), {
+    workerData: { path: `/proc/${pid}/root/count` },
+  });
+  await new Promise((resolve) => watcher.once('message', resolve));
+  const status = await new Promise((resolve) =>
+    spawn(file, args, { stdio: 'ignore' }).once('close', resolve),
+  );
+  if (status !== 0) throw new Error(`${file} ${args.join(' ')} ended with ${String(status)}`);
+  const longest = new Promise<number>((resolve) => watcher.once('message', resolve));
+  watcher.postMessage('stop');
+  const milliseconds = await longest;
+  await watcher.terminate();
+  return milliseconds;
+}
+
+interface Series {
+  checkpoint: number[];
+  restore: number[];
+}
+
+/** Checkpoints and restores of one container, in turn on both sides. */
+function series(image: string, megabytes: number, runs: number): { ours: Series; theirs: Series } {
+  const result = {
+    ours: { checkpoint: [], restore: [] } as Series,
+    theirs: { checkpoint: [], restore: [] } as Series,
+  };
+  start('b-ours', 'ours', image, megabytes);
+  for (let n = 0; n <= runs; n++) {
+    // `ctr containers checkpoint` ends the task.
+    start('b-theirs', 'theirs', image, megabytes);
+    const reference = `docker.io/bench/c${n}:latest`;
+    const sample = {
+      oursCheckpoint: timed(() =>
+        run('stasis', 'checkpoint', 'b-ours', '--name', `c${n}`, '--require-memory'),
+      ),
+      theirsCheckpoint: timed(() =>
+        run('ctr', 'containers', 'checkpoint', '--rw', '--task', 'b-theirs', reference),
+      ),
+      oursRestore: timed(() =>
+        run('stasis', 'restore', 'b-ours', '--snapshot', `c${n}`, '--as', `b-ours-${n}`, '--require-memory'),
+      ),
+      theirsRestore: timed(() =>
+        run('ctr', 'containers', 'restore', '--rw', '--live', `b-theirs-${n}`, reference),
+      ),
+    };
+    remove(`b-ours-${n}`);
+    remove(`b-theirs-${n}`);
+    remove('b-theirs');
+    run('stasis', 'rm', 'b-ours', `c${n}`);
+    run('ctr', 'images', 'rm', reference);
+    if (n === 0) continue; // warm-up
+    result.ours.checkpoint.push(sample.oursCheckpoint);
+    result.theirs.checkpoint.push(sample.theirsCheckpoint);
+    result.ours.restore.push(sample.oursRestore);
+    result.theirs.restore.push(sample.theirsRestore);
+  }
+  remove('b-ours');
+  return result;
+}
+
+function importImage(name: string, ...flags: string[]): void {
+  const file = join(state, 'data/bench.tar');
+  run(join(project, 'scripts/lib/image'), '--name', name, ...flags, file);
+  for (const snapshotter of ['stasis', 'overlayfs'])
+    run('ctr', 'images', 'import', '--snapshotter', snapshotter, file);
+  rmSync(file);
+}
+
+export default async function main(options: Options): Promise<void> {
+  const { runs } = options;
+  const wanted = (...names: string[]): boolean => names.some((name) => name.includes(options.only));
+  const small = 'docker.io/bench/small:latest';
+  const large = 'docker.io/bench/large:latest';
+  importImage(small);
+  const tell = (name: string, a: number, b: number, target: number, peer = peerName): void => {
+    if (name.includes(options.only))
+      report({ name, unit: 'ms', ours: a, peer: b, runs, peerName: peer, target }, options);
+  };
+
+  if (
+    wanted(
+      'checkpoint-2m',
+      'restore-2m',
+      'checkpoint-1g',
+      'restore-1g',
+      'checkpoint-rootfs-growth',
+      'restore-rootfs-growth',
+    )
+  ) {
+    importImage(large, '--size', '1G', '--files', '64');
+    const of2m = series(small, 8, runs);
+    const of1g = series(large, 8, runs);
+    const m = (values: number[]): number => median(values);
+    const same = 'the same with 2 MB';
+    tell('checkpoint-rootfs-growth', m(of1g.ours.checkpoint), m(of2m.ours.checkpoint), 1.2, same);
+    tell('restore-rootfs-growth', m(of1g.ours.restore), m(of2m.ours.restore), 1.2, same);
+    tell('checkpoint-1g', m(of1g.ours.checkpoint), m(of1g.theirs.checkpoint), 0.5);
+    tell('restore-1g', m(of1g.ours.restore), m(of1g.theirs.restore), 0.5);
+    tell('checkpoint-2m', m(of2m.ours.checkpoint), m(of2m.theirs.checkpoint), 0.8);
+    tell('restore-2m', m(of2m.ours.restore), m(of2m.theirs.restore), 0.8);
+  }
+
+  for (const megabytes of [8, 512]) {
+    const name = `frozen-ctr-${megabytes}m`;
+    if (!wanted(name)) continue;
+    start('f-ours', 'ours', small, megabytes);
+    const [a, b]: [number[], number[]] = [[], []];
+    for (let n = 0; n <= runs; n++) {
+      start('f-theirs', 'theirs', small, megabytes);
+      const reference = `docker.io/bench/f${n}:latest`;
+      const one = await standstill('f-ours', 'stasis', [
+        'checkpoint',
+        'f-ours',
+        '--name',
+        `f${n}`,
+        '--require-memory',
+      ]);
+      const two = await standstill('f-theirs', 'ctr', [
+        'containers',
+        'checkpoint',
+        '--rw',
+        '--task',
+        'f-theirs',
+        reference,
+      ]);
+      run('stasis', 'rm', 'f-ours', `f${n}`);
+      run('ctr', 'images', 'rm', reference);
+      remove('f-theirs');
+      if (n > 0) {
+        a.push(one);
+        b.push(two);
+      }
+    }
+    remove('f-ours');
+    tell(name, median(a), median(b), 0.5);
+  }
+
+  if (wanted('clone-bare')) {
+    start('k-ours', 'ours', small, 8);
+    run('stasis', 'checkpoint', 'k-ours', '--name', 'k', '--require-memory');
+    const [a, b]: [number[], number[]] = [[], []];
+    for (let n = 0; n <= runs; n++) {
+      const clone = `k-ours-${n}`;
+      const begin = process.hrtime.bigint();
+      run('stasis', 'clone', 'k-ours', '--from', 'k', '--name', clone, '--quiet');
+      const pid = pidOf(clone);
+      const first = numberOf(pid);
+      while (numberOf(pid) <= first);
+      const one = Number(process.hrtime.bigint() - begin) / 1e6;
+      remove(clone);
+      const two = bareClone('k-ours', 'k');
+      if (n > 0) {
+        a.push(one);
+        b.push(two);
+      }
+    }
+    remove('k-ours');
+    tell('clone-bare', median(a), median(b), 3, 'zfs clone + criu restore of the same images');
+  }
+}
