@@ -39,6 +39,7 @@ export class ExecProcess extends Process<ExecStateName, ExecVerb> {
       await this.#run(streams.childFds, streams.consoleSocket).finally(() => streams.handedOver());
       if (this.#size !== undefined) streams.resize(...this.#size);
       await streams.started();
+      streams.takeInput();
     } catch (error) {
       streams.close();
       this.io = undefined;

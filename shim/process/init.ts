@@ -61,6 +61,7 @@ export class InitProcess extends Process<InitStateName, InitVerb> {
         await runtime.restore({ ...options, detach: true, noSubreaper: true });
       });
     }
+    this.io?.takeInput();
     this.state.to('running');
   }
 
@@ -142,7 +143,9 @@ export function send(pid: number, signal: number): void {
     process.kill(pid, signal);
   } catch (error) {
     if (hasErrno(error, 'ESRCH')) throw finished();
-    throw new StasisError(Code.Unknown, `unknown error after kill: ${messageOf(error)}`, { cause: error });
+    const invalid = hasErrno(error, 'EINVAL') || hasErrno(error, 'ERR_UNKNOWN_SIGNAL');
+    const reason = invalid ? 'invalid argument' : messageOf(error);
+    throw new StasisError(Code.Unknown, `unknown error after kill: ${reason}`, { cause: error });
   }
 }
 

@@ -72,6 +72,10 @@ class ConsoleIo implements ProcessIo {
     }
   }
 
+  takeInput(): void {
+    // A terminal's input has no end that could be met too early.
+  }
+
   closeStdin(): void {
     this.#input?.release();
   }

@@ -2,6 +2,7 @@ import { createWriteStream } from 'node:fs';
 import { mkdir, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import type { Readable, Writable } from 'node:stream';
+import { hasErrno } from '../../src/errors.ts';
 import { openFifoForWriting } from './fifo.ts';
 
 /** Opens what a `path` address names: usually a FIFO; anything else there is appended to. */
@@ -11,13 +12,27 @@ export async function openPath(path: string): Promise<Writable> {
 
 /** Opens a log file for appending; its folder is made where it is missing. */
 export async function openFile(path: string): Promise<Writable> {
-  await mkdir(dirname(path), { recursive: true, mode: 0o755 });
+  await makeFolder(dirname(path));
   const stream = createWriteStream(path, { flags: 'a', mode: 0o644 });
   await new Promise<void>((resolve, reject) => {
     stream.once('open', () => resolve());
     stream.once('error', reject);
   });
   return stream;
+}
+
+/** Not mkdir's `recursive`: below /proc, where a folder cannot be made, Node asks for ever, and holds a thread. */
+async function makeFolder(path: string): Promise<void> {
+  try {
+    await mkdir(path, { mode: 0o755 });
+  } catch (error) {
+    if (hasErrno(error, 'EEXIST')) return;
+    if (!hasErrno(error, 'ENOENT') || dirname(path) === path) throw error;
+    await makeFolder(dirname(path));
+    await mkdir(path, { mode: 0o755 }).catch((again: unknown) => {
+      if (!hasErrno(again, 'EEXIST')) throw again;
+    });
+  }
 }
 
 /**

@@ -1,3 +1,4 @@
+import { access } from 'node:fs/promises';
 import type { Readable, Writable } from 'node:stream';
 import { parseOutputAddress, type OutputAddress } from './address.ts';
 import { openFifoForReading, type Input } from './fifo.ts';
@@ -5,6 +6,9 @@ import { LogProgram } from './log-program.ts';
 import { openFile, openPath, passOn } from './output.ts';
 import { Held, inputPipe, outputPipe, type Owner } from './pipes.ts';
 import type { ChildFds, ProcessIo, StdioAddresses } from './stdio.ts';
+
+/** When a client's input is opened at the latest. Some open their end in between Create and Start, and wait for ours. */
+const INPUT_AFTER_MS = 250;
 
 export interface IoContext {
   readonly containerId: string;
@@ -32,6 +36,9 @@ class PipeIo implements ProcessIo {
   readonly #copies: Promise<void>[] = [];
   readonly #outputs: [Readable, Writable][] = [];
   #input: Input | undefined;
+  #inputPath = '';
+  #inputClosed = false;
+  #inputTimer: NodeJS.Timeout | undefined;
   #stdin: Writable | undefined;
   #program: LogProgram | undefined;
   #childFds: ChildFds = ['ignore', 'ignore', 'ignore'];
@@ -61,9 +68,24 @@ class PipeIo implements ProcessIo {
   /** Copying starts here, so that what a failing runtime writes to its own streams does not reach the client. */
   async started(): Promise<void> {
     this.#copies.push(...this.#outputs.map(([source, target]) => passOn(source, target)));
-    const input = this.#input;
+    if (this.#stdin !== undefined)
+      this.#inputTimer = setTimeout(() => this.takeInput(), INPUT_AFTER_MS).unref();
+  }
+
+  takeInput(): void {
+    clearTimeout(this.#inputTimer);
     const target = this.#stdin;
-    if (input === undefined || target === undefined) return;
+    if (this.#input !== undefined || target === undefined || target.destroyed) return;
+    let input: Input;
+    try {
+      input = openFifoForReading(this.#inputPath);
+    } catch {
+      target.end(); // The client has taken its pipe away: that is an end too.
+      return;
+    }
+    this.#input = input;
+    this.#open.push(input.stream);
+    if (this.#inputClosed) input.release();
     // A process that closes its input takes the client's end with it.
     target.once('close', () => input.stream.destroy());
     input.stream.on('error', () => target.end());
@@ -75,6 +97,7 @@ class PipeIo implements ProcessIo {
   }
 
   closeStdin(): void {
+    this.#inputClosed = true;
     this.#input?.release();
   }
 
@@ -83,6 +106,7 @@ class PipeIo implements ProcessIo {
   }
 
   close(): void {
+    clearTimeout(this.#inputTimer);
     this.#held.release();
     this.#input?.release();
     for (const stream of this.#open) stream.destroy();
@@ -90,9 +114,8 @@ class PipeIo implements ProcessIo {
   }
 
   async #openInput(path: string, { owner }: IoContext): Promise<number> {
-    const input = openFifoForReading(path);
-    this.#input = input;
-    this.#open.push(input.stream);
+    await access(path);
+    this.#inputPath = path;
     const { childFd, stream } = await inputPipe(owner);
     this.#open.push(stream);
     this.#held.add(childFd);

@@ -22,6 +22,11 @@ export interface ProcessIo {
   handedOver(): void;
   /** The process exists: takes its terminal and starts copying. */
   started(): Promise<void>;
+  /**
+   * Opens the client's input. Not before the client has been answered that the process exists: one that meets the end of
+   * its input earlier has nobody yet to tell it to with CloseIO, and never does.
+   */
+  takeInput(): void;
   /** No more input from the client: the process reads the end once the client's own end is closed. */
   closeStdin(): void;
   /** Settles when all output has been passed on. */
