@@ -155,7 +155,8 @@ export class Container {
     const process = this.process(execId);
     if (all && process instanceof InitProcess) {
       process.state.require('kill');
-      if (process.exit !== undefined || process.pid === 0) throw finished();
+      if (process.pid === 0) throw finished();
+      if (process.exit !== undefined) return; // nobody is left of all
       for (const pid of await this.accounting.pids()) sendIfAlive(pid, signal);
     } else {
       process.signal(signal);
