@@ -7,7 +7,7 @@ scenarios('exec', {
     const name = await stage.detached(LOOP);
     await stage.exec(name, 'a', 'echo out; echo err >&2; exit 5');
     await stage.exec(name, 'b', 'kill -9 $$');
-    await stage.ctr('tasks', 'ls');
+    await stage.shape(name);
   },
   detached: async (stage) => {
     const name = await stage.detached(LOOP);
@@ -17,7 +17,7 @@ scenarios('exec', {
   },
   'with a terminal': async (stage) => {
     const name = await stage.detached(LOOP);
-    await stage.terminalExec(name, 'tty; exit 6');
+    await stage.terminalExec(name, 'sleep 0.3; tty; exit 6');
   },
   'environment, working folder and user': async (stage) => {
     const name = await stage.detached(LOOP);

@@ -37,7 +37,7 @@ scenarios('input and output', {
     await attached;
   },
   'output to a file': async (stage) => {
-    const name = await stage.detached('echo out; echo err >&2', [
+    const name = await stage.detached('echo out; sleep 0.1; echo err >&2', [
       '--log-uri',
       `file://${stage.folder}/deep/log`,
     ]);
@@ -58,11 +58,11 @@ scenarios('input and output', {
     const program = `${stage.folder}/logger`;
     const script = [
       '#!/bin/sh',
+      `env | grep -E '^(CONTAINER|NAMESPACE)' | sort >${stage.folder}/env; echo "$@" >>${stage.folder}/env`,
       'exec 5>&-',
       `cat <&3 >${stage.folder}/out &`,
       `cat <&4 >${stage.folder}/err &`,
       'wait',
-      `env | grep -E '^(CONTAINER|NAMESPACE)' | sort >${stage.folder}/env; echo "$@" >>${stage.folder}/env`,
     ];
     writeFileSync(program, `${script.join('\n')}\n`, { mode: 0o755 });
     const name = await stage.detached('echo out; echo err >&2', [
@@ -90,7 +90,7 @@ scenarios('input and output', {
       'e',
       ['/bin/sh', '-c', 'read x; stty size'],
       {},
-      { ...out.stdio, terminal: true },
+      { ...out.stdio, stderr: '', terminal: true },
     );
     await stage.start(name, 'e');
     await stage.resize(name, 'e', 77, 33);

@@ -18,8 +18,10 @@ export function normalText(text: string, { words, pids }: Names): string {
   });
   return normal
     .replace(/\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z| ?[+-]\d\d:?\d\d)?( UTC)?/g, '<time>')
+    .replace(/current usage: \d+, peak usage: \d+/g, 'current usage: <n>')
     .replace(/\/snapshots\/\d+\//g, '/snapshots/<n>/')
     .replace(/io\.containerd\.(runc|stasis)\.v2/g, '<runtime>')
+    .replace(/(\/fifos\/|\/containerd-mount|\/ctrd-checkpoint)\d+/g, '$1<n>')
     .replace(/\/\d{3,}\/(?=<c\d+>-(stdin|stdout|stderr))/g, '/<n>/')
     .replace(/[ \t]+$/gm, '');
 }

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { Containerd } from '../../../src/containerd/client.ts';
 import { attempt, image, importImage, must, runtime, stack, until } from '../support/stack.ts';
-import { deliberate } from './deliberate.ts';
+import { deliberate, NEXT, NOTHING } from './deliberate.ts';
 import { leftovers } from './leftovers.ts';
 import { type Names, normalEvent, normalText, normalValue } from './normal.ts';
 import { Recorder, type TaskEvent } from './recorder.ts';
@@ -91,9 +91,9 @@ async function record(scenario: Scenario, type: string): Promise<string[]> {
     await scenario.play(stage);
     await strike(stage);
     const events = scenario.withoutEvents === true ? [] : await eventsOf(stage, recorder);
-    const names = namesOf(stage, events);
-    const left = await leftovers(stage.containers, [stage.fifos]);
     const ordered = scenario.unordered === true ? byProcess(events) : events;
+    const names = namesOf(stage, ordered);
+    const left = await leftovers(stage.containers, [stage.fifos]);
     return [
       ...stage.steps.map((step) => normalStep(step, names)),
       ...ordered.map((event) => `event: ${normalEvent(event, event.containerId, names)}`),
@@ -155,7 +155,10 @@ function byProcess(events: readonly TaskEvent[]): TaskEvent[] {
 /** Their recording with what we do otherwise on purpose. */
 function agreed(scenario: string, theirs: readonly string[]): string[] {
   const rules = deliberate.filter((rule) => rule.scenario === scenario);
-  return theirs.map((line) => rules.reduce((text, rule) => text.replace(rule.theirs, rule.ours), line));
+  const expected = theirs.map((line) =>
+    rules.reduce((text, rule) => text.replace(rule.theirs, rule.ours), line),
+  );
+  return expected.flatMap((line) => line.split(NEXT)).filter((line) => line !== NOTHING);
 }
 
 /** The lines that differ, long ones around the place where they do; empty where none does. */

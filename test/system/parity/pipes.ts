@@ -3,15 +3,17 @@ import { join } from 'node:path';
 
 /** Named pipes as a client of containerd's API makes them, with a reader and a writer at our ends. */
 export class Pipes {
-  readonly stdio: { stdin: string; stdout: string };
+  readonly stdio: { stdin: string; stdout: string; stderr: string };
   readonly #reader: ChildProcess;
   readonly #writer: ChildProcess;
+  readonly #errors: ChildProcess;
   readonly #text: Promise<string>;
 
   constructor(folder: string) {
-    const [stdin, stdout] = [join(folder, 'in'), join(folder, 'out')];
-    execFileSync('mkfifo', [stdin, stdout]);
-    this.stdio = { stdin, stdout };
+    const [stdin, stdout, stderr] = [join(folder, 'in'), join(folder, 'out'), join(folder, 'err')];
+    execFileSync('mkfifo', [stdin, stdout, stderr]);
+    this.stdio = { stdin, stdout, stderr };
+    this.#errors = spawn('cat', [stderr], { stdio: 'ignore' });
     this.#reader = spawn('cat', [stdout], { stdio: ['ignore', 'pipe', 'ignore'] });
     this.#writer = spawn('/bin/sh', ['-c', 'exec cat >"$0"', stdin], { stdio: ['pipe', 'ignore', 'ignore'] });
     let text = '';
@@ -36,5 +38,6 @@ export class Pipes {
   close(): void {
     this.#reader.kill();
     this.#writer.kill();
+    this.#errors.kill();
   }
 }

@@ -95,7 +95,7 @@ scenarios(
       const name = await stage.detached(LOOP, ['--null-io', '--memory-limit', '67108864']);
       await stage.metrics(name);
       await stage.metricsOf(name, ['memory.usage.limit']);
-      await stage.ctr('tasks', 'ps', name);
+      await stage.shape(name);
       await stage.end(name);
       await stage.metrics(name);
     },

@@ -47,7 +47,7 @@ scenarios('run', {
     // Nobody reaps the child: what becomes of process 1 does not know of it.
     const name = await stage.detached('sleep 0.01 & exec sleep 600');
     await stage.pause(300);
-    await stage.ctr('tasks', 'ps', name);
+    await stage.shape(name);
     await stage.end(name);
   },
   'orphans of the container': async (stage) => {

@@ -30,7 +30,10 @@ export class Stage extends Recorded {
   async runProgram(args: string[], extra: readonly string[] = [], options: { input?: string } = {}) {
     const name = this.name();
     const flags = this.flags(name, ['--rm', '--fifo-dir', this.fifos, ...extra]);
-    await this.program('ctr', ['run', ...flags, this.image, name, ...args], options);
+    const args = ['run', ...flags, this.image, name, ...words];
+    if (options.input === undefined) await this.program('ctr', args);
+    // ctr that meets the end of its input before Create is answered never tells anybody: it has to come later.
+    else await this.program('/bin/sh', ['-c', '{ cat; sleep 1; } | exec ctr "$@"', 'ctr', ...args], options);
   }
 
   /** `ctr run -d` of a shell script; its output goes to no one unless a flag says otherwise. */
