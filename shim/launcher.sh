@@ -65,7 +65,8 @@ case $action in
 esac
 
 start_time() {
-  start_time=${20}
+  # One that was killed and not reaped yet serves nobody.
+  case $1 in Z | X) start_time='' ;; *) start_time=${20} ;; esac
 }
 
 # Lives the namespace's shim? Its start time tells it from another process that got its pid.

@@ -7,7 +7,7 @@ import { isOciError } from '../../src/oci/error.ts';
 import { openRuntime } from '../../src/oci/runtime.ts';
 import { DeleteResponse, TaskDefinition } from '../../src/proto/gen/containerd/task.ts';
 import { findCgroup, type Cgroup } from '../../src/sys/cgroup.ts';
-import { removeCgroup } from '../../src/sys/cgroup-remove.ts';
+import { killCgroup, removeCgroup } from '../../src/sys/cgroup-remove.ts';
 import { wallTime } from '../../src/sys/clock.ts';
 import { exec } from '../../src/sys/command.ts';
 import { Client } from '../../ttrpc/index.ts';
@@ -68,6 +68,8 @@ async function clearAway(record: TaskRecord): Promise<void> {
   const alive =
     record.pid !== 0 && record.startTime !== '' && (await startTimeOf(record.pid)) === record.startTime;
   const cgroup: Cgroup | undefined = alive ? await findCgroup(record.pid).catch(() => undefined) : undefined;
+  // First: what a shim left frozen, in the middle of a checkpoint, is not ended by every runtime's delete.
+  if (cgroup !== undefined) await killCgroup(cgroup).catch(() => undefined);
   try {
     const binary = await detectRuntime(exec, record.runtime.path);
     const runtime = openRuntime({ exec, binary, bundle: record.bundle, ...record.runtime });

@@ -4,10 +4,9 @@ import { mkdirSync, mkdtempSync, readFileSync, rmdirSync, rmSync, writeFileSync 
 import { join } from 'node:path';
 import { after, afterEach, before, test, type TestContext } from 'node:test';
 import { foldersAt } from '../../../src/sys/cgroup.ts';
-import { TaskDefinition } from '../../../src/proto/gen/containerd/task.ts';
-import { Client } from '../../../ttrpc/index.ts';
 import { removeContainer, uniqueName } from '../support/container.ts';
 import { attempt, ctr, image, importImage, runtime, stack, until } from '../support/stack.ts';
+import { shimPid } from './shims.ts';
 
 const config = readFileSync(stack.config, 'utf8');
 const folder = mkdtempSync(join(stack.state, 'data/tmp/sharing-'));
@@ -26,18 +25,6 @@ async function start(t: TestContext, ...flags: string[]): Promise<string> {
   return name;
 }
 
-/** The process id of the shim that holds a container. */
-async function shimOf(name: string): Promise<number> {
-  const run = /^run_dir = "(.*)"$/m.exec(config)?.[1] ?? '';
-  const address = readFileSync(`${run}/tasks/default/${name}/address`, 'utf8').trim();
-  const client = await Client.connect(address);
-  try {
-    return (await client.service(TaskDefinition).connect({ id: name })).shimPid;
-  } finally {
-    client.close();
-  }
-}
-
 const oomScore = (pid: number): number => Number(readFileSync(`/proc/${pid}/oom_score_adj`, 'utf8'));
 
 const ended = (pid: number): Promise<boolean> =>
@@ -52,8 +39,8 @@ function containerdPid(): number {
 
 test('a namespace shares one shim, which yields to containerd when memory is short', async (t) => {
   const [one, two] = [await start(t), await start(t)];
-  assert.equal(await shimOf(one), await shimOf(two));
-  assert.equal(oomScore(await shimOf(one)), oomScore(containerdPid()) + 1);
+  assert.equal(await shimPid(one), await shimPid(two));
+  assert.equal(oomScore(await shimPid(one)), oomScore(containerdPid()) + 1);
 });
 
 test('each container has a shim of its own, in the cgroup that the options name, and it leaves with it', async (t) => {
@@ -70,7 +57,7 @@ test('each container has a shim of its own, in the cgroup that the options name,
   const options = join(folder, 'options.toml');
   writeFileSync(options, `ShimCgroup = "${cgroup}"\n`);
   const [one, two] = [await start(t), await start(t, '--runtime-config-path', options)];
-  const [first, second] = [await shimOf(one), await shimOf(two)];
+  const [first, second] = [await shimPid(one), await shimPid(two)];
   assert.notEqual(first, second);
   assert.doesNotMatch(readFileSync(`/proc/${first}/cgroup`, 'utf8'), new RegExp(cgroup));
   const lines = readFileSync(`/proc/${second}/cgroup`, 'utf8').trim().split('\n');
@@ -99,11 +86,11 @@ test('the containers of a pod share a shim, and other pods have another', async 
     await start(t, ...pod('pod-a')),
     await start(t, ...pod('pod-b')),
   ];
-  const pids = [await shimOf(a1), await shimOf(a2), await shimOf(b)];
+  const pids = [await shimPid(a1), await shimPid(a2), await shimPid(b)];
   assert.equal(pids[0], pids[1]);
   assert.notEqual(pids[0], pids[2]);
   await removeContainer(a1);
-  assert.equal(await shimOf(a2), pids[1], 'it stays while the pod has a container');
+  assert.equal(await shimPid(a2), pids[1], 'it stays while the pod has a container');
   await removeContainer(a2, b);
   await Promise.all(pids.map(ended));
 });

@@ -1,9 +1,11 @@
 import assert from 'node:assert/strict';
-import { spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test, { type TestContext } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { asPrintfFormat } from '../../../shim/lifecycle/answer.ts';
 import { startTimeOf } from '../../../shim/container/record.ts';
 
@@ -51,6 +53,22 @@ test('start leaves it to Node when the pid belongs to another process by now', a
   const { stdout, stderr } = run(...common, 'start');
   assert.equal(stdout.toString(), 'unix:///from-node');
   assert.equal(stderr, `node MAIN ${common.join(' ')} start\n`);
+});
+
+test('start leaves it to Node when the shim was killed and not reaped yet', async (t) => {
+  const { folder, run } = setUp(t);
+  // The shell's child ends at once; the program that takes the shell's place never asks for it.
+  const parent = spawn('/bin/sh', ['-c', '/bin/true & echo $!; exec sleep 60'], {
+    stdio: ['ignore', 'pipe', 'ignore'],
+  });
+  t.after(() => parent.kill('SIGKILL'));
+  const [chunk] = (await once(parent.stdout, 'data')) as [Buffer];
+  const pid = Number(chunk.toString());
+  while (!/\) Z /.test(readFileSync(`/proc/${pid}/stat`, 'utf8'))) await sleep(5);
+  const resident = join(folder, 'run/resident/c.sock/ns');
+  mkdirSync(resident, { recursive: true });
+  writeFileSync(join(resident, 'shim'), `${pid} ${await startTimeOf(pid)} /sock\n`);
+  assert.match(run(...common, 'start').stderr, /^node MAIN/);
 });
 
 test('start leaves it to Node when shims are not shared', async (t) => {

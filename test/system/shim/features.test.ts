@@ -1,0 +1,145 @@
+// What clients ask for more rarely, each through a stock client.
+import assert from 'node:assert/strict';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { connect } from 'node:net';
+import { join } from 'node:path';
+import { after, before, test, type TestContext } from 'node:test';
+import { Containerd } from '../../../src/containerd/client.ts';
+import { exec } from '../../../src/sys/command.ts';
+import { findCgroup, folderOf } from '../../../src/sys/cgroup.ts';
+import { pidOf, removeContainer, statusOf, uniqueName } from '../support/container.ts';
+import { attempt, ctr, image, importImage, must, runtime, stack } from '../support/stack.ts';
+import { Recording } from './events.ts';
+import { shimSocket } from './shims.ts';
+
+const LOOP = 'while true; do sleep 0.1; done';
+const containerd = new Containerd(stack.address);
+const folder = mkdtempSync(join(stack.state, 'data/tmp/features-'));
+
+const undumpable = [
+  '/bin/perl',
+  '-e',
+  'my $n = 0; my $p = "\\0" x 120; my $fd = syscall(425, 4, $p); die "io_uring_setup: $!" if $fd < 0; ' +
+    'while (1) { $n++; open(my $f, ">", "/count"); print $f $n; close $f; select(undef, undef, undef, 0.02) }',
+];
+
+before(importImage);
+after(() => {
+  containerd.close();
+  rmSync(folder, { recursive: true });
+});
+
+function container(t: TestContext): string {
+  const name = uniqueName('feature');
+  t.after(() => removeContainer(name));
+  return name;
+}
+
+const flagsOf = (name: string, ...flags: string[]) => ['--runtime', runtime, ...flags, image, name];
+
+const detached = (name: string, script: string, ...flags: string[]) =>
+  ctr('run', '-d', '--null-io', ...flagsOf(name, ...flags), '/bin/sh', '-c', script);
+
+/** A command under a terminal of 33 rows and 77 columns. */
+const underTerminal = (...args: string[]) =>
+  must('script', ['-qec', `stty rows 33 cols 77; ${args.map((arg) => `'${arg}'`).join(' ')}`, '/dev/null'], 20_000);
+
+test('a container that the kernel ends for want of memory is reported before its exit', async (t) => {
+  const name = container(t);
+  const recording = await Recording.start(name);
+  t.after(() => recording.stop());
+  await detached(name, 'sleep 0.5; x=$(cat /dev/zero | tr "\\0" x)', '--memory-limit', '16777216');
+  const events = (await recording.through('/tasks/exit')).map(({ topic }) => topic);
+  assert.deepEqual(events.slice(-2), ['/tasks/oom', '/tasks/exit']);
+});
+
+test('update changes the limits of a running container', async (t) => {
+  const name = container(t);
+  await detached(name, LOOP);
+  const value = Buffer.from(JSON.stringify({ memory: { limit: 33554432 } }));
+  await containerd.namespace('default').tasks.update({
+    containerId: name,
+    resources: { typeUrl: 'types.containerd.io/opencontainers/runtime-spec/1/LinuxResources', value },
+    annotations: {},
+  });
+  const cgroup = await findCgroup((await pidOf(name)) ?? assert.fail('it does not run'));
+  const file = cgroup.version === 2 ? 'memory.max' : 'memory.limit_in_bytes';
+  const limit = readFileSync(join(folderOf(cgroup, 'memory') ?? '', file), 'utf8');
+  assert.equal(limit.trim(), '33554432');
+});
+
+test('standard input ends in the container where it ends at the client', async (t) => {
+  const name = container(t);
+  await detached(name, LOOP);
+  // `ctr run` itself never closes it, under any runtime.
+  const args = ['tasks', 'exec', '--exec-id', 'e', name, '/bin/sh', '-c', 'cat; echo end'];
+  const result = await exec('ctr', args, { input: 'text\n', timeoutMs: 10_000 });
+  assert.deepEqual([result.stdout, result.exitCode], ['text\nend\n', 0]);
+});
+
+test('a terminal in the container has the size of the client’s', async (t) => {
+  const args = ['run', '-t', '--rm', ...flagsOf(container(t)), '/bin/sh', '-c', 'sleep 0.5; stty size'];
+  assert.match(await underTerminal('ctr', ...args), /33 77/);
+});
+
+test('the streams belong to the user whom IoUid and IoGid name', async (t) => {
+  const options = join(folder, 'io.toml');
+  writeFileSync(options, 'IoUid = 1234\nIoGid = 1234\n');
+  const script = 'echo opened >/proc/self/fd/1';
+  const flags = ['--runtime-config-path', options, '--user', '1234:1234'];
+  const result = await attempt('ctr', [
+    'run',
+    '--rm',
+    ...flagsOf(container(t), ...flags),
+    '/bin/sh',
+    '-c',
+    script,
+  ]);
+  assert.deepEqual([result.stdout, result.exitCode], ['opened\n', 0]);
+});
+
+test('a dump that fails says why, and the task runs on', async (t) => {
+  const name = container(t);
+  await ctr('run', '-d', '--null-io', ...flagsOf(name), ...undumpable);
+  const result = await attempt('ctr', ['containers', 'checkpoint', '--task', name, `${name}:checkpoint`]);
+  assert.notEqual(result.exitCode, 0);
+  assert.match(result.stderr, /cannot be dumped/);
+  assert.equal(await statusOf(name), 'RUNNING');
+  assert.equal((await attempt('ctr', ['tasks', 'exec', '--exec-id', 'e', name, '/bin/true'])).exitCode, 0);
+});
+
+test('a restored task has its terminal', async (t) => {
+  const [name, restored] = [container(t), container(t)];
+  const options = join(folder, 'options.toml');
+  writeFileSync(options, '');
+  const script = 'while true; do echo tick; sleep 0.1; done';
+  const flags = ['--runtime-config-path', options];
+  await underTerminal('ctr', 'run', '-d', '-t', ...flagsOf(name, ...flags), '/bin/sh', '-c', script);
+  await ctr('containers', 'checkpoint', '--rw', '--image', '--task', name, `${name}:checkpoint`);
+  t.after(() => attempt('ctr', ['images', 'rm', `${name}:checkpoint`]));
+  const watch = `timeout 3 ctr containers restore --rw --live ${restored} ${name}:checkpoint`;
+  const shown = await attempt('script', ['-qec', watch, '/dev/null'], 20_000);
+  assert.match(shown.stdout, /tick\r\r\n/);
+});
+
+test('clients that say nothing, talk nonsense or never read hold nobody up', async (t) => {
+  const name = container(t);
+  await detached(name, LOOP);
+  const path = shimSocket(name).replace(/^unix:\/\//, '');
+  const clients = Array.from({ length: 3 }, () => connect(path).on('error', () => undefined));
+  t.after(() => clients.forEach((client) => client.destroy()));
+  const [, nonsense, deaf] = clients;
+  nonsense?.write(Buffer.alloc(1 << 20, 0xff));
+  // 20,000 requests for a State of which no answer is read: stream id, type 1 (request), flags 1, an empty Request.
+  deaf?.pause();
+  const frame = (id: number): Buffer => {
+    const bytes = Buffer.alloc(10);
+    bytes.writeUInt32BE(id, 4);
+    bytes.writeUInt8(1, 8);
+    return bytes;
+  };
+  deaf?.write(Buffer.concat(Array.from({ length: 20_000 }, (_, i) => frame(2 * i + 1))));
+  const began = performance.now();
+  assert.equal((await attempt('ctr', ['tasks', 'exec', '--exec-id', 'e', name, '/bin/true'])).exitCode, 0);
+  assert.ok(performance.now() - began < 5_000);
+});
