@@ -83,14 +83,15 @@ export interface MountArguments {
 
 /**
  * Sorts options, as mount(8) names them, into the flags of mount(2) and what is left for the file system.
- * @throws Error for `X-containerd.*`, which only containerd's own mount manager can perform
+ * @throws Error for `X-containerd.*`, which only containerd's own mount manager can perform, and for id mappings
  */
 export function mountArguments(options: readonly string[]): MountArguments {
   let flags = 0;
   let propagation = 0;
   const data: string[] = [];
   for (const option of options) {
-    if (option.startsWith('X-containerd.'))
+    // A bind would drop an id mapping without a word, and files would belong to the wrong users.
+    if (option.startsWith('X-containerd.') || /^[ug]idmap=/.test(option))
       throw new Error(`mount option ${option} cannot be performed here`);
     const cleared = clearing[option];
     const set = setting[option];
@@ -103,6 +104,43 @@ export function mountArguments(options: readonly string[]): MountArguments {
   return { flags, propagation, data: data.join(',') };
 }
 
+/** What mount(2) reads of its last argument: one page, with the final zero. */
+const MAX_DATA = 4095;
+
+/**
+ * Options of an overlay that are too long for mount(2), with its lower folders relative to the one that holds them all.
+ * @returns undefined where there is no such folder
+ */
+export function shortenOverlay(data: string): { folder: string; data: string } | undefined {
+  const options = data.split(',');
+  const lowers = options
+    .find((option) => option.startsWith('lowerdir='))
+    ?.slice('lowerdir='.length)
+    .split(':');
+  if (lowers === undefined || lowers.some((lower) => !lower.startsWith('/') || lower.endsWith('\\')))
+    return undefined;
+  const [first = [], ...others] = lowers.map((lower) => lower.split('/').slice(0, -1));
+  const differs = first.findIndex((part, at) => others.some((other) => other[at] !== part));
+  const folder = (differs === -1 ? first : first.slice(0, differs)).join('/');
+  if (folder === '') return undefined;
+  const relative = `lowerdir=${lowers.map((lower) => lower.slice(folder.length + 1)).join(':')}`;
+  return {
+    folder,
+    data: options.map((option) => (option.startsWith('lowerdir=') ? relative : option)).join(','),
+  };
+}
+
+/** Mounts on this thread, from the folder that the options are relative to: nothing else runs here meanwhile. */
+function mountFrom(folder: string, entry: Mount, flags: number, data: string, subject: string): void {
+  const before = process.cwd();
+  process.chdir(folder);
+  try {
+    check('mount', mountCall(entry.source, entry.target, entry.type, flags, data), subject);
+  } finally {
+    process.chdir(before);
+  }
+}
+
 /**
  * Performs one mount. A bind with further flags takes a second call, since the kernel ignores them in the first.
  * @throws SysError naming source, type and target
@@ -113,7 +151,9 @@ export async function mount(entry: Mount): Promise<void> {
   const call = (type: string, with_: number, text: string | null): Promise<number> =>
     checkInBackground('mount', mountCall, [entry.source, entry.target, type, with_, text], subject);
   const isBind = (flags & MS_BIND) !== 0;
-  await call(entry.type, flags, isBind ? null : data);
+  const short = entry.type === 'overlay' && data.length > MAX_DATA ? shortenOverlay(data) : undefined;
+  if (short !== undefined) mountFrom(short.folder, entry, flags, short.data, subject);
+  else await call(entry.type, flags, isBind ? null : data);
   if (isBind && (flags & ~(MS_BIND | MS_REC)) !== 0) await call('', flags | MS_REMOUNT, null);
   if (propagation !== 0) await call('', propagation, null);
 }

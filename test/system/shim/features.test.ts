@@ -1,14 +1,15 @@
 // What clients ask for more rarely, each through a stock client.
 import assert from 'node:assert/strict';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import { after, before, test, type TestContext } from 'node:test';
 import { Containerd } from '../../../src/containerd/client.ts';
 import { exec } from '../../../src/sys/command.ts';
 import { findCgroup, folderOf } from '../../../src/sys/cgroup.ts';
-import { pidOf, removeContainer, statusOf, uniqueName } from '../support/container.ts';
-import { attempt, ctr, image, importImage, must, runtime, stack } from '../support/stack.ts';
+import { mount, unmount } from '../../../src/sys/mount.ts';
+import { inside, pidOf, removeContainer, statusOf, uniqueName } from '../support/container.ts';
+import { attempt, ctr, image, importImage, must, runtime, stack, until } from '../support/stack.ts';
 import { Recording } from './events.ts';
 import { shimSocket } from './shims.ts';
 
@@ -42,7 +43,11 @@ const detached = (name: string, script: string, ...flags: string[]) =>
 
 /** A command under a terminal of 33 rows and 77 columns. */
 const underTerminal = (...args: string[]) =>
-  must('script', ['-qec', `stty rows 33 cols 77; ${args.map((arg) => `'${arg}'`).join(' ')}`, '/dev/null'], 20_000);
+  must(
+    'script',
+    ['-qec', `stty rows 33 cols 77; ${args.map((arg) => `'${arg}'`).join(' ')}`, '/dev/null'],
+    20_000,
+  );
 
 test('a container that the kernel ends for want of memory is reported before its exit', async (t) => {
   const name = container(t);
@@ -101,6 +106,8 @@ test('the streams belong to the user whom IoUid and IoGid name', async (t) => {
 test('a dump that fails says why, and the task runs on', async (t) => {
   const name = container(t);
   await ctr('run', '-d', '--null-io', ...flagsOf(name), ...undumpable);
+  const counting = await inside(name, '/count');
+  await until('the io_uring', () => (existsSync(counting) ? true : undefined));
   const result = await attempt('ctr', ['containers', 'checkpoint', '--task', name, `${name}:checkpoint`]);
   assert.notEqual(result.exitCode, 0);
   assert.match(result.stderr, /cannot be dumped/);
@@ -120,6 +127,23 @@ test('a restored task has its terminal', async (t) => {
   const watch = `timeout 3 ctr containers restore --rw --live ${restored} ${name}:checkpoint`;
   const shown = await attempt('script', ['-qec', watch, '/dev/null'], 20_000);
   assert.match(shown.stdout, /tick\r\r\n/);
+});
+
+test('an overlay of more layers than one page of options holds is mounted', async (t) => {
+  const place = join(
+    folder,
+    'a-long-name-as-that-of-containerd-s-snapshotter-is-which-repeats-in-each-layer',
+  );
+  const lowers = Array.from({ length: 60 }, (_, i) => join(place, String(i), 'fs'));
+  for (const lower of lowers) mkdirSync(lower, { recursive: true });
+  writeFileSync(join(lowers[59] ?? '', 'lowest'), 'x');
+  const target = join(folder, 'merged');
+  mkdirSync(target);
+  const options = [`lowerdir=${lowers.join(':')}`];
+  assert.ok((options[0]?.length ?? 0) > 4096);
+  t.after(() => unmount(target).catch(() => undefined));
+  await mount({ type: 'overlay', source: 'overlay', target, options });
+  assert.equal(readFileSync(join(target, 'lowest'), 'utf8'), 'x');
 });
 
 test('clients that say nothing, talk nonsense or never read hold nobody up', async (t) => {

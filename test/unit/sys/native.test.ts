@@ -7,7 +7,7 @@ import { hasErrno } from '../../../src/errors.ts';
 import { wallTime } from '../../../src/sys/clock.ts';
 import { closeQuietly, enlargePipe, pipe, replaceDescriptor } from '../../../src/sys/descriptor.ts';
 import { tryLock } from '../../../src/sys/lock.ts';
-import { mount, mountArguments, unmount } from '../../../src/sys/mount.ts';
+import { mount, mountArguments, shortenOverlay, unmount } from '../../../src/sys/mount.ts';
 import { receiveDescriptor } from '../../../src/sys/scm-rights.ts';
 import { setWindowSize } from '../../../src/sys/terminal.ts';
 import { reap } from '../../../src/sys/wait.ts';
@@ -82,6 +82,23 @@ test('mount options are sorted, later ones win', () => {
   });
   assert.deepEqual(mountArguments(['rprivate']), { flags: 0, propagation: (1 << 18) | 16384, data: '' });
   assert.throws(() => mountArguments(['X-containerd.mkdir.path=/x']), /X-containerd/);
+});
+
+test('id mappings are refused, as a bind would drop them', () => {
+  assert.throws(() => mountArguments(['bind', 'uidmap=0:1000:1']), /uidmap=0:1000:1 cannot be performed/);
+});
+
+test('lower folders become relative to the one that holds them all, and nothing else changes', () => {
+  assert.deepEqual(
+    shortenOverlay('index=off,lowerdir=/s/10/fs:/s/1/fs:/s/12/fs,upperdir=/s/3/fs,workdir=/s/3/work'),
+    {
+      folder: '/s',
+      data: 'index=off,lowerdir=10/fs:1/fs:12/fs,upperdir=/s/3/fs,workdir=/s/3/work',
+    },
+  );
+  assert.deepEqual(shortenOverlay('lowerdir=/s/1/fs'), { folder: '/s/1', data: 'lowerdir=fs' });
+  assert.equal(shortenOverlay('lowerdir=/a/fs:/b/fs'), undefined);
+  assert.equal(shortenOverlay('lowerdir=/s/with\\:colon:/s/b'), undefined);
 });
 
 test('a mount that cannot be made says why, and what', async () => {
