@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { Containerd } from '../../../src/containerd/client.ts';
 import { attempt, image, importImage, must, runtime, stack, until } from '../support/stack.ts';
-import { deliberate, NEXT, NOTHING } from './deliberate.ts';
+import { deliberate } from './deliberate.ts';
 import { leftovers } from './leftovers.ts';
 import { type Names, normalEvent, normalText, normalValue } from './normal.ts';
 import { Recorder, type TaskEvent } from './recorder.ts';
@@ -76,7 +76,7 @@ export function scenarios(
       test(`${name}: as under containerd’s own shim`, async () => {
         const theirs = await record(scenario, THEIRS);
         const ours = await record(scenario, runtime);
-        const differences = differencesOf(agreed(name, theirs), ours);
+        const differences = differencesOf(agreed(name, theirs), ours.join('\n').split('\n'));
         if (differences !== '') assert.fail(`the recordings differ (< theirs, > ours):\n${differences}`);
         assert.ok(ours.length > 0);
       });
@@ -147,18 +147,19 @@ function normalStep({ what, outcome }: Step, names: Names): string {
 }
 
 function byProcess(events: readonly TaskEvent[]): TaskEvent[] {
-  const process = ({ containerId, fields }: TaskEvent): string =>
-    `${containerId} ${String(fields['execId'] ?? fields['id'] ?? '')}`;
+  const process = ({ containerId, fields }: TaskEvent): string => {
+    const { execId, id } = fields;
+    const name = typeof execId === 'string' ? execId : typeof id === 'string' ? id : '';
+    return `${containerId} ${name === containerId ? '' : name}`;
+  };
   return [...events].sort((a, b) => (process(a) < process(b) ? -1 : process(a) > process(b) ? 1 : 0));
 }
 
 /** Their recording with what we do otherwise on purpose. */
 function agreed(scenario: string, theirs: readonly string[]): string[] {
   const rules = deliberate.filter((rule) => rule.scenario === scenario);
-  const expected = theirs.map((line) =>
-    rules.reduce((text, rule) => text.replace(rule.theirs, rule.ours), line),
-  );
-  return expected.flatMap((line) => line.split(NEXT)).filter((line) => line !== NOTHING);
+  const text = rules.reduce((changed, rule) => changed.replace(rule.theirs, rule.ours), theirs.join('\n'));
+  return text.split('\n');
 }
 
 /** The lines that differ, long ones around the place where they do; empty where none does. */

@@ -52,7 +52,7 @@ export class Recorded {
 
   /** A new container's name. */
   name(): string {
-    const name = uniqueName('par');
+    const name = `${uniqueName('par')}x`; // none is the beginning of another
     this.containers.push(name);
     return name;
   }

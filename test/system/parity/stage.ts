@@ -27,7 +27,7 @@ export class Stage extends Recorded {
     await this.runProgram(['/bin/sh', '-c', script], extra, options);
   }
 
-  async runProgram(args: string[], extra: readonly string[] = [], options: { input?: string } = {}) {
+  async runProgram(words: string[], extra: readonly string[] = [], options: { input?: string } = {}) {
     const name = this.name();
     const flags = this.flags(name, ['--rm', '--fifo-dir', this.fifos, ...extra]);
     const args = ['run', ...flags, this.image, name, ...words];
