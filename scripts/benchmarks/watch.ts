@@ -16,7 +16,7 @@ parentPort?.postMessage('ready');
 function look(): void {
   for (let n = 0; n < 20; n++) {
     const now = process.hrtime.bigint();
-    let text = last;
+    let text: string;
     try {
       text = readFileSync(path, 'utf8');
     } catch {

@@ -1,7 +1,7 @@
 import { copyFile, mkdir, readdir, rm, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { AlreadyExists } from '../errors.ts';
+import { AlreadyExists, ResourceExhausted } from '../errors.ts';
 import type { Logger } from '../log.ts';
 import type { Mounter } from '../zfs/mounter.ts';
 import { Busy } from '../zfs/errors.ts';
@@ -12,6 +12,10 @@ import { type CheckpointRecord, imageFolder, readRecord, writeRecord } from './r
 
 /** Images are a dozen small files and one large: the small ones cost round trips, not bytes. */
 const PARALLEL_COPIES = 4;
+
+/** errno(3) */
+const ENOSPC = 28;
+const EDQUOT = 122;
 
 /** Pauses after each attempt to destroy a busy clone, in milliseconds. */
 const RETRY_MS = [20, 50, 100, 200, 500, 1000];
@@ -95,13 +99,22 @@ export class MemoryStore {
     this.#known.delete(MemoryStore.datasetOf(containerDataset));
   }
 
-  /** Replaces the head's content by this checkpoint's. Nothing counts until `commit` has snapshotted it. */
+  /**
+   * Replaces the head's content by this checkpoint's. Nothing counts until `commit` has snapshotted it.
+   * @throws ResourceExhausted where the pool or a quota has no room for it; the head is empty then
+   */
   async write(request: StoreRequest): Promise<void> {
-    const folder = await this.ensure(request.dataset);
-    for (const name of await readdir(folder)) {
-      if (request.inPlace && request.imageDir !== undefined && name === imageFolder) continue;
-      await rm(`${folder}/${name}`, { recursive: true, force: true });
+    try {
+      await this.#write(request);
+    } catch (error) {
+      await this.#empty(request).catch(() => undefined); // the next checkpoint empties it too
+      throw outOfSpace(error, request) ?? error;
     }
+  }
+
+  async #write(request: StoreRequest): Promise<void> {
+    const folder = await this.ensure(request.dataset);
+    await this.#empty(request);
     if (request.imageDir !== undefined && !request.inPlace) {
       await this.#copyImage(request.imageDir, `${folder}/${imageFolder}`, request);
     }
@@ -138,6 +151,14 @@ export class MemoryStore {
     } catch (error) {
       await close();
       throw error;
+    }
+  }
+
+  async #empty(request: StoreRequest): Promise<void> {
+    const folder = await this.ensure(request.dataset);
+    for (const name of await readdir(folder)) {
+      if (request.inPlace && request.imageDir !== undefined && name === imageFolder) continue;
+      await rm(`${folder}/${name}`, { recursive: true, force: true });
     }
   }
 
@@ -193,4 +214,17 @@ export class MemoryStore {
     }
     this.#log.info('a clone of a memory image is still in use: the next sweep takes it', { clone });
   }
+}
+
+/** ENOSPC and EDQUOT as one of ours. Node has no name for EDQUOT. */
+function outOfSpace(error: unknown, request: StoreRequest): ResourceExhausted | undefined {
+  const number = error instanceof Error && 'errno' in error ? error.errno : undefined;
+  if (number !== -ENOSPC && number !== -EDQUOT) return undefined;
+  const what = number === -EDQUOT ? 'the quota leaves no room' : 'the pool has no room';
+  return new ResourceExhausted(`${what} for checkpoint ${request.name} in ${request.dataset}`, {
+    subject: request.dataset,
+    cause: error,
+    reason: 'no-room',
+    remedy: 'see stasis df for what takes it; remove checkpoints with stasis rm, or raise the quota',
+  });
 }

@@ -233,7 +233,8 @@ async function putDiskBack(
     Buffer.compare(former.spec?.value ?? Buffer.alloc(0), record.spec?.value ?? Buffer.alloc(0)) === 0;
   let target: Container = sameSpec ? record : { ...record, spec: former.spec };
   const update = async (container: Container): Promise<void> => {
-    await client.containers.update({ container, updateMask: ['spec', 'snapshot_key', 'snapshotter'] });
+    // containerd's names of the fields that may change: core/metadata/containers.go
+    await client.containers.update({ container, updateMask: ['spec', 'snapshotkey'] });
   };
   if (entry.disk === 'snapshot') {
     const disk = host.store.findContainer(client.namespace, record.snapshotKey);
