@@ -16,14 +16,18 @@ export function normalText(text: string, { words, pids }: Names): string {
   pids.forEach((pid, index) => {
     normal = normal.replace(new RegExp(`(?<![\\d.])${pid}(?![\\d.])`, 'g'), `<pid ${index + 1}>`);
   });
-  return normal
-    .replace(/\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z| ?[+-]\d\d:?\d\d)?( UTC)?/g, '<time>')
-    .replace(/current usage: \d+, peak usage: \d+/g, 'current usage: <n>')
-    .replace(/\/snapshots\/\d+\//g, '/snapshots/<n>/')
-    .replace(/io\.containerd\.(runc|stasis)\.v2/g, '<runtime>')
-    .replace(/(\/fifos\/|\/containerd-mount|\/ctrd-checkpoint)\d+/g, '$1<n>')
-    .replace(/\/\d{3,}\/(?=<c\d+>-(stdin|stdout|stderr))/g, '/<n>/')
-    .replace(/[ \t]+$/gm, '');
+  return (
+    normal
+      .replace(/\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z| ?[+-]\d\d:?\d\d)?( UTC)?/g, '<time>')
+      .replace(/current usage: \d+, peak usage: \d+/g, 'current usage: <n>')
+      .replace(/\/snapshots\/\d+\//g, '/snapshots/<n>/')
+      .replace(/io\.containerd\.(runc|stasis)\.v2/g, '<runtime>')
+      .replace(/(\/fifos\/|\/containerd-mount|\/ctrd-checkpoint)\d+/g, '$1<n>')
+      .replace(/\/\d{3,}\/(?=<c\d+>-(stdin|stdout|stderr))/g, '/<n>/')
+      // containerd before 2.0 ends such messages so, on their way through its own errors.
+      .replace(/(\s|\\n|\\t)*: unknown\b/g, '')
+      .replace(/[ \t]+$/gm, '')
+  );
 }
 
 /** Any value as one line: times become "set" or "unset", process ids and names their marks. */
