@@ -25,7 +25,7 @@ export function normalText(text: string, { words, pids }: Names): string {
       .replace(/(\/fifos\/|\/containerd-mount|\/ctrd-checkpoint)\d+/g, '$1<n>')
       .replace(/\/\d{3,}\/(?=<c\d+>-(stdin|stdout|stderr))/g, '/<n>/')
       // containerd before 2.0 ends such messages so, on their way through its own errors.
-      .replace(/(\s|\\n|\\t)*: unknown\b/g, '')
+      .replace(/(\s|\\n|\\t)*: unknown(?=\n|\\n|"|$)/g, '')
       .replace(/[ \t]+$/gm, '')
   );
 }
