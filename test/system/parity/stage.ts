@@ -52,6 +52,7 @@ export class Stage extends Recorded {
       'containers',
       'create',
       ...this.flags(name, extra),
+      '--', // or ctr 1.6 takes the script's -c for a flag of its own
       this.image,
       name,
       '/bin/sh',
