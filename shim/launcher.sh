@@ -89,6 +89,8 @@ fi
 [ "$action" = start ] || exec "$node" "$main" "$@"
 exec 3<&0
 # Node raises this limit at its start, and its containers are not to inherit that.
+# dash and busybox know -S, though POSIX does not ask for it.
+# shellcheck disable=SC3045
 STASIS_OPEN_FILES=$(ulimit -Sn)
 export STASIS_OPEN_FILES
 started=$("$node" "$main" "$@" <&3 3<&- &)

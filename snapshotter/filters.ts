@@ -130,13 +130,11 @@ function valueAt(snapshot: Snapshot, path: readonly string[]): string | undefine
     return Object.hasOwn(snapshot.labels, label) ? snapshot.labels[label] : undefined;
   }
   if (rest.length > 0) return undefined;
-  const value =
-    field === 'name'
-      ? snapshot.name
-      : field === 'parent'
-        ? snapshot.parent
-        : field === 'kind'
-          ? snapshot.kind
-          : '';
-  return value === '' ? undefined : value;
+  // An empty parent is a value: containerd asks for the layers of no parent with `parent==""`.
+  const fields: Record<string, string> = {
+    name: snapshot.name,
+    parent: snapshot.parent,
+    kind: snapshot.kind,
+  };
+  return Object.hasOwn(fields, field ?? '') ? fields[field ?? ''] : undefined;
 }

@@ -38,7 +38,8 @@ const filters: readonly (readonly [string, boolean])[] = [
   ['labels.absent!=x', true],
   ['labels.absent==""', false],
   ['labels.plain=="x,y"', true],
-  ['parent', false],
+  ['parent', true],
+  ['parent==""', true],
   ['unknown==x', false],
 ];
 for (const [expression, expected] of filters) {
