@@ -44,7 +44,9 @@ await build({
 chmodSync(join(dist, 'lib'), 0o755); // V8's compile cache is kept there only where nobody else can write
 
 const node = join(root, `node_modules/node-linux-${process.arch}/bin/node`);
-install('stasis', `#!/bin/sh\nexec '${node}' '${join(dist, 'lib/stasis.cjs')}' "$@"\n`);
+// Node looks into this cache before it loads the program; src/cli/compile-cache.ts says when it may be used.
+const cache = `NODE_COMPILE_CACHE='${join(dist, 'lib/compile-cache')}'`;
+install('stasis', `#!/bin/sh\n${cache} exec '${node}' '${join(dist, 'lib/stasis.cjs')}' "$@"\n`);
 install('stasisd', `#!/bin/sh\nexec '${node}' '${join(dist, 'lib/stasisd.mjs')}' "$@"\n`);
 
 install(

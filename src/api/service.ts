@@ -1,10 +1,11 @@
+import { realpath } from 'node:fs/promises';
 import { clone } from '../checkpoint/clone.ts';
 import type { Host, Report } from '../checkpoint/host.ts';
 import { removeCheckpoints } from '../checkpoint/remove.ts';
 import { restore } from '../checkpoint/restore.ts';
 import { run } from '../checkpoint/run.ts';
 import { takeCheckpoint } from '../checkpoint/take.ts';
-import { InvalidArgument } from '../errors.ts';
+import { FailedPrecondition, InvalidArgument } from '../errors.ts';
 import { inspect, list } from '../inventory/list.ts';
 import { adopt, diskUsage } from '../inventory/disks.ts';
 import { hostInfo } from '../inventory/info.ts';
@@ -18,30 +19,36 @@ import {
 } from '../proto/gen/stasis/stasis.ts';
 import { commit, version } from '../version.ts';
 import { checkpointMessage, restoreMessage } from './convert.ts';
-import type { GrpcHandlers } from './grpc-server.ts';
+import type { GrpcContext, GrpcHandlers } from './grpc-server.ts';
 import { streaming, type Updates } from './updates.ts';
+
+/** Metadata in which a client names the containerd that it means, where its user did. */
+const addressMetadata = 'stasis-containerd-address';
 
 /** Handlers of stasis.v1: each call of the API in terms of the operations behind it. */
 export function stasisService(host: Host): GrpcHandlers<typeof StasisDefinition> {
   return {
-    checkpoint: (request, { signal }) =>
+    checkpoint: (request, context) =>
       streaming<CheckpointUpdate>(async (updates) => {
-        await host.identify();
+        await enter(host, context);
+        const { signal } = context;
         const report = reporter<CheckpointUpdate>(updates, (update) => update);
         const name = request.name;
         const entry = await takeCheckpoint(host, { ...request, name, signal }, report);
         updates.push({ update: { $case: 'checkpoint', value: checkpointMessage(entry) }, warnings: [] });
       }),
-    restore: (request, { signal }) =>
+    restore: (request, context) =>
       streaming<RestoreUpdate>(async (updates) => {
-        await host.identify();
+        await enter(host, context);
+        const { signal } = context;
         const report = reporter<RestoreUpdate>(updates, (update) => update);
         const restored = await restore(host, { ...request, signal }, report);
         updates.push({ update: { $case: 'result', value: restoreMessage(restored) }, warnings: [] });
       }),
-    clone: (request, { signal }) =>
+    clone: (request, context) =>
       streaming<CloneUpdate>(async (updates) => {
-        await host.identify();
+        await enter(host, context);
+        const { signal } = context;
         const report = reporter<CloneUpdate>(updates, (update) => update);
         await clone(
           host,
@@ -65,22 +72,23 @@ export function stasisService(host: Host): GrpcHandlers<typeof StasisDefinition>
           report,
         );
       }),
-    run: (request, { signal }) =>
+    run: (request, context) =>
       streaming<RunUpdate>(async (updates) => {
-        await host.identify();
+        await enter(host, context);
+        const { signal } = context;
         const report = reporter<RunUpdate>(updates, (update) => update);
         const result = await run(host, { ...request, signal }, report);
         updates.push({ update: { $case: 'result', value: restoreMessage(result) }, warnings: [] });
       }),
-    list: async (request) => {
-      await host.identify();
+    list: async (request, context) => {
+      await enter(host, context);
       return list(host, request);
     },
-    inspect: async (request) => {
-      await host.identify();
+    inspect: async (request, context) => {
+      await enter(host, context);
       return inspect(host, request);
     },
-    remove: async ({ namespace, container, checkpoints }) => {
+    remove: async ({ namespace, container, checkpoints }, context) => {
       if (checkpoints.length === 0) {
         throw new InvalidArgument('no checkpoint named', {
           subject: container,
@@ -88,7 +96,7 @@ export function stasisService(host: Host): GrpcHandlers<typeof StasisDefinition>
           remedy: `name those to remove: stasis ls ${container} shows them`,
         });
       }
-      await host.identify();
+      await enter(host, context);
       const removed = await removeCheckpoints(host, namespace, container, checkpoints);
       return {
         removed: removed.map(({ name, waitsFor }) => ({ name, freedBytes: 0n, waitsFor: [...waitsFor] })),
@@ -96,15 +104,39 @@ export function stasisService(host: Host): GrpcHandlers<typeof StasisDefinition>
     },
     info: () => hostInfo(host),
     version: async () => ({ version, commit, node: process.version }),
-    adopt: async (request) => {
-      await host.identify();
+    adopt: async (request, context) => {
+      await enter(host, context);
       return adopt(host, request);
     },
-    diskUsage: async (request) => {
-      await host.identify();
+    diskUsage: async (request, context) => {
+      await enter(host, context);
       return diskUsage(host, request);
     },
   };
+}
+
+/** Before anything else: the client means this stasisd's containerd, and that is known. */
+async function enter(host: Host, context: GrpcContext): Promise<void> {
+  const meant = context.metadata.get(addressMetadata);
+  if (meant !== undefined && !(await samePath(meant, host.containerd.address))) {
+    throw new FailedPrecondition(
+      `this stasisd serves the containerd at ${host.containerd.address}, not ${meant}`,
+      {
+        subject: meant,
+        reason: 'other-containerd',
+        remedy: 'name the stasisd of that containerd with --socket or STASIS_ADDRESS',
+      },
+    );
+  }
+  await host.identify();
+}
+
+async function samePath(a: string, b: string): Promise<boolean> {
+  const real = (address: string): Promise<string> => {
+    const path = address.replace(/^unix:\/\//, '');
+    return realpath(path).catch(() => path);
+  };
+  return (await real(a)) === (await real(b));
 }
 
 interface ProgressUpdate {
