@@ -38,7 +38,7 @@ class Parser {
     const path = [this.#field()];
     while (this.#take('.')) path.push(this.#field());
     const operator = ['==', '!=', '~='].find((candidate) => this.#take(candidate));
-    if (operator === undefined) return (snapshot) => valueAt(snapshot, path) !== undefined;
+    if (operator === undefined) return (snapshot) => isPresent(snapshot, path);
     const value = this.#value(operator === '~=');
     if (operator === '==') return (snapshot) => valueAt(snapshot, path) === value;
     if (operator === '!=') return (snapshot) => (valueAt(snapshot, path) ?? '') !== value;
@@ -137,4 +137,10 @@ function valueAt(snapshot: Snapshot, path: readonly string[]): string | undefine
     kind: snapshot.kind,
   };
   return Object.hasOwn(fields, field ?? '') ? fields[field ?? ''] : undefined;
+}
+
+/** A snapshot without a parent has none, though its parent equals the empty one. */
+function isPresent(snapshot: Snapshot, path: readonly string[]): boolean {
+  const value = valueAt(snapshot, path);
+  return path[0] === 'labels' ? value !== undefined : value !== undefined && value !== '';
 }

@@ -38,7 +38,7 @@ const filters: readonly (readonly [string, boolean])[] = [
   ['labels.absent!=x', true],
   ['labels.absent==""', false],
   ['labels.plain=="x,y"', true],
-  ['parent', true],
+  ['parent', false],
   ['parent==""', true],
   ['unknown==x', false],
 ];
