@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import { Containerd } from '../../../src/containerd/client.ts';
-import { attempt, image, importImage, must, runtime, stack, until } from '../support/stack.ts';
+import { Containerd } from '../../src/containerd/client.ts';
+import { attempt, image, importImage, must, runtime, stack, until } from '../system/support/stack.ts';
 import { deliberate } from './deliberate.ts';
 import { leftovers } from './leftovers.ts';
 import { type Names, normalEvent, normalText, normalValue } from './normal.ts';

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Containerd } from '../../../src/containerd/client.ts';
-import { GrpcChannel } from '../../../src/api/grpc-client.ts';
+import type { Containerd } from '../../src/containerd/client.ts';
+import { GrpcChannel } from '../../src/api/grpc-client.ts';
 import {
   TaskCheckpointed,
   TaskCreate,
@@ -12,9 +12,9 @@ import {
   TaskPaused,
   TaskResumed,
   TaskStart,
-} from '../../../src/proto/gen/containerd/events.ts';
-import { type Envelope, EventsDefinition } from '../../../src/proto/gen/containerd/events_service.ts';
-import { stack, until } from '../support/stack.ts';
+} from '../../src/proto/gen/containerd/events.ts';
+import { type Envelope, EventsDefinition } from '../../src/proto/gen/containerd/events_service.ts';
+import { stack, until } from '../system/support/stack.ts';
 
 /** What an event of a task says, with all its fields. */
 export interface TaskEvent {

@@ -1,12 +1,12 @@
 import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type Containerd, type NamespaceClient } from '../../../src/containerd/client.ts';
-import { codeOf, messageOf } from '../../../src/errors.ts';
-import { exec as runProgram, type CommandResult } from '../../../src/sys/command.ts';
-import { image, readIfThere, stack, until } from '../support/stack.ts';
+import { type Containerd, type NamespaceClient } from '../../src/containerd/client.ts';
+import { codeOf, messageOf } from '../../src/errors.ts';
+import { exec as runProgram, type CommandResult } from '../../src/sys/command.ts';
+import { image, readIfThere, stack, until } from '../system/support/stack.ts';
 
-import { uniqueName } from '../support/container.ts';
+import { uniqueName } from '../system/support/container.ts';
 import { Pipes } from './pipes.ts';
 
 export const LOOP = 'while true; do sleep 0.1; done';

@@ -1,11 +1,11 @@
 import { readdirSync } from 'node:fs';
 import { spawn } from 'node:child_process';
-import { exec as runProgram } from '../../../src/sys/command.ts';
-import type { Descriptor } from '../../../src/proto/gen/containerd/descriptor.ts';
-import { Metrics as MetricsV1 } from '../../../src/proto/gen/containerd/cgroups_v1.ts';
-import { Metrics as MetricsV2 } from '../../../src/proto/gen/containerd/cgroups_v2.ts';
-import { CheckpointOptions, ProcessDetails } from '../../../src/proto/gen/containerd/runc_options.ts';
-import { until } from '../support/stack.ts';
+import { exec as runProgram } from '../../src/sys/command.ts';
+import type { Descriptor } from '../../src/proto/gen/containerd/descriptor.ts';
+import { Metrics as MetricsV1 } from '../../src/proto/gen/containerd/cgroups_v1.ts';
+import { Metrics as MetricsV2 } from '../../src/proto/gen/containerd/cgroups_v2.ts';
+import { CheckpointOptions, ProcessDetails } from '../../src/proto/gen/containerd/runc_options.ts';
+import { until } from '../system/support/stack.ts';
 import { Recorded } from './recorded.ts';
 
 export const LOOP = 'while true; do sleep 0.1; done';

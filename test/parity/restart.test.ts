@@ -1,5 +1,5 @@
 // containerd goes away and comes back while tasks run.
-import { dev } from '../support/stack.ts';
+import { dev } from '../system/support/stack.ts';
 import { scenarios, theHouse } from './parity.ts';
 import { LOOP } from './stage.ts';
 

@@ -1,7 +1,7 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { stack } from '../support/stack.ts';
+import { stack } from '../system/support/stack.ts';
 
 /** Everything on the machine that still bears one of the names, each as `kind: what`; waits a little for it to go. */
 export async function leftovers(names: readonly string[], folders: readonly string[]): Promise<string[]> {
