@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
 import { mkdir, open, readFile, writeFile } from 'node:fs/promises';
 import { after, before, suite, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { AlreadyExists, NotFound } from '../../../../src/errors.ts';
 import { mount, unmount } from '../../../../src/sys/mount.ts';
-import { HasChildren, HasClones, ParentMissing } from '../../../../src/zfs/errors.ts';
+import { Busy, HasChildren, HasClones, ParentMissing } from '../../../../src/zfs/errors.ts';
 import { ROOTFS } from '../../../../snapshotter/snapshot.ts';
 import { realPool, skip, type RealPool } from './real-pool.ts';
 
@@ -111,7 +112,16 @@ suite('the snapshotter on a real pool', { skip }, () => {
     const store = await pool.open();
     const [made] = await store.prepare({ name: 'default/5/web', kind: 'active', parent: LAYER, labels: {} });
     await writeFile(`${made?.source ?? ''}/f`, 'here');
-    await pool.mounter.unmount(store.findContainer('default', 'web')?.dataset ?? '');
+    // Just after a file was closed zfs-fuse may still be busy with it: Busy says to try again, as the sweeps do.
+    const dataset = store.findContainer('default', 'web')?.dataset ?? '';
+    for (const deadline = Date.now() + 10_000; ; await sleep(20)) {
+      try {
+        await pool.mounter.unmount(dataset);
+        break;
+      } catch (error) {
+        if (!(error instanceof Busy) || Date.now() > deadline) throw error;
+      }
+    }
     const [again] = await store.mounts('default/5/web');
     assert.equal(await readFile(`${again?.source ?? ''}/f`, 'utf8'), 'here');
     await store.remove('default/5/web');
