@@ -1,4 +1,5 @@
-import { Client, credentials, Metadata, type ServiceError, status } from '@grpc/grpc-js';
+import { connect } from 'node:net';
+import { Client, connectivityState, credentials, Metadata, type ServiceError, status } from '@grpc/grpc-js';
 import type { MethodDefinition, RequestOf, ResponseOf, ServiceDefinition } from '../../ttrpc/service.ts';
 import { type Code, StasisError } from '../errors.ts';
 import { ErrorInfo } from '../proto/gen/stasis/stasis.ts';
@@ -32,9 +33,13 @@ export type GrpcClient<D extends ServiceDefinition> = {
 /** containerd sends and expects messages of up to 16 MiB; grpc-js receives 4 by default. */
 export const MAX_MESSAGE_BYTES = 16 * 1024 * 1024;
 
+/** grpc-js pauses for a second at most, by the options below. */
+const RECONNECT_TIMEOUT_MS = 5000;
+
 /** A connection to a gRPC server on a unix socket. It connects at the first call, and again when it broke. */
 export class GrpcChannel {
   readonly #client: Client;
+  readonly #socket: string;
   readonly #metadata: Record<string, string>;
 
   constructor(socket: string, metadata: Record<string, string> = {}) {
@@ -45,6 +50,7 @@ export class GrpcChannel {
       'grpc.max_reconnect_backoff_ms': 1000,
       'grpc.default_authority': 'localhost',
     });
+    this.#socket = socket;
     this.#metadata = metadata;
   }
 
@@ -72,8 +78,9 @@ export class GrpcChannel {
       return (request: unknown, options: GrpcCallOptions = {}) =>
         this.#stream(path, encode, decode, request, options);
     }
-    return (request: unknown, options: GrpcCallOptions = {}) =>
-      new Promise((resolve, reject) => {
+    return async (request: unknown, options: GrpcCallOptions = {}) => {
+      await this.#reconnect();
+      return new Promise((resolve, reject) => {
         const call = this.#client.makeUnaryRequest(
           path,
           encode,
@@ -91,6 +98,19 @@ export class GrpcChannel {
         if (options.signal?.aborted === true) cancel();
         options.signal?.addEventListener('abort', cancel, { once: true });
       });
+    };
+  }
+
+  /**
+   * After a lost connection grpc-js refuses calls until its pause has passed, though the server may be back already:
+   * where somebody listens again, wait for that. Where nobody does, the call fails at once.
+   */
+  async #reconnect(): Promise<void> {
+    const state = this.#client.getChannel().getConnectivityState(true);
+    if (state !== connectivityState.TRANSIENT_FAILURE || !(await listens(this.#socket))) return;
+    await new Promise<void>((resolve) =>
+      this.#client.waitForReady(Date.now() + RECONNECT_TIMEOUT_MS, () => resolve()),
+    );
   }
 
   async *#stream(
@@ -166,6 +186,17 @@ export class GrpcChannel {
       metadata.set(key, value);
     return metadata;
   }
+}
+
+function listens(path: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect(path);
+    socket.once('connect', () => {
+      socket.destroy();
+      resolve(true);
+    });
+    socket.once('error', () => resolve(false));
+  });
 }
 
 function deadline(options: GrpcCallOptions): { deadline?: number } {
