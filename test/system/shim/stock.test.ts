@@ -22,6 +22,9 @@ import { importImage, stack, stasis, until } from '../support/stack.ts';
 
 const containerd = new Containerd(stack.address);
 const api = containerd.namespace('default');
+/** Keeps the dumps, which containerd 1.x holds in its content store, from its collector. */
+const lease = `stock-test-${process.pid}`;
+const leased = containerd.namespace('default', lease);
 const snapshotter = 'stasis';
 let folder: string;
 /** From 2.0 on containerd hands image folders to runtimes of any name; before, only its own content. */
@@ -29,12 +32,14 @@ let takesFolders: boolean;
 
 before(async () => {
   await importImage();
+  await api.leases.create({ id: lease, labels: {} });
   folder = mkdtempSync(join(stack.state, 'data/tmp/stock-'));
   // containerd 1.x restores only with options, which ctr sends to a foreign runtime only with a file.
   writeFileSync(join(folder, 'options.toml'), '');
   takesFolders = Number((await containerd.version()).replace(/^v/, '').split('.')[0]) >= 2;
 });
-after(() => {
+after(async () => {
+  await api.leases.delete({ id: lease, sync: false });
   containerd.close();
   rmSync(folder, { recursive: true });
 });
@@ -57,7 +62,7 @@ async function checkpoint(name: string): Promise<Held> {
   const options = { ...CheckpointOptions.decode(new Uint8Array()), imagePath: imageDir };
   const value = Buffer.from(CheckpointOptions.encode(options).finish());
   await api.tasks.pause({ containerId: name });
-  const { descriptors } = await api.tasks.checkpoint({
+  const { descriptors } = await leased.tasks.checkpoint({
     containerId: name,
     parentCheckpoint: '',
     options: { typeUrl: 'containerd.runc.v1.CheckpointOptions', value },
