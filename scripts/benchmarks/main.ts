@@ -1,10 +1,9 @@
-// Group `main`: checkpoint, restore and clone beside `ctr c checkpoint` and `ctr c restore` with containerd's own shim
+// Group `main`: checkpoint and restore beside `ctr c checkpoint` and `ctr c restore` with containerd's own shim
 // on overlayfs.
 import { spawn } from 'node:child_process';
 import { readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
-import { bareClone } from './bare.ts';
 import { median, type Options, report, run, timed } from './measure.ts';
 
 const state = process.env['STASIS_STATE'] ?? '';
@@ -214,28 +213,5 @@ export default async function main(options: Options): Promise<void> {
     }
     remove('f-ours');
     tell(name, median(a), median(b), 0.5);
-  }
-
-  if (wanted('clone-bare')) {
-    start('k-ours', 'ours', small, 8);
-    run('stasis', 'checkpoint', 'k-ours', '--name', 'k', '--require-memory');
-    const [a, b]: [number[], number[]] = [[], []];
-    for (let n = 0; n <= runs; n++) {
-      const clone = `k-ours-${n}`;
-      const begin = process.hrtime.bigint();
-      run('stasis', 'clone', 'k-ours', '--from', 'k', '--name', clone, '--quiet');
-      const pid = pidOf(clone);
-      const first = numberOf(pid);
-      while (numberOf(pid) <= first);
-      const one = Number(process.hrtime.bigint() - begin) / 1e6;
-      remove(clone);
-      const two = bareClone('k-ours', 'k');
-      if (n > 0) {
-        a.push(one);
-        b.push(two);
-      }
-    }
-    remove('k-ours');
-    tell('clone-bare', median(a), median(b), 3, 'zfs clone + criu restore of the same images');
   }
 }
