@@ -5,7 +5,6 @@ import {
   mkdirSync,
   mkdtempSync,
   readFileSync,
-  realpathSync,
   statSync,
   symlinkSync,
   writeFileSync,
@@ -13,6 +12,7 @@ import {
 import { access, readFile, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { fillRootfs } from '../../support/rootfs.ts';
 import type { InstantPlan, InstantTarget, InstantTools } from '../../../../src/checkpoint/instant-plan.ts';
 import { defaultCriuOptions } from '../../../../src/checkpoint/stock.ts';
 import { CriuFinder } from '../../../../src/criu/find.ts';
@@ -269,23 +269,9 @@ export async function exists(path: string): Promise<boolean> {
 /** A root file system of busybox and perl-base, which every Debian has. */
 function fill(rootfs: string): void {
   for (const folder of ['bin', 'proc', 'sys', 'dev', 'tmp', 'etc', 'lib']) mkdirSync(join(rootfs, folder));
-  const copy = (from: string, to: string): void => {
-    mkdirSync(dirname(join(rootfs, to)), { recursive: true });
-    cpSync(realpathSync(from), join(rootfs, to));
-  };
-  copy('/usr/bin/perl', '/bin/perl');
-  const libraries = execFileSync('ldd', ['/usr/bin/perl'], { encoding: 'utf8' }).match(/\/\S+(?= \()/g) ?? [];
-  for (const library of libraries) copy(library, library);
-  const paths = execFileSync('perl', ['-e', 'print join "\n", grep { m{/perl-base$} } @INC'], {
-    encoding: 'utf8',
-  });
-  for (const path of paths.split('\n').filter(Boolean)) {
-    mkdirSync(dirname(join(rootfs, path)), { recursive: true });
-    cpSync(path, join(rootfs, path), { recursive: true });
-  }
-  copy(busybox(), '/bin/busybox');
+  fillRootfs(rootfs);
+  cpSync(busybox(), join(rootfs, 'bin/busybox'));
   for (const name of ['sh', 'sleep', 'true']) symlinkSync('busybox', join(rootfs, 'bin', name));
-  cpSync(join(import.meta.dirname, 'writer.pl'), join(rootfs, 'writer.pl'));
 }
 
 function busybox(): string {
