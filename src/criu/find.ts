@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { constants } from 'node:fs';
 import { access, mkdir, readlink, rename, stat, symlink } from 'node:fs/promises';
 import { basename, delimiter, dirname, isAbsolute, join, resolve } from 'node:path';
@@ -149,7 +150,7 @@ export async function criuFolder(path: string, linkFolder: string): Promise<stri
   await mkdir(linkFolder, { recursive: true, mode: 0o700 });
   const link = join(linkFolder, 'criu');
   if ((await readlink(link).catch(() => '')) !== path) {
-    const made = `${link}.${process.pid}`;
+    const made = `${link}.${randomUUID()}`; // callers at the same moment each make their own
     await symlink(path, made);
     await rename(made, link); // replaces at once, so that a neighbour never finds none
   }

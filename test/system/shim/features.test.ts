@@ -118,7 +118,7 @@ test('a restored task has its terminal', async (t) => {
   await underTerminal('ctr', 'run', '-d', '-t', ...flagsOf(name, ...flags), '/bin/sh', '-c', script);
   await ctr('containers', 'checkpoint', '--rw', '--image', '--task', name, `${name}:checkpoint`);
   t.after(() => attempt('ctr', ['images', 'rm', `${name}:checkpoint`]));
-  const watch = `timeout 3 ctr containers restore --rw --live ${restored} ${name}:checkpoint`;
+  const watch = `timeout --foreground 3 ctr containers restore --rw --live ${restored} ${name}:checkpoint`;
   const shown = await attempt('script', ['-qec', watch, '/dev/null'], 20_000);
   if (/ 1\.6\./.test(await ctr('--version'))) {
     // ctr of 1.6 asks for no terminal though the container has one: the runtime refuses that, whatever the shim.
