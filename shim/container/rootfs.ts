@@ -1,7 +1,8 @@
-import { mkdir, readFile } from 'node:fs/promises';
+import { mkdir } from 'node:fs/promises';
 import { join, normalize } from 'node:path';
 import { FailedPrecondition, hasErrno, InvalidArgument, messageOf } from '../../src/errors.ts';
 import { mount, unmount, type Mount } from '../../src/sys/mount.ts';
+import { readMountTable } from '../../src/sys/mount-table.ts';
 
 /**
  * Mounts a container's root file system, in order, each at its own target below `rootfs`. All or none.
@@ -43,7 +44,14 @@ export async function unmountRootfs(rootfs: string): Promise<void> {
     if (!hasErrno(error, 'EBUSY')) throw error;
   }
   // What was mounted inside or on top meanwhile, or several mounts of ours.
-  for (const target of (await mountsBelow(rootfs)).reverse()) await unmount(target, { detach: true });
+  await unmountBelow(rootfs);
+}
+
+/** Detaches every mount at and below a folder, topmost first. */
+export async function unmountBelow(folder: string): Promise<void> {
+  for (const { target } of (await readMountTable()).reverse()) {
+    if (target === folder || target.startsWith(`${folder}/`)) await unmount(target, { detach: true });
+  }
 }
 
 function targetOf(entry: Mount, rootfs: string): string {
@@ -54,15 +62,4 @@ function targetOf(entry: Mount, rootfs: string): string {
     });
   }
   return target;
-}
-
-async function mountsBelow(rootfs: string): Promise<string[]> {
-  const lines = (await readFile('/proc/self/mountinfo', 'utf8')).split('\n');
-  return lines
-    .map((line) =>
-      (line.split(' ')[4] ?? '').replace(/\\([0-7]{3})/g, (_, o: string) =>
-        String.fromCharCode(parseInt(o, 8)),
-      ),
-    )
-    .filter((target) => target === rootfs || target.startsWith(`${rootfs}/`));
 }

@@ -8,7 +8,7 @@ import { shimSocketPath, type Config } from '../../src/config/config.ts';
 import { hasErrno, InvalidArgument, messageOf, Unavailable } from '../../src/errors.ts';
 import { DisksDefinition, type RewindStep } from '../../src/proto/gen/stasis/internal.ts';
 import type { Mount } from '../../src/sys/mount.ts';
-import { readMountTable } from '../../src/zfs/mount-table.ts';
+import { readMountTable } from '../../src/sys/mount-table.ts';
 import { Client } from '../../ttrpc/index.ts';
 
 /** The file's name, and what is in it. */

@@ -13,8 +13,9 @@ import { exec } from '../../src/sys/command.ts';
 import { Client } from '../../ttrpc/index.ts';
 import type { ShimArguments } from '../arguments.ts';
 import { readRecord, startTimeOf, type TaskRecord } from '../container/record.ts';
-import { unmountRootfs } from '../container/rootfs.ts';
+import { unmountBelow, unmountRootfs } from '../container/rootfs.ts';
 import { Paths } from '../paths.ts';
+import { tmpfsFolder } from '../process/restore.ts';
 
 const SIGKILL = 9;
 const RPC_TIMEOUT_MS = 3000;
@@ -28,7 +29,10 @@ export async function clear(args: ShimArguments, config: Config): Promise<void> 
   const record = await readRecord(folder);
   const answered = await byShim(folder, args.id);
   if (answered === undefined && record !== undefined) await clearAway(record);
-  if (args.bundle !== '') await unmountRootfs(join(args.bundle, 'rootfs'));
+  if (args.bundle !== '') {
+    await unmountRootfs(join(args.bundle, 'rootfs'));
+    await unmountBelow(tmpfsFolder(args.bundle));
+  }
   await rm(folder, { recursive: true, force: true });
   const response = answered ?? {
     pid: record?.pid ?? 0,

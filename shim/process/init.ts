@@ -1,11 +1,11 @@
-import { mkdir, readFile } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { defaultCriuOptions } from '../../src/checkpoint/stock.ts';
 import { Code, hasErrno, messageOf, NotFound, StasisError } from '../../src/errors.ts';
 import { isOciError } from '../../src/oci/error.ts';
 import type { OciRuntime } from '../../src/oci/types.ts';
 import { openIo, type IoContext, type StdioAddresses } from '../stdio/index.ts';
 import { Process } from './process.ts';
+import { restoreFrom } from './restore.ts';
 import { initStates, StateMachine, type InitStateName, type InitVerb } from './state.ts';
 
 export interface InitOptions {
@@ -56,9 +56,7 @@ export class InitProcess extends Process<InitStateName, InitVerb> {
       await runtime.start(id);
     } else {
       await this.#launch(async (common) => {
-        await mkdir(restore.workDir, { recursive: true, mode: 0o711 });
-        const options = { id, bundle, ...restore, ...defaultCriuOptions, ...common, noPivot };
-        await runtime.restore({ ...options, detach: true, noSubreaper: true });
+        await restoreFrom(runtime, { id, bundle, ...restore, ...common, noPivot });
       });
     }
     this.io?.takeInput();

@@ -4,6 +4,7 @@ import { isAtLeast } from '../criu/find.ts';
 import { emptyImage, requireWholeImage } from '../criu/image.ts';
 import { describeFailure, lastError } from '../criu/log.ts';
 import { endStrayCriu } from '../criu/stray.ts';
+import { dumpLines, findEmptyTmpfs, recordTmpfs } from '../criu/tmpfs.ts';
 import { Cancelled, DeadlineExceeded, messageOf } from '../errors.ts';
 import { isOciError } from '../oci/error.ts';
 import type { InstantTarget, InstantTools, MemoryPlan } from './instant-plan.ts';
@@ -61,22 +62,38 @@ export function cancelled(id: string): Cancelled {
   return new Cancelled(`the caller went away, so the checkpoint of ${id} was undone`, { subject: id });
 }
 
-/**
- * CRIU keeps packets from reaching a container during its dump: eight processes of iptables, a sixth of a small
- * container's dump. A container whose network namespace has no TCP socket at all has nothing that a packet could change;
- * frozen, it cannot open one. The image notes it, so the restore follows (criu/image.c).
- */
+/** What CRIU is told beyond the runtimes' flags, as a file; undefined where that is nothing. */
 async function writeCriuConfig(
   target: InstantTarget,
   memory: MemoryPlan,
   tools: Pick<InstantTools, 'criu'>,
 ): Promise<string | undefined> {
   const version = (await tools.criu?.get().catch(() => undefined))?.version;
-  if (version === undefined || !isAtLeast(version, 3, 19) || (await hasTcpSockets(target.pid)))
-    return undefined;
+  if (version === undefined || !isAtLeast(version, 3, 19)) return undefined;
+  const [networkLock, tmpfs] = await Promise.all([
+    networkLockLines(target.pid),
+    memory.ownRestore === true ? tmpfsLines(target.pid, memory.imageDir) : [],
+  ]);
+  const lines = [...networkLock, ...tmpfs];
+  if (lines.length === 0) return undefined;
   const file = join(memory.workDir, 'criu.conf');
-  await writeFile(file, 'network-lock skip\n', { mode: 0o600 });
+  await writeFile(file, `${lines.join('\n')}\n`, { mode: 0o600 });
   return file;
+}
+
+/**
+ * CRIU keeps packets from reaching a container during its dump: eight processes of iptables, a sixth of a small
+ * container's dump. A container whose network namespace has no TCP socket at all has nothing that a packet could change;
+ * frozen, it cannot open one. The image notes it, so the restore follows (criu/image.c).
+ */
+async function networkLockLines(pid: number): Promise<string[]> {
+  return (await hasTcpSockets(pid)) ? [] : ['network-lock skip'];
+}
+
+async function tmpfsLines(pid: number, imageDir: string): Promise<string[]> {
+  const mounts = await findEmptyTmpfs(pid);
+  await recordTmpfs(imageDir, mounts);
+  return dumpLines(mounts);
 }
 
 /** Whether the network namespace of a process holds TCP sockets, listening ones included: proc_net(5). */

@@ -82,7 +82,13 @@ export function planOf(request: InstantRequest): InstantPlan {
     timeoutMs: request.timeoutMs > 0n ? Number(request.timeoutMs) : DEFAULT_TIMEOUT_MS,
     ...(imageDir === ''
       ? {}
-      : { memory: { imageDir, workDir, criu: defaultCriuOptions, required: request.requireMemory } }),
+      : {
+          memory: {
+            ...{ imageDir, workDir, ownRestore: true },
+            criu: defaultCriuOptions,
+            required: request.requireMemory,
+          },
+        }),
     ...(snapshot === '' ? {} : { disk: { snapshot, properties: request.properties, syncPath } }),
   };
 }

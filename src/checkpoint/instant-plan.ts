@@ -26,6 +26,8 @@ export interface MemoryPlan {
   readonly parentPath?: string;
   /** Fail when memory cannot be dumped; otherwise the disk alone is kept. Without a disk it is always required. */
   readonly required: boolean;
+  /** The image is for our own restore alone, which brings back what src/criu/tmpfs.ts leaves out. Else it is plain CRIU's. */
+  readonly ownRestore?: boolean;
 }
 
 export interface DiskPlan {

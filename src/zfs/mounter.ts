@@ -5,7 +5,7 @@ import { hasErrno, NotFound } from '../errors.ts';
 import { mount as mountNow, unmount as unmountNow } from '../sys/mount.ts';
 import { Busy } from './errors.ts';
 import { checkDataset } from './names.ts';
-import { readMountTable, type MountEntry } from './mount-table.ts';
+import { readMountTable, type MountEntry } from '../sys/mount-table.ts';
 import type { Properties, Zfs } from './zfs.ts';
 
 /** Milliseconds that zfs-fuse gets to read what the kernel has for it before a mount goes. */

@@ -93,7 +93,7 @@ suite('containers that come and go', () => {
       if (result.exitCode === 0) assert.deepEqual(names, ['c']);
       else {
         assert.equal(result.exitCode, 5, result.stderr);
-        assert.match(result.stderr, /not running|exited|stopped|gone/i);
+        assert.match(result.stderr, /not running|ended|exited|stopped|gone/i);
         assert.deepEqual(names, []);
       }
       await removeAll(name);

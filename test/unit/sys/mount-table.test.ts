@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { parseMountTable } from '../../../src/zfs/mount-table.ts';
+import { parseMountTable } from '../../../src/sys/mount-table.ts';
 
 test('mount lines with and without optional fields, and with escaped characters, are read', () => {
   const text = [
@@ -10,7 +10,13 @@ test('mount lines with and without optional fields, and with escaped characters,
     '',
   ].join('\n');
   assert.deepEqual(parseMountTable(text), [
-    { source: 'tank/stasis/a', type: 'fuse.zfs', root: '/', target: '/run/stasis/mnt/a' },
-    { source: 'tank/x\ty', type: 'zfs', root: '/rootfs', target: '/run/with space' },
+    {
+      ...{ source: 'tank/stasis/a', type: 'fuse.zfs', root: '/', target: '/run/stasis/mnt/a' },
+      ...{ device: '0:41', superOptions: 'rw,user_id=0' },
+    },
+    {
+      ...{ source: 'tank/x\ty', type: 'zfs', root: '/rootfs', target: '/run/with space' },
+      ...{ device: '0:42', superOptions: 'rw' },
+    },
   ]);
 });

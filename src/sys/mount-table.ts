@@ -7,6 +7,10 @@ export interface MountEntry {
   /** The part of that file system that is mounted: `/` unless it is a bind of something below. */
   readonly root: string;
   readonly target: string;
+  /** `major:minor` of the file system, as st_dev says. */
+  readonly device: string;
+  /** Options of the file system itself, comma-separated. */
+  readonly superOptions: string;
 }
 
 /** Every mount that this process sees, in the order they were made; proc_pid_mountinfo(5). */
@@ -19,10 +23,16 @@ export function parseMountTable(text: string): MountEntry[] {
   for (const line of text.split('\n')) {
     const fields = line.split(' ');
     const dash = fields.indexOf('-', 6); // optional fields end with a lone dash
-    const [root, target, type, source] = [fields[3], fields[4], fields[dash + 1], fields[dash + 2]];
-    if (dash < 0 || root === undefined || target === undefined || type === undefined || source === undefined)
-      continue;
-    entries.push({ source: unescape(source), type, root: unescape(root), target: unescape(target) });
+    const [device, root, target] = fields.slice(2, 5);
+    const [type, source, superOptions = ''] = fields.slice(dash + 1);
+    if (dash < 0 || device === undefined || root === undefined || target === undefined) continue;
+    if (type === undefined || source === undefined) continue;
+    entries.push({
+      ...{ type, device, superOptions },
+      source: unescape(source),
+      root: unescape(root),
+      target: unescape(target),
+    });
   }
   return entries;
 }
