@@ -147,7 +147,7 @@ function importImage(name: string, ...flags: string[]): void {
 }
 
 export default async function main(options: Options): Promise<void> {
-  const { runs } = options;
+  const { runs = 7 } = options;
   const wanted = (...names: string[]): boolean => names.some((name) => name.includes(options.only));
   const small = 'docker.io/bench/small:latest';
   const large = 'docker.io/bench/large:latest';

@@ -13,7 +13,8 @@ export interface Measure {
 }
 
 export interface Options {
-  readonly runs: number;
+  /** Runs of each measure; undefined: what the group finds right. */
+  readonly runs: number | undefined;
   readonly json: boolean;
   readonly only: string;
 }

@@ -8,7 +8,7 @@ const { values, positionals } = parseArgs({
 });
 const options: Options = {
   json: values.json ?? false,
-  runs: Number(values.runs ?? 7),
+  runs: values.runs === undefined ? undefined : Number(values.runs),
   only: values.only ?? '',
 };
 for (const group of positionals.length === 0 ? ['main'] : positionals) {
