@@ -1,45 +1,10 @@
 import { Command, Option } from 'commander';
 import { version, versionText } from './commands/version.ts';
-import type { Globals, Host } from './host.ts';
-import type { Session } from './session.ts';
-
-type Commands = typeof import('./commands/index.ts');
-
-/** What the actions of the commands are given to work with. */
-export interface Actions {
-  readonly host: Host;
-  /** Loads the commands and runs `work` with one of them and an open session. */
-  readonly connected: (
-    options: Options,
-    work: (commands: Commands, session: Session) => Promise<void>,
-  ) => Promise<void>;
-}
-
-/** Global options as they were typed. */
-export interface Options extends Partial<Globals> {
-  json?: boolean;
-  quiet?: boolean;
-}
-
-interface CommandOptions extends Options {
-  name?: string;
-  exit?: boolean;
-  diskOnly?: boolean;
-  requireMemory?: boolean;
-  snapshot?: string;
-  as?: string;
-  from?: string;
-  count?: string;
-  allNamespaces?: boolean;
-  bundle?: string;
-  dryRun?: boolean;
-  daemon?: boolean;
-}
-
-type Register = (command: Command, actions: Actions) => Command;
+import { type Actions, examples, optionsOf, type Register } from './grammar.ts';
+import { hostCommands } from './host-commands.ts';
 
 /** The grammar and help of each command, in the order of the help page. */
-const commands: Readonly<Record<string, Register>> = {
+const containerCommands: Readonly<Record<string, Register>> = {
   checkpoint: (command, { connected }) =>
     command
       .argument('<container>')
@@ -214,6 +179,8 @@ const commands: Readonly<Record<string, Register>> = {
       }),
 };
 
+const commands: Readonly<Record<string, Register>> = { ...containerCommands, ...hostCommands };
+
 /** Names of all commands. */
 export const commandNames: readonly string[] = Object.keys(commands);
 
@@ -245,12 +212,4 @@ export function buildProgram(argv: readonly string[], actions: Actions): Command
     commands[name]?.(program.command(name).allowExcessArguments(false), actions);
   }
   return program;
-}
-
-function optionsOf(command: Command): CommandOptions {
-  return command.optsWithGlobals<CommandOptions>();
-}
-
-function examples(...lines: string[]): string {
-  return `\nExamples:\n${lines.map((line) => `  ${line}`).join('\n')}`;
 }

@@ -3,7 +3,8 @@ import { InvalidArgument } from '../errors.ts';
 import { faultText, faultView } from './fault.ts';
 import type { Globals, Host } from './host.ts';
 import { namespaceName } from './names.ts';
-import { type Actions, buildProgram, type Options } from './program.ts';
+import type { Actions, Options } from './grammar.ts';
+import { buildProgram } from './program.ts';
 import { runtimeCall, tellCaller } from './runtime-call.ts';
 import type { Session } from './session.ts';
 
@@ -30,7 +31,7 @@ export async function run(argv: readonly string[], host: Host): Promise<number> 
     }
     const program = buildProgram(argv, { host, connected });
     let usage = '';
-    for (const command of [program, ...program.commands]) {
+    for (const command of program.commands.flatMap((one) => [one, ...one.commands]).concat(program)) {
       command.exitOverride().configureOutput({
         writeOut: (text) => void host.stdout.write(text),
         writeErr: (text) => (usage += text),

@@ -1,63 +1,11 @@
 import { readFileSync } from 'node:fs';
 import { parse, TomlError } from 'smol-toml';
 import { hasErrno, InvalidArgument, messageOf } from '../errors.ts';
-import { levels, type Level } from '../log.ts';
+import { findLines, linePath } from './lines.ts';
+import { findProblems, valueOf } from './problems.ts';
+import { type Config, defaults, eachKey } from './schema.ts';
 
-/** Everything that can be set, with a default for each key. Durations in seconds unless the name says otherwise. */
-export interface Config {
-  zfs: {
-    /** Dataset that holds everything; empty: `<pool>/stasis` of the only pool. */
-    root: string;
-    zfs_path: string;
-    zpool_path: string;
-    /** Seconds that a removed container's root file system stays in the trash. */
-    trash_grace: number;
-  };
-  daemon: {
-    /** Run-time state and sockets; nothing durable. */
-    run_dir: string;
-  };
-  containerd: {
-    address: string;
-  };
-  runtime: {
-    /** OCI runtime: a name on PATH, or a path. */
-    oci: string;
-    /** CRIU: a name on PATH, or a path. */
-    criu: string;
-  };
-  shim: {
-    sharing: 'namespace' | 'pod' | 'container';
-    /** Seconds that a shim stays after its last container. */
-    idle_timeout: number;
-  };
-  checkpoint: {
-    /** Seconds after which a dump is given up. */
-    timeout: number;
-    /** Where memory is dumped while frozen; empty: `<run_dir>/staging`. Should be a tmpfs. */
-    staging_dir: string;
-    /** MiB of memory images of the latest checkpoints that stay there, to be restored faster. 0: none. */
-    cache: number;
-  };
-  log: {
-    level: Level;
-  };
-}
-
-export const defaults: Config = {
-  zfs: { root: '', zfs_path: 'zfs', zpool_path: 'zpool', trash_grace: 3600 },
-  daemon: { run_dir: '/run/stasis' },
-  containerd: { address: '/run/containerd/containerd.sock' },
-  runtime: { oci: 'runc', criu: 'criu' },
-  shim: { sharing: 'namespace', idle_timeout: 30 },
-  checkpoint: { timeout: 300, staging_dir: '', cache: 256 },
-  log: { level: 'info' },
-};
-
-const choices: Record<string, readonly string[]> = {
-  'shim.sharing': ['namespace', 'pod', 'container'],
-  'log.level': levels,
-};
+export { type Config, defaults } from './schema.ts';
 
 /** Where the configuration is read from: STASIS_CONFIG, else the system's file. */
 export function configPath(env: NodeJS.ProcessEnv = process.env): string {
@@ -66,65 +14,95 @@ export function configPath(env: NodeJS.ProcessEnv = process.env): string {
 
 /**
  * Reads the configuration; a file that does not exist means the defaults, unless STASIS_CONFIG names it.
- * @throws InvalidArgument naming the file and the key for anything that is not understood
+ * @throws InvalidArgument naming the file, the line and the key for anything that is not understood
  */
 export function loadConfig(path = configPath(), mustExist = process.env['STASIS_CONFIG'] === path): Config {
-  let text: string;
+  const text = readConfig(path, mustExist);
+  return text === undefined ? structuredClone(defaults) : parseConfig(text, path);
+}
+
+/**
+ * The text of a configuration file; undefined where there is none and none is needed.
+ * @throws InvalidArgument naming the file
+ */
+export function readConfig(path: string, mustExist: boolean): string | undefined {
   try {
-    text = readFileSync(path, 'utf8');
+    return readFileSync(path, 'utf8');
   } catch (error) {
-    if (hasErrno(error, 'ENOENT') && !mustExist) return structuredClone(defaults);
+    if (hasErrno(error, 'ENOENT') && !mustExist) return undefined;
     throw new InvalidArgument(`cannot read the configuration ${path}: ${messageOf(error)}`, {
       subject: path,
       remedy: 'create the file, or unset STASIS_CONFIG to use the defaults',
     });
   }
-  return parseConfig(text, path);
 }
 
-/** Parses configuration text; `path` is for messages. */
+/**
+ * Parses configuration text; `path` is for messages.
+ * @throws InvalidArgument with the line of the first thing that is not understood, and how many more there are
+ */
 export function parseConfig(text: string, path: string): Config {
-  let document: Record<string, unknown>;
+  const document = parseDocument(text, path);
+  const [first, ...more] = locatedProblems(document, text, path);
+  if (first !== undefined) {
+    const others = more.length === 0 ? '' : ` (and ${more.length} more: stasis config check shows them)`;
+    throw new InvalidArgument(`${first.at}: ${first.message}${others}`, {
+      subject: first.key,
+      remedy: first.remedy,
+    });
+  }
+  const config = structuredClone(defaults) as unknown as Record<string, Record<string, unknown>>;
+  for (const { section, name } of eachKey()) {
+    const value = valueOf(document, section, name);
+    const target = config[section];
+    if (value !== undefined && target !== undefined) target[name] = value;
+  }
+  return config as unknown as Config;
+}
+
+/**
+ * The document behind configuration text, unchecked.
+ * @throws InvalidArgument with line and column where it is no TOML
+ */
+export function parseDocument(text: string, path: string): Record<string, unknown> {
   try {
-    document = parse(text);
+    return parse(text);
   } catch (error) {
     const where = error instanceof TomlError ? `${path}:${error.line}:${error.column}` : path;
     throw new InvalidArgument(`${where}: not valid TOML: ${messageOf(error).split('\n')[0]}`, {
       subject: path,
+      remedy: `correct ${path}; its form is that of toml.io`,
     });
   }
-  const config = structuredClone(defaults);
-  const sections = config as unknown as Record<string, Record<string, unknown>>;
-  for (const [section, values] of Object.entries(document)) {
-    const target = Object.hasOwn(sections, section) ? sections[section] : undefined;
-    if (target === undefined) throw unknown(text, path, section, Object.keys(sections));
-    if (typeof values !== 'object' || values === null || Array.isArray(values)) {
-      throw new InvalidArgument(`${at(text, path, section)}: ${section} must be a table: [${section}]`, {
-        subject: section,
-      });
-    }
-    for (const [key, value] of Object.entries(values)) {
-      const name = `${section}.${key}`;
-      if (!Object.hasOwn(target, key)) throw unknown(text, path, name, Object.keys(target));
-      if (typeof value !== typeof target[key]) {
-        throw new InvalidArgument(
-          `${at(text, path, key)}: ${name} must be a ${typeof target[key]}, not ${JSON.stringify(value)}`,
-          { subject: name },
-        );
-      }
-      const allowed = choices[name];
-      if (allowed !== undefined && !allowed.includes(String(value))) {
-        throw new InvalidArgument(`${at(text, path, key)}: ${name} must be one of ${allowed.join(', ')}`, {
-          subject: name,
-        });
-      }
-      if (typeof value === 'number' && !(value >= 0)) {
-        throw new InvalidArgument(`${at(text, path, key)}: ${name} must not be negative`, { subject: name });
-      }
-      target[key] = value;
-    }
-  }
-  return config;
+}
+
+/** A problem with the place where it is. */
+export interface LocatedProblem {
+  /** `file:line`. */
+  readonly at: string;
+  readonly key: string;
+  readonly message: string;
+  readonly remedy: string;
+}
+
+/** All problems of a document, in the order of their lines. */
+export function locatedProblems(
+  document: Readonly<Record<string, unknown>>,
+  text: string,
+  path: string,
+): LocatedProblem[] {
+  const problems = findProblems(document);
+  if (problems.length === 0) return []; // lines are looked for only where somebody wants to know
+  const lines = findLines(text);
+  return problems
+    .map((problem) => ({ ...problem, line: lines.get(linePath(...problem.path)) }))
+    .sort((a, b) => (a.line ?? 0) - (b.line ?? 0))
+    .map(({ path: key, line, message, remedy }) => ({
+      at: line === undefined ? path : `${path}:${line}`,
+      key: key.join('.'),
+      message,
+      remedy,
+    }));
 }
 
 /** stasisd's socket: the API, and the snapshotter and diff services for containerd. */
@@ -135,23 +113,4 @@ export function socketPath(config: Config): string {
 /** stasisd's second socket, over ttrpc, for this host's shims. */
 export function shimSocketPath(config: Config): string {
   return `${config.daemon.run_dir}/stasisd.ttrpc`;
-}
-
-function unknown(text: string, path: string, name: string, known: string[]): InvalidArgument {
-  const leaf = name.split('.').at(-1) ?? name;
-  return new InvalidArgument(
-    `${at(text, path, leaf)}: unknown key ${name}; known here: ${known.join(', ')}`,
-    {
-      subject: name,
-      remedy: `remove or correct ${name} in ${path}`,
-    },
-  );
-}
-
-/** `file:line` of the first line that sets or opens the key. */
-function at(text: string, path: string, key: string): string {
-  const index = text
-    .split('\n')
-    .findIndex((line) => new RegExp(`^\\s*\\[?\\s*${key.replace(/[^\w-]/g, '.')}\\s*[\\].=]`).test(line));
-  return index < 0 ? path : `${path}:${index + 1}`;
 }

@@ -1,6 +1,14 @@
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
-import { defaults, loadConfig, parseConfig } from '../../../src/config/config.ts';
+import {
+  defaults,
+  loadConfig,
+  locatedProblems,
+  parseConfig,
+  parseDocument,
+} from '../../../src/config/config.ts';
+import { settings } from '../../../src/config/origins.ts';
+import { eachKey } from '../../../src/config/schema.ts';
 import { InvalidArgument } from '../../../src/errors.ts';
 
 function fails(text: string, pattern: RegExp): void {
@@ -32,13 +40,50 @@ suite('the configuration', () => {
   test('with an unknown key names file, line and key', () => {
     fails('[zfs]\nroot = "tank"\nroott = "tank"\n', /config\.toml:3: unknown key zfs\.roott/);
     fails('[zfz]\n', /config\.toml:1: unknown key zfz/);
+    fails('# zfs.roott = 1\nlog.level = "info"\nzfs.roott = 1\n', /config\.toml:3: unknown key zfs\.roott/);
+    fails('shim = { idle = 3 }', /config\.toml:1: unknown key shim\.idle/);
   });
 
-  test('with a value of the wrong type or choice says what it must be', () => {
-    fails('[shim]\nidle_timeout = "30"\n', /:2: shim\.idle_timeout must be a number/);
+  test('with a slip of the pen is told what was meant', () => {
+    assert.throws(
+      () => parseConfig('[shim]\nidle_timeoutt = 3\n', 'x'),
+      (error) => error instanceof InvalidArgument && error.remedy === 'did you mean shim.idle_timeout?',
+    );
+  });
+
+  test('with a value of the wrong type, choice or size says what it must be', () => {
+    fails('[shim]\nidle_timeout = "30"\n', /:2: shim\.idle_timeout must be a number of seconds, not "30"/);
     fails('[shim]\nsharing = "host"\n', /:2: shim\.sharing must be one of namespace, pod, container/);
-    fails('[shim]\nidle_timeout = -1\n', /must not be negative/);
-    fails('shim = 3\n', /must be a table/);
+    fails('[shim]\nidle_timeout = -1\n', /:2: .* from 0 to 86400, not -1/);
+    fails('[checkpoint]\ncache = 1.5\n', /:2: checkpoint\.cache must be a whole number of MiB/);
+    fails('[checkpoint]\ntimeout = nan\n', /:2: checkpoint\.timeout must be a whole number/);
+    fails('[zfs]\ntrash_grace = 99999999999\n', /:2: zfs\.trash_grace must be/);
+    fails('[containerd]\naddress = "run/c.sock"\n', /:2: containerd\.address must be an absolute path/);
+    fails('[runtime]\noci = ""\n', /:2: runtime\.oci must be a string that is not empty/);
+    fails('[runtime]\noci = "a\\u0000b"\n', /:2: runtime\.oci must be a string without NUL/);
+    fails('[log]\nlevel = 2024-01-01\n', /:2: log\.level must be one of/);
+    fails('shim = 3\n', /:1: shim must be a table/);
+    fails('[[shim]]\n', /:1: shim must be a table/);
+    fails('zfs = 2024-01-01\n', /:1: zfs must be a table/);
+  });
+
+  test('with several mistakes counts them, and lists them in the order of their lines', () => {
+    const text = 'a = 1\n[zfs]\nroot = 1\n[log]\nlevel = 2\n';
+    fails(text, /:1: unknown key a.*\(and 2 more/);
+    assert.deepEqual(
+      locatedProblems(parseDocument(text, 'f'), text, 'f').map(({ at, key }) => [at, key]),
+      [
+        ['f:1', 'a'],
+        ['f:3', 'zfs.root'],
+        ['f:5', 'log.level'],
+      ],
+    );
+  });
+
+  test('says of each value where it comes from', () => {
+    const all = settings('/nonexistent/config.toml', false);
+    assert.equal(all.length, eachKey().length);
+    assert.ok(all.every(({ origin }) => origin === 'default'));
   });
 
   test('that is no TOML names the line', () => {

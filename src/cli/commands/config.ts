@@ -1,0 +1,75 @@
+import { configPath, locatedProblems, parseDocument, readConfig } from '../../config/config.ts';
+import { type Setting, settings } from '../../config/origins.ts';
+import { sections } from '../../config/schema.ts';
+import { InvalidArgument } from '../../errors.ts';
+import type { Host } from '../host.ts';
+import { table } from '../table.ts';
+
+interface Options {
+  json?: boolean;
+  quiet?: boolean;
+  origin?: boolean;
+}
+
+/** `stasis config show [--origin]`: the configuration in force, as a file that could be used, or with its origins. */
+export function configShow(host: Host, { json = false, quiet = false, origin = false }: Options): void {
+  const path = configPath(host.env);
+  const all = settings(path, host.env['STASIS_CONFIG'] !== undefined);
+  if (json) {
+    const view = {
+      file: path,
+      settings: all.map((one) => ({ key: one.path, value: one.value, origin: one.origin })),
+    };
+    host.stdout.write(`${JSON.stringify(view, null, 2)}\n`);
+  } else if (quiet) {
+    host.stdout.write(all.map((one) => `${one.path}\n`).join(''));
+  } else if (origin) {
+    const rows = all.map((one) => [one.path, JSON.stringify(one.value), one.origin]);
+    host.stdout.write(table(['KEY', 'VALUE', 'FROM'], rows));
+  } else {
+    host.stdout.write(asFile(all));
+  }
+}
+
+function asFile(all: readonly Setting[]): string {
+  return [...sections.keys()]
+    .map((section) => {
+      const lines = all
+        .filter(({ path }) => path.startsWith(`${section}.`))
+        .map(({ path, value }) => `${path.slice(section.length + 1)} = ${JSON.stringify(value)}\n`);
+      return `[${section}]\n${lines.join('')}`;
+    })
+    .join('\n');
+}
+
+/**
+ * `stasis config check [FILE]`: every mistake with its line.
+ * @throws InvalidArgument after they were printed
+ */
+export function configCheck(
+  host: Host,
+  file: string | undefined,
+  { json = false, quiet = false }: Options,
+): void {
+  const path = file ?? configPath(host.env);
+  const text = readConfig(path, file !== undefined || host.env['STASIS_CONFIG'] !== undefined);
+  const problems = text === undefined ? [] : locatedProblems(parseDocument(text, path), text, path);
+  if (problems.length > 0) {
+    if (!json)
+      for (const { at, message, remedy } of problems) host.stdout.write(`${at}: ${message}; ${remedy}\n`);
+    const [first] = problems;
+    const count = problems.length === 1 ? 'a mistake' : `${problems.length} mistakes`;
+    throw new InvalidArgument(
+      `${path} has ${count}${json && first ? `: ${first.at}: ${first.message}` : ''}`,
+      {
+        subject: path,
+        reason: 'bad-config',
+        remedy: `correct ${problems.length === 1 ? 'it' : 'them'}; docs/reference/configuration.md has every key`,
+      },
+    );
+  }
+  if (json)
+    host.stdout.write(`${JSON.stringify({ file: path, exists: text !== undefined, ok: true }, null, 2)}\n`);
+  else if (!quiet)
+    host.stdout.write(`${path}: ${text === undefined ? 'not there; the defaults apply' : 'ok'}\n`);
+}

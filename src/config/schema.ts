@@ -1,0 +1,213 @@
+/**
+ * Every key of the configuration: type, default, meaning. The type `Config`, the defaults, the checks, the file that the
+ * package installs and the reference page all come from this table.
+ */
+import { levels } from '../log.ts';
+
+/** When a changed value counts. */
+export type Effect =
+  /** After `systemctl restart stasisd`; containers do not notice. */
+  | 'restart'
+  /** After `systemctl reload stasisd`. */
+  | 'reload'
+  /** For shims that start afterwards; a running one keeps what it was started with. */
+  | 'shim'
+  /** After a restart of stasisd, and for shims that start afterwards. */
+  | 'both';
+
+interface Common {
+  /** What it is, in a sentence or two; for the reference page and the installed file. */
+  readonly what: string;
+  readonly effect: Effect;
+}
+export interface TextKey extends Common {
+  readonly type: 'string';
+  readonly default: string;
+  /** What an empty string means, where that is not just an empty string. */
+  readonly empty?: string;
+  /** Only absolute paths (or empty, where `empty` is given). */
+  readonly absolute?: boolean;
+}
+export interface NumberKey extends Common {
+  readonly type: 'number';
+  readonly default: number;
+  readonly unit: string;
+  readonly min: number;
+  readonly max: number;
+  /** Only whole numbers, unless this is set. */
+  readonly fraction?: boolean;
+}
+export interface ChoiceKey<V extends string = string> extends Common {
+  readonly type: 'choice';
+  readonly default: V;
+  readonly choices: readonly V[];
+}
+export type Key = TextKey | NumberKey | ChoiceKey;
+export interface Section {
+  /** What the section is about, one sentence. */
+  readonly what: string;
+  readonly keys: Readonly<Record<string, Key>>;
+}
+
+const text = (key: Omit<TextKey, 'type'>): TextKey => ({ type: 'string', ...key });
+const number = (key: Omit<NumberKey, 'type'>): NumberKey => ({ type: 'number', ...key });
+// Written out, since a type argument is not inferred through Omit.
+const choice = <const V extends string>(
+  key: Common & { readonly default: NoInfer<V>; readonly choices: readonly V[] },
+): ChoiceKey<V> => ({ type: 'choice', ...key });
+
+const DAYS = 24 * 3600;
+
+export const schema = {
+  zfs: {
+    what: 'Where the data lies.',
+    keys: {
+      root: text({
+        default: '',
+        what: 'Dataset that holds everything.',
+        empty: '`<pool>/stasis` of the only pool',
+        effect: 'restart',
+      }),
+      zfs_path: text({
+        default: 'zfs',
+        what: 'The program `zfs`: a name on PATH, or a path.',
+        effect: 'both',
+      }),
+      zpool_path: text({
+        default: 'zpool',
+        what: 'The program `zpool`: a name on PATH, or a path.',
+        effect: 'both',
+      }),
+      trash_grace: number({
+        default: 3600,
+        unit: 'seconds',
+        min: 0,
+        max: 3650 * DAYS,
+        what: "How long a removed container's root file system stays in the trash, space permitting.",
+        effect: 'restart',
+      }),
+    },
+  },
+  daemon: {
+    what: 'stasisd itself.',
+    keys: {
+      run_dir: text({
+        default: '/run/stasis',
+        absolute: true,
+        what: 'Sockets and run-time state; nothing durable. Changing it needs that no container runs.',
+        effect: 'both',
+      }),
+    },
+  },
+  containerd: {
+    what: 'The containerd that stasisd serves.',
+    keys: {
+      address: text({
+        default: '/run/containerd/containerd.sock',
+        absolute: true,
+        what: 'Its socket.',
+        effect: 'restart',
+      }),
+    },
+  },
+  runtime: {
+    what: 'Programs that containers are made with.',
+    keys: {
+      oci: text({
+        default: 'runc',
+        what: 'OCI runtime: runc or crun, a name on PATH or a path.',
+        effect: 'both',
+      }),
+      criu: text({
+        default: 'criu',
+        what: 'CRIU, a name on PATH or a path. Clones need 4.2 or newer.',
+        effect: 'both',
+      }),
+    },
+  },
+  shim: {
+    what: 'The processes that hold containers.',
+    keys: {
+      sharing: choice({
+        default: 'namespace',
+        choices: ['namespace', 'pod', 'container'],
+        what: 'Who shares a shim: all containers of a containerd namespace, those of a pod, or nobody.',
+        effect: 'shim',
+      }),
+      idle_timeout: number({
+        default: 30,
+        unit: 'seconds',
+        min: 0,
+        max: DAYS,
+        fraction: true,
+        what: 'How long a shim stays after its last container.',
+        effect: 'shim',
+      }),
+    },
+  },
+  checkpoint: {
+    what: 'How checkpoints are taken.',
+    keys: {
+      timeout: number({
+        default: 300,
+        unit: 'seconds',
+        min: 1,
+        max: DAYS,
+        what: 'After this a dump or a restore is given up, and undone.',
+        effect: 'reload',
+      }),
+      staging_dir: text({
+        default: '',
+        absolute: true,
+        empty: '`staging` below `daemon.run_dir`, or a folder in `/dev/shm` where that is no tmpfs',
+        what: 'Where memory is dumped while the container is frozen. Should be a tmpfs.',
+        effect: 'restart',
+      }),
+      cache: number({
+        default: 256,
+        unit: 'MiB',
+        min: 0,
+        max: 1024 * 1024,
+        what: 'Memory images of the latest checkpoints that stay there, to be restored faster. 0: none.',
+        effect: 'restart',
+      }),
+    },
+  },
+  log: {
+    what: 'What is logged.',
+    keys: {
+      level: choice({
+        default: 'info',
+        choices: levels,
+        what: 'The least important messages that are logged.',
+        effect: 'reload',
+      }),
+    },
+  },
+} as const satisfies Readonly<Record<string, Section>>;
+
+type Schema = typeof schema;
+type Value<K> = K extends ChoiceKey<infer V> ? V : K extends NumberKey ? number : string;
+type Keys<S extends Section> = { -readonly [K in keyof S['keys']]: Value<S['keys'][K]> };
+
+/** Everything that can be set, with a default for each key. */
+export type Config = { -readonly [S in keyof Schema]: Keys<Schema[S]> };
+
+/** The sections by name, for code that walks them. */
+export const sections: ReadonlyMap<string, Section> = new Map(Object.entries<Section>(schema));
+
+/** Every key as `section.key`. */
+export function eachKey(): { section: string; name: string; path: string; key: Key }[] {
+  return [...sections].flatMap(([section, { keys }]) =>
+    Object.entries(keys).map(([name, key]) => ({ section, name, path: `${section}.${name}`, key })),
+  );
+}
+
+/** The values of a configuration that sets nothing. */
+export const defaults: Config = fromEntries();
+
+function fromEntries(): Config {
+  const values: Record<string, Record<string, unknown>> = {};
+  for (const { section, name, key } of eachKey()) (values[section] ??= {})[name] = key.default;
+  return values as unknown as Config;
+}
