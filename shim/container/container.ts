@@ -4,6 +4,7 @@ import type { Logger } from '../../src/log.ts';
 import type { Options } from '../../src/proto/gen/containerd/runc_options.ts';
 import type { CreateTaskRequest, ExecProcessRequest } from '../../src/proto/gen/containerd/task.ts';
 import type { Any } from '../../src/proto/gen/google/protobuf/any.ts';
+import { freezeOutsideVfork } from '../../src/sys/vfork.ts';
 import { ExecProcess } from '../process/exec.ts';
 import { InitProcess, finished, sendIfAlive } from '../process/init.ts';
 import type { Exit, Expectation } from '../reaper/reaper.ts';
@@ -170,7 +171,8 @@ export class Container {
   pause(): Promise<void> {
     return this.queue.run(async () => {
       this.init.state.require('pause');
-      await this.accounting.freezer().freeze();
+      // A client may be about to checkpoint it.
+      await freezeOutsideVfork(this.accounting.freezer(), () => this.accounting.pids());
       this.init.state.to('paused');
       this.#context.events.publish('paused', { containerId: this.id });
       this.#save();

@@ -7,6 +7,7 @@ import { cgroupPids } from '../sys/cgroup.ts';
 import { freezerOf, type Freezer } from '../sys/cgroup-freezer.ts';
 import { killCgroup } from '../sys/cgroup-remove.ts';
 import { syncfs } from '../sys/syncfs.ts';
+import { freezeOutsideVfork } from '../sys/vfork.ts';
 import { cancelled, DumpFailure, dumpMemory } from './dump.ts';
 import type {
   DiskPlan,
@@ -114,7 +115,8 @@ class Instant {
     const frozenAt = now();
     this.#before = wasPaused ? 'paused' : 'running';
     if (!wasPaused) {
-      await this.#freezer.freeze();
+      if (memory === undefined) await this.#freezer.freeze();
+      else await freezeOutsideVfork(this.#freezer, () => this.#pids());
       this.#times.freeze = now() - frozenAt;
     }
     await this.#requireRunning('ended while it was being frozen');
@@ -236,9 +238,12 @@ class Instant {
     this.#times.snapshot = now() - second;
   }
 
+  #pids(): Promise<number[]> {
+    return (this.#tools.pids ?? (() => cgroupPids(this.#target.cgroup)))();
+  }
+
   async #requireRunning(what: string): Promise<void> {
-    const pids = await (this.#tools.pids ?? (() => cgroupPids(this.#target.cgroup)))();
-    if (pids.includes(this.#target.pid)) return;
+    if ((await this.#pids()).includes(this.#target.pid)) return;
     throw new FailedPrecondition(`container ${this.#target.id} ${what}`, {
       subject: this.#target.id,
       reason: 'container-not-running',

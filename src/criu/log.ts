@@ -15,6 +15,9 @@ const generic = [
   /^rlimit: Can't setup RLIMIT_NOFILE for self/,
   /^killed by signal \d+/,
   /^Can't dump pages with parasite$/,
+  // Of tasks that CRIU has not stopped yet when it lets go of all.
+  /^Unable to detach from \d+: No such process$/,
+  /^Timeout reached\. Try to interrupt/,
 ];
 
 /** What the reader can do about the reasons met most. */
@@ -29,6 +32,10 @@ const advice: readonly (readonly [RegExp, string])[] = [
   [/External socket is used|--ext-unix-sk/, 'it is connected to a Unix socket of the host'],
   [/Ghost file .* bigger than|--ghost-limit/, 'it keeps a large file open that has been removed'],
   [/iptables-restore|nftables/, 'the network cannot be locked: install iptables'],
+  [
+    /Unseizable non-zombie \d+ found, state D/,
+    'a process sleeps where it cannot be interrupted, as in vfork until the child calls exec',
+  ],
   [/No space left on device/, 'there is no room for the image'],
 ];
 

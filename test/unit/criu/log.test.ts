@@ -32,3 +32,15 @@ test('a log without an error, and no log, give no reason', async () => {
   assert.equal(parseLastError('(00.1) all is well\n'), undefined);
   assert.equal(await lastError('/nonexistent/dump.log'), undefined);
 });
+
+test('what CRIU says as it lets go of tasks that it never stopped is not the reason', () => {
+  const log = `
+(10.043076) Error (criu/cr-dump.c:1655): Timeout reached. Try to interrupt: 0
+(10.043232) Error (compel/src/lib/infect.c:262): Unseizable non-zombie 12 found, state D, err -1/4
+(10.043400) Error (compel/src/lib/infect.c:417): Unable to detach from 12: No such process
+(10.043414) Error (criu/cr-dump.c:1975): Dumping FAILED.
+`;
+  const failure = parseLastError(log);
+  assert.equal(failure?.message, 'Unseizable non-zombie 12 found, state D, err -1/4');
+  assert.match(failure === undefined ? '' : describeFailure(failure), /vfork/);
+});

@@ -1,0 +1,73 @@
+import { closeSync, openSync, readdirSync, readSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Freezer } from './cgroup-freezer.ts';
+
+/**
+ * How often a cgroup is let run for a moment, and how long: a child needs microseconds to its exec, unless the machine is
+ * busy or the child waits for something itself.
+ */
+const ATTEMPTS = 12;
+const FIRST_BREATH_MS = 1;
+const LONGEST_BREATH_MS = 40;
+
+/**
+ * Freezes a cgroup at an instant when none of its tasks is inside vfork(2). CRIU cannot dump one that is: the parent
+ * waits uninterruptibly for its child to exec, the child is held by CRIU, and CRIU gives up after ten seconds. Shells
+ * and posix_spawn(3) start every program so; a container that does it all the time is met there now and then.
+ * Where a child does not move on the cgroup stays frozen as it is.
+ *
+ * @param pids processes of the cgroup
+ * @throws what `freeze` throws
+ */
+export async function freezeOutsideVfork(
+  freezer: Pick<Freezer, 'freeze' | 'thaw'>,
+  pids: () => Promise<readonly number[]>,
+  waits: (pids: readonly number[]) => boolean = waitsForVfork,
+): Promise<void> {
+  let breath = FIRST_BREATH_MS;
+  for (let attempt = 1; ; attempt++) {
+    await freezer.freeze();
+    if (attempt === ATTEMPTS || !waits(await pids())) return;
+    await freezer.thaw();
+    await sleep(breath);
+    breath = Math.min(breath * 2, LONGEST_BREATH_MS);
+  }
+}
+
+/** Where the kernel's task sleeps that waits for its vfork child, by name of the function since Linux 4. */
+const VFORK = /^(?:wait_for_vfork_done|kernel_clone|_do_fork|do_fork)\b/;
+
+/**
+ * Whether a thread of one of these processes, which stand still, waits for its vfork child: proc_pid_wchan(5). Nothing is
+ * known of a kernel that hides the name. On this thread: the file takes no lock, so there is nothing to wait for.
+ */
+export function waitsForVfork(pids: readonly number[]): boolean {
+  const buffer = Buffer.alloc(64);
+  return pids.some((pid) =>
+    threadsOf(pid).some((thread) => VFORK.test(readSmall(`/proc/${pid}/task/${thread}/wchan`, buffer))),
+  );
+}
+
+function threadsOf(pid: number): string[] {
+  try {
+    return readdirSync(`/proc/${pid}/task`);
+  } catch {
+    return []; // it has ended
+  }
+}
+
+function readSmall(path: string, buffer: Buffer): string {
+  let fd: number;
+  try {
+    fd = openSync(path, 'r');
+  } catch {
+    return ''; // it has ended
+  }
+  try {
+    return buffer.toString('latin1', 0, readSync(fd, buffer, 0, buffer.length, 0));
+  } catch {
+    return '';
+  } finally {
+    closeSync(fd);
+  }
+}
