@@ -13,22 +13,28 @@ export interface Logger {
 }
 export type Fields = Record<string, string | number | bigint | boolean | undefined>;
 
-/** A logger that hands whole lines (newline included) to `write`, down to the given level. */
+/**
+ * A logger that hands whole lines (newline included) to `write`, down to the given level; a function is asked for the
+ * level each time.
+ */
 export function createLogger(
-  write: (line: string) => void,
-  level: Level = 'info',
+  write: (line: string, level: Level) => void,
+  level: Level | (() => Level) = 'info',
   base: Fields = {},
 ): Logger {
-  const limit = levels.indexOf(level);
+  const limit = (): number => levels.indexOf(typeof level === 'function' ? level() : level);
   const at =
     (name: Level) =>
     (message: string, fields: Fields = {}): void => {
-      if (levels.indexOf(name) > limit) return;
+      if (levels.indexOf(name) > limit()) return;
       const all = { ...base, ...fields };
       const pairs = Object.entries(all)
         .filter(([, value]) => value !== undefined)
         .map(([key, value]) => ` ${key}=${quote(String(value))}`);
-      write(`time=${quote(new Date().toISOString())} level=${name} msg=${quote(message)}${pairs.join('')}\n`);
+      write(
+        `time=${quote(new Date().toISOString())} level=${name} msg=${quote(message)}${pairs.join('')}\n`,
+        name,
+      );
     };
   return {
     error: at('error'),

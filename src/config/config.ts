@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { parse, TomlError } from 'smol-toml';
 import { hasErrno, InvalidArgument, messageOf } from '../errors.ts';
 import { findLines, linePath } from './lines.ts';
@@ -18,7 +18,15 @@ export function configPath(env: NodeJS.ProcessEnv = process.env): string {
  */
 export function loadConfig(path = configPath(), mustExist = process.env['STASIS_CONFIG'] === path): Config {
   const text = readConfig(path, mustExist);
-  return text === undefined ? structuredClone(defaults) : parseConfig(text, path);
+  return withPrograms(text === undefined ? structuredClone(defaults) : parseConfig(text, path));
+}
+
+/** Where the package stasis-criu has its CRIU: on nobody's PATH, so that it never stands in for the distribution's. */
+const PACKAGED_CRIU = '/usr/lib/stasis-criu/bin/criu';
+
+function withPrograms(config: Config): Config {
+  const criu = config.runtime.criu || (existsSync(PACKAGED_CRIU) ? PACKAGED_CRIU : 'criu');
+  return { ...config, runtime: { ...config.runtime, criu } };
 }
 
 /**

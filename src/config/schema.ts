@@ -119,7 +119,8 @@ export const schema = {
         effect: 'both',
       }),
       criu: text({
-        default: 'criu',
+        default: '',
+        empty: 'that of the package stasis-criu where it is installed, else `criu` on PATH',
         what: 'CRIU, a name on PATH or a path. Clones need 4.2 or newer.',
         effect: 'both',
       }),

@@ -4,19 +4,31 @@ import type { Zfs } from '../zfs/zfs.ts';
 
 /** Which stasisd serves a root dataset: `<boot id> <pid> <start time of the process>`. */
 const property = 'stasis:daemon';
+/** Version of the layout below a root dataset: raised when an older stasisd would misread it. */
+const formatProperty = 'stasis:format';
+const FORMAT = 1;
 
 /**
- * Makes sure that no other stasisd of this host serves the root dataset: two would sweep each other's unfinished
- * work. Call before the pool is read; `claim` writes our own name afterwards, when the root exists.
- * @throws FailedPrecondition naming the other process
+ * Makes sure that this stasisd can read the root dataset, which a newer one may have written, and that no other of this
+ * host serves it: two would sweep each other's unfinished work. Call before the pool is read; `claim` writes our own
+ * name afterwards, when the root exists.
+ * @throws FailedPrecondition naming the format or the other process
  */
 export async function assertUnclaimed(zfs: Zfs, root: string): Promise<void> {
   const rows = await zfs
-    .list({ root, depth: 0, types: ['filesystem'], properties: [property] })
+    .list({ root, depth: 0, types: ['filesystem'], properties: [property, formatProperty] })
     .catch((error: unknown) => {
       if (error instanceof NotFound) return []; // a new pool
       throw error;
     });
+  const format = Number(rows[0]?.properties.get(formatProperty)?.value ?? FORMAT);
+  if (format > FORMAT) {
+    throw new FailedPrecondition(`${root} has format ${format}, and this stasisd knows ${FORMAT} and older`, {
+      subject: root,
+      reason: 'newer-format',
+      remedy: 'install the Stasis that wrote it, or a newer one',
+    });
+  }
   const [boot, pid, started] = (rows[0]?.properties.get(property)?.value ?? '').split(' ');
   if (boot === undefined || pid === undefined || boot !== (await bootId())) return;
   if (Number(pid) === process.pid || (await startTime(pid)) !== started) return;
@@ -30,7 +42,10 @@ export async function assertUnclaimed(zfs: Zfs, root: string): Promise<void> {
 /** Writes this process's name to the root dataset. A name that is left behind counts as long as its process lives. */
 export async function claim(zfs: Zfs, root: string): Promise<void> {
   const started = (await startTime(String(process.pid))) ?? '0';
-  await zfs.set(root, { [property]: `${await bootId()} ${process.pid} ${started}` });
+  await zfs.set(root, {
+    [property]: `${await bootId()} ${process.pid} ${started}`,
+    [formatProperty]: String(FORMAT),
+  });
 }
 
 async function bootId(): Promise<string> {

@@ -14,7 +14,7 @@ import { clearStaging, stagingFolder } from '../checkpoint/staging.ts';
 import { type Config, configPath, loadConfig, shimSocketPath, socketPath } from '../config/config.ts';
 import { Containerd, explainUnavailable } from '../containerd/client.ts';
 import { CriuFinder } from '../criu/find.ts';
-import { Code, codeOf, messageOf, StasisError } from '../errors.ts';
+import { Code, codeOf, InvalidArgument, messageOf, StasisError } from '../errors.ts';
 import { createLogger, type Logger } from '../log.ts';
 import { RuntimeBinaries } from '../oci/binary.ts';
 import { SnapshotsDefinition } from '../proto/gen/containerd/snapshots.ts';
@@ -28,15 +28,26 @@ import { ContainerdPeer } from './containerd-peer.ts';
 import { listenForShims } from './disks-listener.ts';
 import { listen } from './listener.ts';
 import { refusing } from './refuse.ts';
+import { applyChanges } from './reload.ts';
 import { rootDataset } from './root.ts';
+import { journalLine, logsToJournal, Systemd } from './systemd.ts';
 
 const SWEEP_INTERVAL_MS = 60_000;
 const ROUTE_TIMEOUT_MS = 10_000;
 const ROUTE_POLL_MS = 50;
+/** sysexits.h */
+const EX_CONFIG = 78;
 
 async function main(): Promise<void> {
   const config = loadConfig();
-  const log = createLogger((line) => process.stderr.write(line), config.log.level);
+  const journal = logsToJournal(process.env);
+  const log = createLogger(
+    (line, level) => process.stderr.write(journal ? journalLine(line, level) : line),
+    () => config.log.level,
+  );
+  const systemd = new Systemd(process.env, (error) =>
+    log.warn('systemd cannot be told how we are', { error }),
+  );
   log.info('starting', { version, config: configPath(), pid: process.pid });
   const background = new Set<Promise<unknown>>();
   const host = await openHost(config, log, (what, work) => {
@@ -69,6 +80,14 @@ async function main(): Promise<void> {
     staging: host.staging,
   });
 
+  const status = `serving ${host.root} to ${config.containerd.address}`;
+  systemd.ready(status);
+  process.on('SIGHUP', () => {
+    systemd.reloading();
+    reload(config, log);
+    systemd.ready(status);
+  });
+
   host.later(
     'find containerd',
     host.identify().catch(() => undefined),
@@ -83,6 +102,7 @@ async function main(): Promise<void> {
 
   const stop = async (signal: string): Promise<void> => {
     log.info('stopping', { signal });
+    systemd.stopping();
     clearInterval(timer);
     await Promise.all([listener.close(), shims.close()]);
     await Promise.all(background);
@@ -90,6 +110,17 @@ async function main(): Promise<void> {
     process.exit(0);
   };
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => void stop(signal));
+}
+
+/** A configuration with mistakes changes nothing. */
+function reload(config: Config, log: Logger): void {
+  try {
+    const { applied, pending } = applyChanges(config, loadConfig());
+    log.info('read the configuration again', { changed: applied.join(' ') || 'nothing' });
+    if (pending.length > 0) log.warn('these keys count after a restart', { keys: pending.join(' ') });
+  } catch (error) {
+    log.error('the configuration stays as it was', { error: messageOf(error) });
+  }
 }
 
 /** Reads the pool and clears what an earlier stasisd was cut off in. */
@@ -190,6 +221,8 @@ async function removeUnfinished(host: Host): Promise<void> {
 
 main().catch((error: unknown) => {
   const remedy = error instanceof StasisError && error.remedy !== undefined ? `; ${error.remedy}` : '';
-  process.stderr.write(`stasisd: ${messageOf(error)}${remedy}\n`);
-  process.exit(1);
+  const line = `stasisd: ${messageOf(error)}${remedy}\n`;
+  process.stderr.write(logsToJournal(process.env) ? journalLine(line, 'error') : line);
+  // A configuration with mistakes will not mend itself: the unit does not start stasisd again after this one.
+  process.exit(error instanceof InvalidArgument ? EX_CONFIG : 1);
 });
