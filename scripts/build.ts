@@ -26,7 +26,11 @@ const common: BuildOptions = {
 // file starts some 20 ms sooner.
 await build({
   ...common,
-  entryPoints: { 'lib/stasisd': join(root, 'src/daemon/main.ts'), 'lib/shim': join(root, 'shim/main.ts') },
+  entryPoints: {
+    'lib/stasisd': join(root, 'src/daemon/main.ts'),
+    'lib/diff-worker': join(root, 'snapshotter/diff/worker.ts'),
+    'lib/shim': join(root, 'shim/main.ts'),
+  },
   outdir: dist,
   format: 'esm',
   outExtension: { '.js': '.mjs' },

@@ -186,6 +186,28 @@ export class SnapshotStore {
     });
   }
 
+  /** The name of the snapshot whose files a bind mount of ours shows; undefined for any other mount. */
+  nameAt(mount: { type: string; source: string }, owner?: string): string | undefined {
+    const { mounter, index } = this.#pool;
+    if (mount.type !== 'bind' || !mount.source.endsWith(`/${ROOTFS}`)) return undefined;
+    const dataset = mounter.datasetAt(mount.source.slice(0, -ROOTFS.length - 1));
+    const snapshot = dataset === undefined ? undefined : index.get(dataset)?.snapshot;
+    const current = snapshot === undefined ? undefined : index.current(this.#ownerOr(owner), snapshot.name);
+    return current?.dataset === dataset ? snapshot?.name : undefined;
+  }
+
+  /**
+   * Runs `work` on a mounted snapshot and its files, which nothing commits or removes meanwhile.
+   * @throws NotFound
+   */
+  async using<T>(
+    name: string,
+    work: (node: Node & { snapshot: Snapshot }, rootfs: string) => Promise<T>,
+    owner?: string,
+  ): Promise<T> {
+    return this.#sharing(name, owner, async (node) => work(node, await rootfsOf(this.#pool, node.dataset)));
+  }
+
   /** The disk of the container that has this snapshot key in containerd's namespace. */
   findContainer(namespace: string, key: string, owner?: string): ContainerDisk | undefined {
     let found: (Node & { snapshot: Snapshot }) | undefined;

@@ -48,7 +48,9 @@ disabled_plugins() {
 write_containerd_config() {
   local sections=''
   if [ "$DAEMON" = 1 ]; then
-    sections=$(sed -e '/^#/d' -e '/^version = /d' -e "s|/run/stasis/stasisd.sock|$(STASISD_SOCKET)|" "$STASIS_SRC/containerd-config.toml")
+    local newer=()
+    [ "$CONTAINERD" != 1.6 ] || newer=(-e '/^# --- from containerd 1.7 on/,/^# --- end of that part/d')
+    sections=$(sed ${newer[@]+"${newer[@]}"} -e '/^#/d' -e '/^version = /d' -e "s|/run/stasis/stasisd.sock|$(STASISD_SOCKET)|g" "$STASIS_SRC/containerd-config.toml")
   fi
   cat >"$STATE/containerd.toml" <<TOML
 version = 2

@@ -1,5 +1,7 @@
 import { rename, rm } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { diffService } from '../../snapshotter/diff/service.ts';
+import { DiffThreads } from '../../snapshotter/diff/threads.ts';
 import { snapshotsService } from '../../snapshotter/service.ts';
 import { SnapshotStore } from '../../snapshotter/store.ts';
 import { stasisService } from '../api/service.ts';
@@ -17,6 +19,7 @@ import { CriuFinder } from '../criu/find.ts';
 import { Code, codeOf, InvalidArgument, messageOf, StasisError } from '../errors.ts';
 import { createLogger, type Logger } from '../log.ts';
 import { RuntimeBinaries } from '../oci/binary.ts';
+import { DiffDefinition } from '../proto/gen/containerd/diff.ts';
 import { SnapshotsDefinition } from '../proto/gen/containerd/snapshots.ts';
 import { StasisDefinition } from '../proto/gen/stasis/stasis.ts';
 import { exec } from '../sys/command.ts';
@@ -58,18 +61,23 @@ async function main(): Promise<void> {
     void logged.finally(() => background.delete(logged));
   });
 
+  const threads = new DiffThreads(log);
   const peer = new ContainerdPeer(config.containerd.address);
   const listener = await listen({
     path: socketPath(config),
     log,
     common: (register) => register(StasisDefinition, stasisService(host)),
-    trusted: (register) =>
+    trusted: (register) => {
       register(
         SnapshotsDefinition,
         snapshotsService(host.store, () => host.containerd.uuid()),
-      ),
-    others: (register) =>
-      register(SnapshotsDefinition, refusing(SnapshotsDefinition, config.containerd.address)),
+      );
+      register(DiffDefinition, diffService({ store: host.store, containerd: host.containerd, threads }));
+    },
+    others: (register) => {
+      register(SnapshotsDefinition, refusing(SnapshotsDefinition, config.containerd.address));
+      register(DiffDefinition, refusing(DiffDefinition, config.containerd.address));
+    },
     isTrusted: (pid) => peer.is(pid),
   });
   const shims = await listenForShims(shimSocketPath(config), host);
@@ -106,6 +114,7 @@ async function main(): Promise<void> {
     clearInterval(timer);
     await Promise.all([listener.close(), shims.close()]);
     await Promise.all(background);
+    await threads.close();
     host.containerd.close();
     process.exit(0);
   };

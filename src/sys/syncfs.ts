@@ -1,5 +1,6 @@
+import { closeSync, openSync } from 'node:fs';
 import { open } from 'node:fs/promises';
-import { checkInBackground, native } from './libc.ts';
+import { check, checkInBackground, native } from './libc.ts';
 
 const call = native<[number]>('int syncfs(int fd)');
 
@@ -15,5 +16,15 @@ export async function syncfs(path: string): Promise<void> {
     await checkInBackground('syncfs', call, [handle.fd], path);
   } finally {
     await handle.close();
+  }
+}
+
+/** The same on the calling thread, for threads that have nothing else to do. */
+export function syncfsNow(path: string): void {
+  const fd = openSync(path, 'r');
+  try {
+    check('syncfs', call(fd), path);
+  } finally {
+    closeSync(fd);
   }
 }

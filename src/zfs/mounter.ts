@@ -30,6 +30,8 @@ export interface Mounter {
   unmount(dataset: string): Promise<void>;
   /** Where a dataset is mounted once it is: the path is decided by its name. */
   mountpoint(dataset: string): string;
+  /** The dataset that is mounted at such a path, or would be; undefined for any other path. */
+  datasetAt(path: string): string | undefined;
   /** Properties that a new dataset must get, for it to be mounted by the command that makes it where possible. */
   birthProperties(dataset: string, birth: Birth): Properties;
   /** Forgets what is known of a dataset's mount, after it was renamed or destroyed. */
@@ -68,6 +70,13 @@ export class ZfsMounter implements Mounter {
   mountpoint(dataset: string): string {
     const below = dataset.startsWith(`${this.#root}/`) ? dataset.slice(this.#root.length + 1) : `/${dataset}`;
     return `${this.#directory}/${below.replaceAll('/', '+')}`;
+  }
+
+  datasetAt(path: string): string | undefined {
+    const leaf = path.startsWith(`${this.#directory}/`) ? path.slice(this.#directory.length + 1) : '';
+    if (leaf === '' || leaf.includes('/')) return undefined;
+    const below = leaf.replaceAll('+', '/');
+    return below.startsWith('/') ? below.slice(1) : `${this.#root}/${below}`;
   }
 
   birthProperties(dataset: string, birth: Birth): Properties {

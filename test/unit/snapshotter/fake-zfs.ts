@@ -227,6 +227,10 @@ export class FakeMounter implements Mounter {
     return this.#zfs.folderOf(dataset) ?? `/nowhere/${dataset}`;
   }
 
+  datasetAt(path: string): string | undefined {
+    return [...this.#zfs.datasets].find(([, { folder }]) => folder === path)?.[0];
+  }
+
   birthProperties(): Properties {
     return { mountpoint: '/fake' };
   }
