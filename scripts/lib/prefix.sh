@@ -4,6 +4,7 @@
 #
 #   $STASIS_CACHE/<name>/bin   the programs, patched to that prefix's own loader and libraries
 #   $STASIS_CACHE/<name>/lib   the libraries, flat
+#   $STASIS_CACHE/<name>/share data that a program is told to look for there
 #   $STASIS_CACHE/<name>/key   what it was made from; a prefix without it, or with another, is made anew
 #
 # apt does the downloading, with a state of its own for each release, and thus checks every signature
@@ -101,24 +102,26 @@ with_libraries() { # PACKAGE...
     END { n = split(roots, list, " "); for (i = 1; i <= n; i++) walk(list[i]) }'
 }
 
-prefix_key() { # SUITE PACKAGES PROGRAMS
+prefix_key() { # SUITE PACKAGES PROGRAMS [DATA]
   echo "$PREFIX_FORMAT $STASIS_CACHE $HOSTTYPE $*"
 }
 
 # True if the prefix is there and was made from the same things: no process is started.
-prefix_ready() { # NAME SUITE PACKAGES PROGRAMS
+prefix_ready() { # NAME SUITE PACKAGES PROGRAMS [DATA]
   local key
   [ -r "$STASIS_CACHE/$1/key" ] || return 1
   read -r key <"$STASIS_CACHE/$1/key"
   [ "$key" = "$(prefix_key "${@:2}")" ]
 }
 
-# Makes the prefix NAME from PACKAGES of SUITE, with those PROGRAMS (paths within the packages) in bin/.
-make_prefix() { # NAME SUITE PACKAGES PROGRAMS
+# Makes the prefix NAME from PACKAGES of SUITE, with those PROGRAMS (paths within the packages) in bin/,
+# and the files DATA in share/.
+make_prefix() { # NAME SUITE PACKAGES PROGRAMS [DATA]
   local name=$1 suite=$2 part=$STASIS_CACHE/$1.part
-  local packages programs deb program target interpreter
+  local packages programs data deb program target interpreter
   read -ra packages <<<"$3"
   read -ra programs <<<"$4"
+  read -ra data <<<"${5:-}"
   private_apt "$suite"
   rm -rf "$part"
   mkdir -p "$part/debs" "$part/root" "$part/bin" "$part/lib"
@@ -143,6 +146,9 @@ make_prefix() { # NAME SUITE PACKAGES PROGRAMS
       runs "$program"; then continue; fi
     # --force-rpath: a run path is not inherited by the libraries' own needs, an rpath is.
     patchelf --set-interpreter "$target/lib/${interpreter##*/}" --force-rpath --set-rpath "$target/lib" "$program"
+  done
+  for program in ${data[@]+"${data[@]}"}; do
+    install -D -m 644 -t "$part/share" "$part/root/$program" || die "Debian $suite has no $program in ${3// /, } any more: report this as a bug"
   done
   (cd "$part/debs" && printf '%s\n' *.deb) >"$part/packages"
   rm -rf "$part/debs" "$part/root"
