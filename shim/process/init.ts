@@ -56,7 +56,13 @@ export class InitProcess extends Process<InitStateName, InitVerb> {
       await runtime.start(id);
     } else {
       await this.#launch(async (common) => {
-        await restoreFrom(runtime, { id, bundle, ...restore, ...common, noPivot });
+        try {
+          await restoreFrom(runtime, { id, bundle, ...restore, ...common, noPivot });
+        } catch (error) {
+          // crun leaves a container behind that nobody would delete: this task has not become one.
+          await runtime.delete(id, { force: true }).catch(() => undefined);
+          throw error;
+        }
       });
     }
     this.io?.takeInput();

@@ -222,11 +222,14 @@ class Door implements OciRuntime {
   }
 }
 
-/** NOTIFY_SOCKET is dropped: runc would pass our own to the container. */
+/**
+ * NOTIFY_SOCKET is dropped: runc would pass our own to the container; and XDG_RUNTIME_DIR, by which crun names masked folders
+ * in an image (see crun-masks.ts), so that the names do not depend on where the dump was made.
+ */
 function environment(base: NodeJS.ProcessEnv, criuDir: string | undefined): Record<string, string> {
   const env: Record<string, string> = {};
   for (const [name, text] of Object.entries(base)) {
-    if (text !== undefined && name !== 'NOTIFY_SOCKET') env[name] = text;
+    if (text !== undefined && name !== 'NOTIFY_SOCKET' && name !== 'XDG_RUNTIME_DIR') env[name] = text;
   }
   const path = env['PATH'] ?? '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
   env['PATH'] = criuDir === undefined ? path : `${criuDir}:${path}`;

@@ -13,6 +13,12 @@ function tmpfsOf(pid: number): string[] {
     .sort();
 }
 
+async function livingPid(name: string): Promise<number> {
+  const pid = await pidOf(name);
+  assert.ok(pid !== undefined, `${name} has a process`);
+  return pid;
+}
+
 const rootsOf = (pid: number): string[] =>
   ['/run', '/dev/shm', '/proc/acpi', '/scratch'].map((path) => {
     const { mode, uid, gid } = statSync(`/proc/${pid}/root${path}`);
@@ -28,7 +34,7 @@ suite('tmpfs mounts of a container', () => {
     const script = 'chmod 1711 /run; chown 7:8 /run; echo kept >/scratch/file; while :; do sleep 0.05; done';
     const scratch = ['--mount', 'type=tmpfs,src=tmpfs,dst=/scratch,options=size=1m:nr_inodes=100'];
     await startContainer(web, ['/bin/sh', '-c', script], scratch);
-    const pid = await pidOf(web);
+    const pid = await livingPid(web);
     const file = (of: number): string => readFileSync(`/proc/${of}/root/scratch/file`, 'utf8');
     await until('the file', () => {
       try {
@@ -39,7 +45,7 @@ suite('tmpfs mounts of a container', () => {
     });
     await stasis('checkpoint', web, '--name', 'c', '--require-memory');
     await stasis('restore', web, '--snapshot', 'c', '--as', other, '--require-memory');
-    const restored = await pidOf(other);
+    const restored = await livingPid(other);
     assert.ok(tmpfsOf(pid).length >= 4);
     // The owner of /run's root has become an option of the mount.
     const plain = (lines: string[]): string[] =>
@@ -61,7 +67,7 @@ suite('tmpfs mounts of a container', () => {
     // A second generation: the mounts of a restored container are left out just the same.
     await stasis('checkpoint', other, '--name', 'd', '--require-memory');
     await stasis('restore', other, '--snapshot', 'd', '--require-memory');
-    assert.deepEqual(plain(tmpfsOf(await pidOf(other))), plain(tmpfsOf(pid)));
-    assert.equal(readFileSync(`/proc/${await pidOf(other)}/root/run/new`, 'utf8'), 'y\n');
+    assert.deepEqual(plain(tmpfsOf(await livingPid(other))), plain(tmpfsOf(pid)));
+    assert.equal(readFileSync(`/proc/${await livingPid(other)}/root/run/new`, 'utf8'), 'y\n');
   });
 });
