@@ -1,15 +1,38 @@
-// Bundles each program into dist/: one file a program, beside the launcher and the pinned Node's path.
+// Bundles each program: one file a program, beside the launcher and the pinned Node's path.
+//
+//   scripts/node scripts/build.ts                   into dist/, to be run from there
+//   scripts/node scripts/build.ts --package DIR     below DIR, to be run from /usr (scripts/package)
 import { build, type BuildOptions } from 'esbuild';
 import { execFileSync } from 'node:child_process';
 import { chmodSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { parseArgs } from 'node:util';
 
 const root = join(import.meta.dirname, '..');
-const dist = join(root, 'dist');
+const { values } = parseArgs({ options: { package: { type: 'string' } } });
+/** Where each thing is written, and where it will be when it runs. */
+const place =
+  values.package === undefined
+    ? {
+        lib: join(root, 'dist/lib'),
+        bin: join(root, 'dist'),
+        sbin: join(root, 'dist'),
+        installed: join(root, 'dist/lib'),
+        node: join(root, `node_modules/node-linux-${process.arch}/bin/node`),
+        cache: join(root, 'dist/lib/compile-cache'),
+      }
+    : {
+        lib: join(values.package, 'usr/lib/stasis'),
+        bin: join(values.package, 'usr/bin'),
+        sbin: join(values.package, 'usr/sbin'),
+        installed: '/usr/lib/stasis',
+        node: '/usr/lib/stasis/node',
+        cache: '/var/cache/stasis/compile-cache',
+      };
 const manifest = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { version: string };
 
 execFileSync(join(root, 'scripts/generate'), { stdio: 'inherit' });
-mkdirSync(dist, { recursive: true });
+for (const folder of [place.lib, place.bin, place.sbin]) mkdirSync(folder, { recursive: true });
 
 const define = { STASIS_VERSION: JSON.stringify(manifest.version), STASIS_COMMIT: JSON.stringify(commit()) };
 const common: BuildOptions = {
@@ -27,11 +50,11 @@ const common: BuildOptions = {
 await build({
   ...common,
   entryPoints: {
-    'lib/stasisd': join(root, 'src/daemon/main.ts'),
-    'lib/diff-worker': join(root, 'snapshotter/diff/worker.ts'),
-    'lib/shim': join(root, 'shim/main.ts'),
+    stasisd: join(root, 'src/daemon/main.ts'),
+    'diff-worker': join(root, 'snapshotter/diff/worker.ts'),
+    shim: join(root, 'shim/main.ts'),
   },
-  outdir: dist,
+  outdir: place.lib,
   format: 'esm',
   outExtension: { '.js': '.mjs' },
   banner: {
@@ -40,30 +63,31 @@ await build({
 });
 await build({
   ...common,
-  entryPoints: { 'lib/stasis': join(root, 'src/cli/main.ts') },
-  outdir: dist,
+  entryPoints: { stasis: join(root, 'src/cli/main.ts') },
+  outdir: place.lib,
   format: 'cjs',
   outExtension: { '.js': '.cjs' },
 });
-chmodSync(join(dist, 'lib'), 0o755); // V8's compile cache is kept there only where nobody else can write
+chmodSync(place.lib, 0o755); // V8's compile cache is kept there only where nobody else can write
 
-const node = join(root, `node_modules/node-linux-${process.arch}/bin/node`);
+const { node, installed } = place;
 // Node looks into this cache before it loads the program; src/cli/compile-cache.ts says when it may be used.
-const cache = `NODE_COMPILE_CACHE='${join(dist, 'lib/compile-cache')}'`;
-install('stasis', `#!/bin/sh\n${cache} exec '${node}' '${join(dist, 'lib/stasis.cjs')}' "$@"\n`);
-install('stasisd', `#!/bin/sh\nexec '${node}' '${join(dist, 'lib/stasisd.mjs')}' "$@"\n`);
+const cache = `NODE_COMPILE_CACHE='${place.cache}'`;
+install(place.bin, 'stasis', `#!/bin/sh\n${cache} exec '${node}' '${installed}/stasis.cjs' "$@"\n`);
+install(place.sbin, 'stasisd', `#!/bin/sh\nexec '${node}' '${installed}/stasisd.mjs' "$@"\n`);
 
 install(
+  place.bin,
   'containerd-shim-stasis-v2',
   readFileSync(join(root, 'shim/launcher.sh'), 'utf8')
     .replaceAll('@NODE@', node)
-    .replaceAll('@SHIM@', join(dist, 'lib/shim.mjs'))
+    .replaceAll('@SHIM@', `${installed}/shim.mjs`)
     .replaceAll('@VERSION@', manifest.version),
 );
 
 /** Replaces a program in one step, so that a running host never executes half a file. */
-function install(name: string, text: string): void {
-  const path = join(dist, name);
+function install(folder: string, name: string, text: string): void {
+  const path = join(folder, name);
   writeFileSync(`${path}.new`, text);
   chmodSync(`${path}.new`, 0o755);
   renameSync(`${path}.new`, path);
@@ -71,7 +95,7 @@ function install(name: string, text: string): void {
 
 function commit(): string {
   try {
-    return execFileSync('git', ['-C', root, 'rev-parse', '--short', 'HEAD'], {
+    return execFileSync('git', ['-C', root, 'rev-parse', '--short=12', 'HEAD'], {
       encoding: 'utf8',
       stdio: ['ignore', 'pipe', 'ignore'],
     }).trim();

@@ -47,10 +47,12 @@ debian_keyring() {
   die "the keys that Debian signs its archive with are missing: apt-get install debian-archive-keyring"
 }
 
-# Sets APT, the options that give apt a state of its own for SUITE. On the command line they win over
+# Sets APT, the options that give apt a state of its own for SUITE (and for the processor PREFIX_ARCH, if not this
+# machine's). On the command line they win over
 # everything in /etc/apt/apt.conf.d (which stays in force otherwise: it may hold a proxy).
 private_apt() { # SUITE
-  local dir=$STASIS_CACHE/apt/$1
+  local dir=$STASIS_CACHE/apt/$1 arch=${PREFIX_ARCH:-$(machine_arch)}
+  [ "$arch" = "$(machine_arch)" ] || dir=$dir-$arch
   mkdir -p "$dir/lists/partial" "$dir/archives/partial"
   : >>"$dir/status"
   APT=(
@@ -59,17 +61,17 @@ private_apt() { # SUITE
     -o "Dir::Cache::pkgcache=$dir/pkgcache.bin" -o "Dir::Cache::srcpkgcache=$dir/srcpkgcache.bin"
     -o "Dir::Etc::sourcelist=$dir/sources.list" -o "Dir::Etc::sourceparts=/dev/null"
     -o "Dir::Etc::preferences=/dev/null" -o "Dir::Etc::preferencesparts=/dev/null"
-    -o "APT::Architecture=$(machine_arch)" -o "APT::Architectures=$(machine_arch)"
+    -o "APT::Architecture=$arch" -o "APT::Architectures=$arch"
     -o "APT::Default-Release=" -o "Acquire::Languages=none" -o "APT::Get::List-Cleanup=1"
   )
-  [ -z "${PRIVATE_APT_FRESH[$1]:-}" ] || return 0
+  [ -z "${PRIVATE_APT_FRESH[$1-$arch]:-}" ] || return 0
   local mirror keyring
   mirror=$(debian_mirror)
   keyring=$(debian_keyring)
   echo "deb [target=Packages signed-by=$keyring] $mirror $1 main" >"$dir/sources.list"
   say "package lists of Debian $1"
   run_logged "the package lists of Debian $1 from $mirror" apt-get "${APT[@]}" -qq update
-  PRIVATE_APT_FRESH[$1]=1
+  PRIVATE_APT_FRESH[$1-$arch]=1
 }
 declare -A PRIVATE_APT_FRESH=()
 
