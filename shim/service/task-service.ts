@@ -9,6 +9,7 @@ import {
 import { Status } from '../../src/proto/gen/containerd/task_types.ts';
 import { version } from '../../src/version.ts';
 import type { Context, Handlers } from '../../ttrpc/index.ts';
+import { makeCheckpointable, wantsCheckpointable } from '../container/checkpointable.ts';
 import { checkpointTask } from '../container/checkpoint.ts';
 import { Container } from '../container/container.ts';
 import type { ShimContext } from '../container/context.ts';
@@ -175,6 +176,7 @@ async function create(context: ShimContext, request: CreateTaskRequest): Promise
   const options = await readOptions(request.options);
   const record = new RecordFile(context.paths.task(context.namespace, request.id));
   const spec = await readSpec(request.bundle);
+  if (wantsCheckpointable(spec.annotations)) await makeCheckpointable(request.bundle);
   const log = context.log.with({ id: request.id });
   context.logs.open(request.id, request.bundle);
   try {

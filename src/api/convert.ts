@@ -1,8 +1,16 @@
 import type { CheckpointEntry } from '../checkpoint/entry.ts';
 import type { Restored } from '../checkpoint/restore.ts';
+import type { Obstacle } from '../doctor/obstacle.ts';
 import type { WallTime } from '../sys/clock.ts';
 import type { Timestamp } from '../proto/gen/google/protobuf/timestamp.ts';
-import { type Checkpoint, DiskKind, MemoryKind, type RestoreResult } from '../proto/gen/stasis/stasis.ts';
+import {
+  type Checkpoint,
+  DiskKind,
+  MemoryKind,
+  type Obstacle as ObstacleMessage,
+  type RestoreResult,
+  Severity,
+} from '../proto/gen/stasis/stasis.ts';
 
 const memoryKinds = {
   none: MemoryKind.MEMORY_NONE,
@@ -67,4 +75,9 @@ export function restoreMessage(restored: Restored): RestoreResult {
     createNs: ns(restored.createNs),
     startNs: ns(restored.startNs),
   };
+}
+
+export function obstacleMessage(obstacle: Obstacle): ObstacleMessage {
+  const severity = obstacle.severity === 'error' ? Severity.SEVERITY_ERROR : Severity.SEVERITY_WARNING;
+  return { ...obstacle, severity };
 }

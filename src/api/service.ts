@@ -5,6 +5,7 @@ import { removeCheckpoints } from '../checkpoint/remove.ts';
 import { restore } from '../checkpoint/restore.ts';
 import { run } from '../checkpoint/run.ts';
 import { takeCheckpoint } from '../checkpoint/take.ts';
+import { examine } from '../doctor/examine.ts';
 import { FailedPrecondition, InvalidArgument } from '../errors.ts';
 import { inspect, list } from '../inventory/list.ts';
 import { adopt, diskUsage } from '../inventory/disks.ts';
@@ -18,7 +19,7 @@ import {
   type StasisDefinition,
 } from '../proto/gen/stasis/stasis.ts';
 import { commit, version } from '../version.ts';
-import { checkpointMessage, restoreMessage } from './convert.ts';
+import { checkpointMessage, obstacleMessage, restoreMessage } from './convert.ts';
 import type { GrpcContext, GrpcHandlers } from './grpc-server.ts';
 import { streaming, type Updates } from './updates.ts';
 
@@ -111,6 +112,10 @@ export function stasisService(host: Host): GrpcHandlers<typeof StasisDefinition>
     diskUsage: async (request, context) => {
       await enter(host, context);
       return diskUsage(host, request);
+    },
+    doctor: async ({ namespace, container }, context) => {
+      if (container !== '') await enter(host, context);
+      return { obstacles: (await examine(host, namespace, container)).map(obstacleMessage) };
     },
   };
 }

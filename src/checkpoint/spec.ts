@@ -7,7 +7,7 @@ export const specTypeUrl = 'types.containerd.io/opencontainers/runtime-spec/1/Sp
 export interface OciSpec {
   root?: { path?: string; readonly?: boolean };
   process?: { args?: string[]; terminal?: boolean; cwd?: string };
-  mounts?: { destination?: string; source?: string; type?: string }[];
+  mounts?: { destination?: string; source?: string; type?: string; options?: string[] }[];
   linux?: {
     cgroupsPath?: string;
     namespaces?: { type: string; path?: string }[];

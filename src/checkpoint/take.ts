@@ -9,6 +9,8 @@ import { Code, codeOf, NotFound } from '../errors.ts';
 import type { Container } from '../proto/gen/containerd/containers.ts';
 import { type Process, Status } from '../proto/gen/containerd/task_types.ts';
 import type { InstantResponse } from '../proto/gen/stasis/engine.ts';
+import { examineTask } from '../doctor/examine.ts';
+import { describeObstacle } from '../doctor/obstacle.ts';
 import { syncfs } from '../sys/syncfs.ts';
 import { type CheckpointEntry, diskProperties, newCheckpointId } from './entry.ts';
 import { takeOfForeignDisk } from './foreign.ts';
@@ -28,6 +30,7 @@ import {
   memoryRequired,
   notRunning,
   notOurRuntime,
+  obstructed,
   stageFor,
   storeMemory,
   type TakeRequest,
@@ -81,14 +84,22 @@ export async function takeLocked(host: Host, request: TakeRequest, report: Repor
       ? request.name
       : defaultCheckpointName(new Date(), (taken) => host.catalog.has(namespace, container, taken));
   host.catalog.assertFree(namespace, container, name);
-  const [engine, parent] = await Promise.all([
+  const [engine, parent, obstacles] = await Promise.all([
     task === undefined ? undefined : findEngine(host.config.daemon.run_dir, namespace, container),
     parentOf(client, record),
+    request.diskOnly ? [] : examineTask(host, namespace, record, task),
   ]);
   try {
     const onOurs = record.snapshotter === snapshotterName;
+    const cannotDump =
+      engine === undefined ? undefined : obstacles.find(({ severity }) => severity === 'error');
+    if (cannotDump !== undefined && request.requireMemory) throw obstructed(container, cannotDump);
+    for (const obstacle of obstacles)
+      if (obstacle.severity === 'warning') report.warn(describeObstacle(obstacle));
     const taking: Taking = {
-      request,
+      // What cannot be dumped need not stand still for the attempt.
+      request: cannotDump === undefined ? request : { ...request, diskOnly: true },
+      memoryError: cannotDump === undefined ? '' : describeObstacle(cannotDump),
       report,
       record,
       task,

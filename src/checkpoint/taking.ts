@@ -1,6 +1,7 @@
 import { Code, codeOf, FailedPrecondition, messageOf } from '../errors.ts';
 import type { Container } from '../proto/gen/containerd/containers.ts';
 import type { Process } from '../proto/gen/containerd/task_types.ts';
+import { describeObstacle, type Obstacle } from '../doctor/obstacle.ts';
 import type { InstantResponse } from '../proto/gen/stasis/engine.ts';
 import type { CheckpointEntry } from './entry.ts';
 import type { CheckpointRecord } from './record.ts';
@@ -26,6 +27,8 @@ export interface TakeRequest {
 /** What the steps of one checkpoint share. */
 export interface Taking {
   readonly request: TakeRequest;
+  /** Why the memory is left out although it was wanted; empty where it is not. */
+  readonly memoryError: string;
   readonly report: Report;
   readonly record: Container;
   readonly task: Process | undefined;
@@ -125,7 +128,7 @@ export async function storeMemory(
     snapshot: made.snapshot,
     memorySnapshot: `${MemoryStore.datasetOf(made.dataset)}@${snapshotOf(made.snapshot)}`,
     memoryBytes: Number(instant.imageBytes),
-    memoryError: instant.memoryError,
+    memoryError: taking.memoryError || instant.memoryError,
     image: record.image,
     runtime: record.runtime?.name ?? '',
     timings: {
@@ -168,6 +171,14 @@ export function memoryRequired(container: string, why: string, cause?: unknown):
     reason: 'memory-not-dumped',
     remedy: 'without --require-memory the disk alone is kept; stasis info shows what this host can do',
   });
+}
+
+/** The error for memory that is required where something in the container is in the way of a dump. */
+export function obstructed(container: string, obstacle: Obstacle): FailedPrecondition {
+  return new FailedPrecondition(
+    `the memory of container ${container} cannot be dumped: ${describeObstacle(obstacle)}`,
+    { subject: container, reason: 'not-checkpointable', remedy: obstacle.remedy },
+  );
 }
 
 /** Why a container of another runtime cannot be dumped. */

@@ -135,6 +135,15 @@ const containerCommands: Readonly<Record<string, Register>> = {
         await spec(host, argv, { bundle, json, quiet });
       }),
 
+  doctor: (command, { connected }) =>
+    command
+      .argument('[container]')
+      .description('Say whether this host, and a container, can be checkpointed, and what is in the way')
+      .addHelpText('after', examples('stasis doctor', 'stasis doctor web', 'stasis doctor web --json'))
+      .action(async (container: string | undefined) => {
+        await connected(optionsOf(command), (all, session) => all.doctor(session, container));
+      }),
+
   info: (command, { connected }) =>
     command
       .description('Show what this host can do, and how to get what is missing')

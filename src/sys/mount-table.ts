@@ -1,6 +1,8 @@
 import { readFile } from 'node:fs/promises';
 
 export interface MountEntry {
+  /** By which /proc/PID/fdinfo names it. */
+  readonly id: number;
   /** What is mounted: for ZFS, the dataset's name when it was mounted (zfs-fuse) or now (the kernel module). */
   readonly source: string;
   readonly type: string;
@@ -28,7 +30,7 @@ export function parseMountTable(text: string): MountEntry[] {
     if (dash < 0 || device === undefined || root === undefined || target === undefined) continue;
     if (type === undefined || source === undefined) continue;
     entries.push({
-      ...{ type, device, superOptions },
+      ...{ id: Number(fields[0]), type, device, superOptions },
       source: unescape(source),
       root: unescape(root),
       target: unescape(target),

@@ -5,6 +5,7 @@ export { adopt } from './adopt.ts';
 export { checkpoint } from './checkpoint.ts';
 export { clone } from './clone.ts';
 export { df } from './df.ts';
+export { doctor } from './doctor.ts';
 export { info } from './info.ts';
 export { inspect } from './inspect.ts';
 export { ls } from './ls.ts';

@@ -18,10 +18,15 @@ export async function startWriter(
   await progress(name, 3);
 }
 
-export async function startContainer(name: string, args: string[], flags: string[] = []): Promise<void> {
+export async function startContainer(
+  name: string,
+  args: string[],
+  flags: string[] = [],
+  from = image,
+): Promise<void> {
   const chosen = flags.some((flag) => flag === '--runtime') ? [] : ['--runtime', runtime];
   const snapshotter = flags.some((flag) => flag === '--snapshotter') ? [] : ['--snapshotter', 'stasis'];
-  await ctr('run', '-d', '--null-io', ...chosen, ...snapshotter, ...flags, image, name, ...args);
+  await ctr('run', '-d', '--null-io', ...chosen, ...snapshotter, ...flags, from, name, ...args);
 }
 
 /** The process id of a running task; undefined where there is none that runs. */

@@ -65,6 +65,7 @@ function refusals(): Handlers {
     version: refuse,
     adopt: refuse,
     diskUsage: refuse,
+    doctor: refuse,
   };
 }
 

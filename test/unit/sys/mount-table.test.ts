@@ -11,11 +11,11 @@ test('mount lines with and without optional fields, and with escaped characters,
   ].join('\n');
   assert.deepEqual(parseMountTable(text), [
     {
-      ...{ source: 'tank/stasis/a', type: 'fuse.zfs', root: '/', target: '/run/stasis/mnt/a' },
+      ...{ id: 44, source: 'tank/stasis/a', type: 'fuse.zfs', root: '/', target: '/run/stasis/mnt/a' },
       ...{ device: '0:41', superOptions: 'rw,user_id=0' },
     },
     {
-      ...{ source: 'tank/x\ty', type: 'zfs', root: '/rootfs', target: '/run/with space' },
+      ...{ id: 45, source: 'tank/x\ty', type: 'zfs', root: '/rootfs', target: '/run/with space' },
       ...{ device: '0:42', superOptions: 'rw' },
     },
   ]);

@@ -1,0 +1,89 @@
+import { findContainer, findTask, noSuchContainer } from '../containerd/client.ts';
+import { type Host, runtimeName } from '../checkpoint/host.ts';
+import { validateContainerId, validateNamespace } from '../checkpoint/names.ts';
+import { findEngine } from '../checkpoint/shim-client.ts';
+import { decodeSpec } from '../checkpoint/spec.ts';
+import type { Container } from '../proto/gen/containerd/containers.ts';
+import { Options, ProcessDetails } from '../proto/gen/containerd/runc_options.ts';
+import { type Process, Status } from '../proto/gen/containerd/task_types.ts';
+import { hostObstacles, runtimeObstacles } from './checks/host.ts';
+import { diagnose } from './diagnose.ts';
+import type { Obstacle } from './obstacle.ts';
+
+/**
+ * What is in the way of checkpoints on this host and, with a container, of that one's. Freezes nothing.
+ * @throws NotFound, InvalidArgument, Unavailable
+ */
+export async function examine(host: Host, namespace: string, container: string): Promise<Obstacle[]> {
+  if (container === '') return hostObstacles(host);
+  validateNamespace(namespace);
+  validateContainerId(container);
+  const client = host.containerd.namespace(namespace);
+  const [record, task] = await Promise.all([findContainer(client, container), findTask(client, container)]);
+  if (record === undefined) throw noSuchContainer(namespace, container);
+  const engine = await findEngine(host.config.daemon.run_dir, namespace, container);
+  engine?.close();
+  const found = await Promise.all([
+    hostObstacles(host),
+    runtimeObstacles(host, binaryOf(host, record)),
+    examineTask(host, namespace, record, task),
+  ]);
+  // What the host could do better matters for the host alone.
+  const all = found
+    .flat()
+    .filter(({ severity, subject }) => severity === 'error' || !subject.startsWith('host, '));
+  if (!isAlive(task)) {
+    all.unshift({
+      name: 'not-running',
+      severity: 'error',
+      subject: `container ${container}`,
+      message: 'is not running, so it has no memory that could be dumped',
+      remedy: `start it, or keep its disk alone with: stasis checkpoint ${container} --disk-only`,
+    });
+  } else if (engine === undefined) {
+    all.unshift({
+      name: 'runtime',
+      severity: 'error',
+      subject: `container ${container}`,
+      message: `runs under ${record.runtime?.name ?? 'an unknown runtime'}: only tasks of ${runtimeName} can be dumped`,
+      remedy: `create it with the runtime ${runtimeName}`,
+    });
+  }
+  return all;
+}
+
+/** The obstacles in a container's processes; none in one that has none. */
+export async function examineTask(
+  host: Pick<Host, 'containerd'>,
+  namespace: string,
+  record: Container,
+  task: Process | undefined,
+): Promise<Obstacle[]> {
+  if (task === undefined || !isAlive(task)) return [];
+  const { processes } = await host.containerd.namespace(namespace).tasks.listPids({ containerId: record.id });
+  const execs = new Map<number, string>();
+  for (const { pid, info } of processes) {
+    const id = info === undefined ? '' : ProcessDetails.decode(info.value).execId;
+    if (id !== '') execs.set(pid, id);
+  }
+  return diagnose({
+    id: record.id,
+    init: task.pid,
+    pids: processes.map(({ pid }) => pid),
+    execs,
+    spec: decodeSpec(record.spec, record.id),
+  });
+}
+
+function isAlive(task: Process | undefined): task is Process {
+  return task?.status === Status.RUNNING || task?.status === Status.PAUSED;
+}
+
+function binaryOf(host: Host, record: Container): string {
+  const options = record.runtime?.options;
+  const named =
+    options?.typeUrl.endsWith('containerd.runc.v1.Options') === true
+      ? Options.decode(options.value).binaryName
+      : '';
+  return named || host.config.runtime.oci;
+}

@@ -1,0 +1,63 @@
+// The doctor's only way to the kernel's view of processes; tests hand in one of their own.
+import { readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs';
+import { socketProtocol } from '../sys/socket-protocol.ts';
+
+export interface FileFacts {
+  readonly kind: 'file' | 'folder' | 'character-device' | 'block-device' | 'other';
+  /** Of a device; 0 for what is none. */
+  readonly major: number;
+  readonly minor: number;
+  readonly size: number;
+  /** Names that the file has left. */
+  readonly links: number;
+}
+
+/**
+ * Reads of /proc. They are synchronous: each takes some microseconds, a container has thousands of them, and a promise
+ * costs more than such a read. What is gone, as processes end at any time, is empty or undefined.
+ */
+export interface Proc {
+  read(path: string): string;
+  link(path: string): string;
+  list(path: string): string[];
+  /** Follows links, also those of /proc/PID/fd to files that have no name any more. */
+  stat(path: string): FileFacts | undefined;
+  /** See sys/socket-protocol.ts. */
+  socketProtocol(path: string): string | undefined;
+}
+
+export const kernelProc: Proc = {
+  read: (path) => orElse(() => readFileSync(path, 'latin1'), ''),
+  link: (path) => orElse(() => readlinkSync(path), ''),
+  list: (path) => orElse(() => readdirSync(path), []),
+  stat: (path) =>
+    orElse(() => {
+      const found = statSync(path);
+      const device = BigInt(found.rdev);
+      return {
+        kind: found.isFile()
+          ? 'file'
+          : found.isDirectory()
+            ? 'folder'
+            : found.isCharacterDevice()
+              ? 'character-device'
+              : found.isBlockDevice()
+                ? 'block-device'
+                : 'other',
+        // makedev(3): the major's low 12 bits stand above the minor's low 8.
+        major: Number(((device >> 8n) & 0xfffn) | ((device >> 32n) & 0xfffff000n)),
+        minor: Number((device & 0xffn) | ((device >> 12n) & 0xffffff00n)),
+        size: found.size,
+        links: found.nlink,
+      };
+    }, undefined),
+  socketProtocol,
+};
+
+function orElse<T>(read: () => T, otherwise: T): T {
+  try {
+    return read();
+  } catch {
+    return otherwise; // ENOENT and ESRCH: it has ended; EACCES: a kernel thread's
+  }
+}
