@@ -1,4 +1,5 @@
 import { deferProperty } from '../src/checkpoint/entry.ts';
+import { isPassing } from './diff/instant.ts';
 import { messageOf, NotFound } from '../src/errors.ts';
 import { datasetOf, snapshotOf } from '../src/zfs/names.ts';
 import type { Property, Row, Zfs } from '../src/zfs/zfs.ts';
@@ -41,6 +42,13 @@ export async function loadIndex(pool: Pool): Promise<void> {
     pool.index.add(plainNode(layout.root));
     rows = [];
   }
+  // Clones to read from are no part of the index: they go with what reads them, or at the start.
+  rows = rows.filter((row) => !row.name.startsWith(`${layout.root}/reading/`));
+  for (const { name } of rows.filter((row) => isPassing(row.name))) {
+    await zfs.destroyIdempotent(name, { defer: true });
+    pool.log.warn('the snapshot of a diff that was cut off is destroyed', { snapshot: name });
+  }
+  rows = rows.filter((row) => !isPassing(row.name));
   const chunks = await readChunks(zfs, rows);
   for (const node of nodesOf(pool, rows, chunks)) pool.index.add(node);
   for (const dataset of [layout.layers, layout.containers, layout.trash]) {

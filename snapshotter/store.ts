@@ -8,6 +8,7 @@ import type { CallOptions, Properties, Zfs } from '../src/zfs/zfs.ts';
 import { adopt, type Adoption } from './adopt.ts';
 import { commit, update } from './commit.ts';
 import { measure, missing, rootfsOf } from './dataset.ts';
+import { withTrees, type Trees } from './diff/trees.ts';
 import { compileFilters } from './filters.ts';
 import { isLive, SnapshotIndex, type Node } from './index.ts';
 import { Layout } from './layout.ts';
@@ -206,6 +207,16 @@ export class SnapshotStore {
     owner?: string,
   ): Promise<T> {
     return this.#sharing(name, owner, async (node) => work(node, await rootfsOf(this.#pool, node.dataset)));
+  }
+
+  /** Makes the files of two snapshots readable, to be compared; see diff/trees.ts. */
+  async comparing<T>(
+    names: { left: string | undefined; right: string },
+    work: (trees: Trees) => Promise<T>,
+    call?: CallOptions,
+    owner?: string,
+  ): Promise<T> {
+    return withTrees(this.#pool, this.#ownerOr(owner), names, work, call);
   }
 
   /** The disk of the container that has this snapshot key in containerd's namespace. */

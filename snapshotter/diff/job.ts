@@ -1,4 +1,5 @@
 import { Code, codeOf, hasErrno, messageOf, StasisError } from '../../src/errors.ts';
+import type { Known } from './compare.ts';
 import type { Compression } from './compression.ts';
 
 /** Work for a thread: it reads and writes files one call after another, which would stop all else in stasisd. */
@@ -15,11 +16,8 @@ export type Job =
       /** The tree before, undefined for none, and the tree whose difference is wanted. */
       readonly left: string | undefined;
       readonly right: string;
-      /**
-       * Inode numbers, which are ZFS object numbers, of all that may differ; undefined where the two trees have no
-       * common origin and everything has to be looked at.
-       */
-      readonly changed: ReadonlySet<number> | undefined;
+      /** What is known of the two beforehand; see compare.ts. */
+      readonly known: Known | undefined;
       readonly compression: Compression;
       /** No file is newer than this, seconds since 1970; undefined: no bound. */
       readonly latest: number | undefined;

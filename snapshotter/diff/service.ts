@@ -1,15 +1,22 @@
+import { randomUUID } from 'node:crypto';
 import type { GrpcContext, GrpcHandlers } from '../../src/api/grpc-server.ts';
 import type { Containerd, NamespaceClient } from '../../src/containerd/client.ts';
-import { downloadContent } from '../../src/containerd/content.ts';
-import { FailedPrecondition, InvalidArgument, Unimplemented } from '../../src/errors.ts';
-import type { ApplyRequest, DiffDefinition } from '../../src/proto/gen/containerd/diff.ts';
+import { downloadContent, writeContent } from '../../src/containerd/content.ts';
+import { FailedPrecondition, Internal, InvalidArgument, messageOf, Unimplemented } from '../../src/errors.ts';
+import type { ApplyRequest, DiffDefinition, DiffRequest } from '../../src/proto/gen/containerd/diff.ts';
 import type { Descriptor } from '../../src/proto/gen/containerd/descriptor.ts';
 import type { Mount } from '../../src/proto/gen/containerd/mount.ts';
 import { splitName } from '../snapshot.ts';
 import type { SnapshotStore } from '../store.ts';
-import { assertLayer, LAYER } from './media-type.ts';
+import { Handover } from './handover.ts';
+import { assertLayer, compressionFor, LAYER } from './media-type.ts';
 import type { DiffThreads } from './threads.ts';
 
+const LEASE_KEY = 'containerd-lease';
+/** For how long a blob is kept that nobody holds a lease for: until its client has made an image of it. */
+const LEASE_MS = 600_000;
+/** The label that names a compressed layer's content; containerd's clients look for it. */
+const UNCOMPRESSED = 'containerd.io/uncompressed';
 const NAMESPACE_KEY = 'containerd-namespace';
 
 export interface DiffOptions {
@@ -25,9 +32,7 @@ export interface DiffOptions {
 export function diffService(options: DiffOptions): GrpcHandlers<DiffDefinition> {
   return {
     apply: async (request, context) => ({ applied: await apply(options, request, context) }),
-    diff: async () => {
-      throw new Unimplemented('diffs are not made here');
-    },
+    diff: async (request, context) => ({ diff: await diff(options, request, context) }),
   };
 }
 
@@ -54,6 +59,64 @@ async function apply(
     );
     return { mediaType: LAYER, digest, size: BigInt(size), annotations: {} };
   });
+}
+
+async function diff(
+  { store, containerd, threads }: DiffOptions,
+  request: DiffRequest,
+  context: GrpcContext,
+): Promise<Descriptor> {
+  const { mediaType, compression } = compressionFor(request.mediaType);
+  const right = ownMount(store, request.right);
+  const left = request.left.length === 0 ? undefined : ownMount(store, request.left);
+  const { signal } = context;
+  const client = clientFor(containerd, context, right);
+  const epoch = request.sourceDateEpoch;
+  const latest = epoch === undefined ? undefined : Number(epoch.seconds);
+  const lease = await leaseFor(client, context);
+  const pieces = new Handover<Uint8Array>();
+  const packing = store.comparing(
+    { left, right },
+    async (trees) => {
+      const job = { kind: 'pack', ...trees, compression, latest } as const;
+      return threads.run(job, { output: (bytes) => pieces.put(bytes), signal });
+    },
+    { signal },
+  );
+  packing.then(
+    () => pieces.end(),
+    (error: unknown) => pieces.end(error instanceof Error ? error : new Internal(messageOf(error))),
+  );
+  try {
+    const { digest, size } = await writeContent(
+      client,
+      request.ref === '' ? undefined : request.ref,
+      pieces,
+      async () => {
+        const packed = await packing;
+        const labels = { ...request.labels, [UNCOMPRESSED]: packed.digest };
+        return { digest: packed.packedDigest, size: BigInt(packed.packedSize), labels };
+      },
+      { signal, metadata: { [LEASE_KEY]: lease } },
+    );
+    return { mediaType, digest, size, annotations: {} };
+  } finally {
+    pieces.close();
+    await packing.catch(() => undefined); // its error is the call's already
+  }
+}
+
+/**
+ * The caller's lease, which keeps the new blob from containerd's collector until something names it. containerd does
+ * not pass it on from its own diff service: then one of ours does so for a while.
+ */
+async function leaseFor(client: NamespaceClient, { metadata }: GrpcContext): Promise<string> {
+  const given = metadata.get(LEASE_KEY);
+  if (given !== undefined) return given;
+  const id = `stasis-diff-${randomUUID()}`;
+  const expires = new Date(Date.now() + LEASE_MS).toISOString();
+  await client.leases.create({ id, labels: { 'containerd.io/gc.expire': expires } });
+  return id;
 }
 
 /** @throws Unimplemented unless it is the one bind mount that shows one of our snapshots as it is */

@@ -24,6 +24,8 @@ export interface CommandOptions {
   input?: string | Uint8Array;
   /** File descriptors that the program gets as 3, 4, … */
   extraFds?: readonly number[];
+  /** Takes standard output as it comes, of any length; the result's `stdout` is empty then. */
+  onStdout?: (chunk: Buffer) => void;
   /** Standard streams as descriptors instead of captured text: [stdin, stdout, stderr]. */
   stdioFds?: readonly [number | 'ignore', number | 'ignore', number | 'ignore'];
 }
@@ -87,7 +89,7 @@ export const exec: Exec = (file, args, options = {}) =>
     };
     if (options.signal?.aborted === true) cancel();
     else options.signal?.addEventListener('abort', cancel, { once: true });
-    child.stdout?.on('data', (chunk: Buffer) => out.add(chunk));
+    child.stdout?.on('data', options.onStdout ?? ((chunk: Buffer) => out.add(chunk)));
     child.stderr?.on('data', (chunk: Buffer) => err.add(chunk));
     child.on('error', (error: NodeJS.ErrnoException) => {
       if (child.pid !== undefined) return;

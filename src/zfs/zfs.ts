@@ -1,6 +1,8 @@
-import type { CommandResult, Exec } from '../sys/command.ts';
-import { NotFound } from '../errors.ts';
+import type { CommandOptions, CommandResult, Exec } from '../sys/command.ts';
+import { Internal, NotFound } from '../errors.ts';
 import { commandError, ZfsUnavailable } from './errors.ts';
+import { parseRows } from './rows.ts';
+import { type ChangedObjects, SendStreamReader } from './send-stream.ts';
 import { checkDataset, checkName, checkProperty, checkSnapshot } from './names.ts';
 
 export type ZfsKind = 'openzfs' | 'zfs-fuse';
@@ -95,6 +97,11 @@ export interface Zfs {
   inherit(name: string, property: string, call?: CallOptions): Promise<void>;
   /** Every dataset at and below `root`, each with the properties asked for that it has. @throws NotFound */
   list(options: ListOptions, call?: CallOptions): Promise<Row[]>;
+  /**
+   * What may differ between two snapshots, the first of which is an earlier one of the same file system or the one
+   * that it is a clone of: the records of `zfs send -i`, at a cost that follows what changed.
+   */
+  changes(from: string, to: string, call?: CallOptions): Promise<ChangedObjects>;
   /** Mounts a file system at its mountpoint property: zfs-fuse only, see mounter.ts. @throws AlreadyExists if mounted */
   mount(name: string, call?: CallOptions): Promise<void>;
   /** @throws NotFound */
@@ -140,7 +147,11 @@ export async function openZfs(
   return new ZfsCommand(run, programs, 'zfs-fuse', `pool version ${old}`);
 }
 
-type Run = (file: string, args: readonly string[], call: CallOptions) => Promise<CommandResult>;
+type Run = (
+  file: string,
+  args: readonly string[],
+  call: CallOptions & Pick<CommandOptions, 'onStdout'>,
+) => Promise<CommandResult>;
 
 /** Messages are parsed, so they must not be translated. */
 function runner(exec: Exec): Run {
@@ -150,6 +161,7 @@ function runner(exec: Exec): Run {
       env,
       ...(call.signal === undefined ? {} : { signal: call.signal }),
       ...(call.timeoutMs === undefined ? {} : { timeoutMs: call.timeoutMs }),
+      ...(call.onStdout === undefined ? {} : { onStdout: call.onStdout }),
     });
 }
 
@@ -274,6 +286,26 @@ class ZfsCommand implements Zfs {
     return parseRows(output, new Set(options.types));
   }
 
+  async changes(from: string, to: string, call: CallOptions = {}): Promise<ChangedObjects> {
+    checkSnapshot(from);
+    checkSnapshot(to);
+    const what = `compare ${to} with ${from}`;
+    const reader = new SendStreamReader();
+    let unreadable: unknown;
+    const onStdout = (chunk: Buffer): void => {
+      try {
+        if (unreadable === undefined) reader.push(chunk);
+      } catch (error) {
+        unreadable = error;
+      }
+    };
+    const result = await this.#run(this.#programs.zfs, ['send', '-i', from, to], { ...call, onStdout });
+    if (result.exitCode !== 0) throw commandError(what, to, result);
+    if (unreadable instanceof Error)
+      throw new Internal(`cannot ${what}: ${unreadable.message}`, { subject: to });
+    return reader.end();
+  }
+
   async mount(name: string, call?: CallOptions): Promise<void> {
     checkDataset(name);
     await this.#oneAtATime(() => this.#zfs(`mount ${name}`, name, ['mount', name], call));
@@ -335,33 +367,4 @@ function pairsOf(properties: Properties): string[] {
 
 function assignments(properties: Properties = {}): string[] {
   return pairsOf(properties).flatMap((pair) => ['-o', pair]);
-}
-
-/** Rows of `zfs get -H -o name,property,value,source`: all of a dataset's rows follow each other. */
-function parseRows(output: string, types: ReadonlySet<string>): Row[] {
-  const rows: Row[] = [];
-  let name: string | undefined;
-  let properties = new Map<string, Property>();
-  for (const line of output.split('\n')) {
-    const [dataset, property, value, from] = line.split('\t');
-    if (dataset === undefined || property === undefined || value === undefined) continue;
-    if (dataset !== name) {
-      name = dataset;
-      properties = new Map();
-      const type = dataset.includes('@') ? 'snapshot' : 'filesystem';
-      if (types.has(type)) rows.push({ name, type, properties });
-    }
-    const source = sourceOf(from ?? '-');
-    if (value === '-' && source === 'none') continue; // ZFS's way to say that there is none
-    if (property !== 'type') properties.set(property, { value, source });
-  }
-  return rows;
-}
-
-function sourceOf(text: string): PropertySource {
-  if (text === '-') return 'none';
-  if (text.startsWith('inherited from ')) return 'inherited';
-  return text === 'local' || text === 'received' || text === 'default' || text === 'temporary'
-    ? text
-    : 'none';
 }

@@ -1,7 +1,8 @@
 import { cp, mkdir, rm } from 'node:fs/promises';
-import { AlreadyExists, NotFound } from '../../../src/errors.ts';
+import { AlreadyExists, NotFound, Unimplemented } from '../../../src/errors.ts';
 import type { Mounter } from '../../../src/zfs/mounter.ts';
 import { Busy, HasChildren, HasClones, ParentMissing } from '../../../src/zfs/errors.ts';
+import type { ChangedObjects } from '../../../src/zfs/send-stream.ts';
 import { checkDataset, checkProperty, checkSnapshot, datasetOf } from '../../../src/zfs/names.ts';
 import type {
   ListOptions,
@@ -145,6 +146,11 @@ export class FakeZfs implements Zfs {
       return { name, type: name.includes('@') ? 'snapshot' : 'filesystem', properties };
     });
     return rows.filter((row) => options.types.includes(row.type));
+  }
+
+  async changes(): Promise<ChangedObjects> {
+    // Its clones are copies: their files have inode numbers of their own.
+    throw new Unimplemented('snapshots cannot be compared in memory');
   }
 
   async mount(): Promise<void> {

@@ -1,0 +1,87 @@
+import type { ChangedObjects } from '../../src/zfs/send-stream.ts';
+import type { CallOptions } from '../../src/zfs/zfs.ts';
+import { missing, rootfsOf } from '../dataset.ts';
+import { lockName, type Pool } from '../pool.ts';
+import type { Known } from './compare.ts';
+import { takeInstant } from './instant.ts';
+import { lineage } from './lineage.ts';
+
+/** Two trees of files that do not change, and what is known of their difference beforehand. */
+export interface Trees {
+  readonly left: string | undefined;
+  readonly right: string;
+  readonly known: Known | undefined;
+}
+
+/** A snapshot's files, and the ZFS snapshot that has the same; undefined for an empty one. */
+interface Side {
+  readonly rootfs: string;
+  readonly snapshot: string | undefined;
+  close(): Promise<void>;
+}
+
+/**
+ * Makes two snapshots of an owner readable and runs `work` on them; nothing commits or removes them meanwhile. What
+ * is written to an active one meanwhile is not seen. Where one came of the other, `zfs send` tells what may differ.
+ * @param left undefined: nothing
+ * @throws NotFound; what zfs throws
+ */
+export async function withTrees<T>(
+  pool: Pool,
+  owner: string,
+  names: { readonly left: string | undefined; readonly right: string },
+  work: (trees: Trees) => Promise<T>,
+  call?: CallOptions,
+): Promise<T> {
+  const { left, right } = names;
+  const shared = [left, right].flatMap((name) => (name === undefined ? [] : [lockName(owner, name)]));
+  return pool.locks.run({ shared }, async () => {
+    const sides: Side[] = [];
+    try {
+      for (const name of [right, left]) if (name !== undefined) sides.push(await open(pool, owner, name));
+      const [after, before] = sides as [Side, Side?];
+      const known = await compareSnapshots(pool, before?.snapshot, after.snapshot, call);
+      return await work({ left: before?.rootfs, right: after.rootfs, known });
+    } finally {
+      for (const side of sides) await side.close();
+    }
+  });
+}
+
+async function open(pool: Pool, owner: string, name: string): Promise<Side> {
+  const node = pool.index.current(owner, name);
+  if (node?.snapshot === undefined) throw missing(name);
+  const rootfs = await rootfsOf(pool, node.dataset);
+  if (node.snapshot.kind === 'active') return takeInstant(pool, node.dataset, rootfs);
+  // A View is a clone that nobody can write to.
+  return { rootfs, snapshot: node.origin, close: async () => undefined };
+}
+
+async function compareSnapshots(
+  pool: Pool,
+  from: string | undefined,
+  to: string | undefined,
+  call: CallOptions | undefined,
+): Promise<Known | undefined> {
+  if (from === undefined || to === undefined) return undefined;
+  const steps = lineage(from, to, (dataset) => pool.index.get(dataset));
+  if (steps === undefined) return undefined;
+  const changes: ChangedObjects[] = [];
+  for (const step of steps) changes.push(await pool.zfs.changes(step.from, step.to, call));
+  return union(changes);
+}
+
+/** What several steps changed, the last step first. */
+function union(changes: readonly ChangedObjects[]): Known {
+  const objects = new Set<number>();
+  const contents = new Set<number>(changes.flatMap((change) => [...change.contents]));
+  const plain = new Set<number>();
+  for (const change of changes) {
+    for (const object of change.objects) {
+      // The last step that speaks of an object knows whether it has attributes now.
+      if (!objects.has(object) && change.plain.has(object)) plain.add(object);
+      objects.add(object);
+    }
+  }
+  return { objects, contents, plain, anyAttributes: changes.some(({ anyAttributes }) => anyAttributes) };
+}
