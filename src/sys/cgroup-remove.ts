@@ -7,13 +7,14 @@ import { freezerOf } from './cgroup-freezer.ts';
 
 /**
  * Sends SIGKILL to every process of a cgroup. Frozen ones die too: in v2 at once, in v1 with the thaw, which comes after
- * the signals, so that none of them runs another instruction of its own.
+ * the signals, so that none of them runs another instruction of its own. In v2 the thaw is for what comes later: an empty
+ * cgroup stays frozen, runc calls its container paused, and refuses to delete it.
  */
 export async function killCgroup(cgroup: Cgroup): Promise<void> {
   const folder = cgroup.folders.get('');
-  if (cgroup.version === 2 && folder !== undefined && (await writes(join(folder, 'cgroup.kill'), '1')))
-    return;
-  for (const pid of await cgroupPids(cgroup)) {
+  const killed =
+    cgroup.version === 2 && folder !== undefined && (await writes(join(folder, 'cgroup.kill'), '1'));
+  for (const pid of killed ? [] : await cgroupPids(cgroup)) {
     try {
       process.kill(pid, 'SIGKILL');
     } catch (error) {

@@ -1,9 +1,11 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { existsSync, mkdtempSync, readFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type CommandResult, exec } from '../../../src/sys/command.ts';
+import { buildImage, imageName } from './image.ts';
+import { slowness } from './slowness.ts';
 
 /** The stack that `scripts/dev env` describes. Without one, system tests cannot run: that is an error, not a skip. */
 function variable(name: string): string {
@@ -22,7 +24,7 @@ export const stack = {
   project: join(import.meta.dirname, '../../..'),
 };
 
-export const image = 'docker.io/stasis/test:latest';
+export { imageName as image };
 export const runtime = 'io.containerd.stasis.v2';
 
 /** Runs a program; its failure is in the result. */
@@ -31,7 +33,7 @@ export async function attempt(
   args: readonly string[],
   timeoutMs = 120_000,
 ): Promise<CommandResult> {
-  return exec(file, args, { timeoutMs });
+  return exec(file, args, { timeoutMs: timeoutMs * slowness });
 }
 
 /** Runs a program that has to succeed, and answers its output. */
@@ -72,33 +74,33 @@ export async function until<T>(
   probe: () => Promise<T | undefined> | T | undefined,
   timeoutMs = 30_000,
 ): Promise<T> {
-  const deadline = Date.now() + timeoutMs;
+  const deadline = Date.now() + timeoutMs * slowness;
   for (;;) {
     const found = await probe();
     if (found !== undefined) return found;
-    if (Date.now() > deadline) throw new Error(`waited ${timeoutMs / 1000} s for ${what}`);
+    if (Date.now() > deadline) throw new Error(`waited ${(timeoutMs * slowness) / 1000} s for ${what}`);
     await sleep(20);
   }
 }
 
 let imported: Promise<void> | undefined;
 
-/** Imports the test image: busybox, perl-base and the writer (see writer.pl). Once for each process. */
+/**
+ * Imports the test image: busybox, perl-base and the writer (see writer.pl). Once for each process. STASIS_TEST_IMAGE names
+ * one that was made before.
+ */
 export function importImage(): Promise<void> {
   imported ??= (async () => {
-    if ((await ctr('images', 'ls', '-q')).split('\n').includes(image)) return;
+    if ((await ctr('images', 'ls', '-q')).split('\n').includes(imageName)) return;
+    const made = process.env['STASIS_TEST_IMAGE'];
+    if (made !== undefined) {
+      await ctr('images', 'import', '--snapshotter', 'stasis', made);
+      return;
+    }
     const folder = mkdtempSync(join(stack.state, 'data/tmp/image-'));
-    const { fillRootfs } = await import('./rootfs.ts');
-    fillRootfs(join(folder, 'layer'));
-    await must(join(stack.project, 'scripts/lib/image'), [
-      '--name',
-      image,
-      '--layer',
-      join(folder, 'layer'),
-      join(folder, 'image.tar'),
-    ]);
+    buildImage(join(folder, 'image.tar'), folder);
     await ctr('images', 'import', '--snapshotter', 'stasis', join(folder, 'image.tar'));
-    execFileSync('rm', ['-rf', folder]);
+    rmSync(folder, { recursive: true });
   })();
   return imported;
 }

@@ -6,6 +6,7 @@ import { after, test } from 'node:test';
 import { DeadlineExceeded, FailedPrecondition, NotFound } from '../../../src/errors.ts';
 import type { Cgroup } from '../../../src/sys/cgroup.ts';
 import { freezerOf } from '../../../src/sys/cgroup-freezer.ts';
+import { killCgroup } from '../../../src/sys/cgroup-remove.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'stasis-freezer-'));
 after(() => rmSync(folder, { recursive: true }));
@@ -36,6 +37,14 @@ test('v2: the wait ends when the kernel reports the last task', async () => {
   setTimeout(() => writeFileSync(file('cgroup.events'), 'populated 1\nfrozen 1\n'), 30);
   await freezerOf(v2).freeze({ timeoutMs: 5000 });
   assert.equal(readFileSync(file('cgroup.freeze'), 'utf8'), '1');
+});
+
+test('v2: what was killed while it stood frozen leaves no frozen cgroup', async () => {
+  writeFileSync(file('cgroup.kill'), '');
+  writeFileSync(file('cgroup.freeze'), '1');
+  await killCgroup(v2);
+  assert.equal(readFileSync(file('cgroup.kill'), 'utf8'), '1');
+  assert.equal(readFileSync(file('cgroup.freeze'), 'utf8'), '0');
 });
 
 test('a cgroup that is gone cannot be frozen, needs no thaw and is not frozen', async () => {

@@ -10,6 +10,7 @@ import { endStrayCriu } from '../../../../src/criu/stray.ts';
 import { Cancelled, DeadlineExceeded, FailedPrecondition } from '../../../../src/errors.ts';
 import { CheckpointOptions } from '../../../../src/proto/gen/containerd/runc_options.ts';
 import { freezerOf } from '../../../../src/sys/cgroup-freezer.ts';
+import { rounds, slowness } from '../../support/slowness.ts';
 import { count, exists, Lab, missing, refusedByCrun, type Running } from './lab.ts';
 
 const runtimes = [
@@ -52,9 +53,9 @@ for (const [label, variable] of runtimes) {
       };
 
       // Twenty with the runtime that is ours by default; the others show that they can.
-      const rounds = label === 'runc' ? 20 : 3;
-      test(`${rounds} checkpoints at random moments restore to the number that the disk holds`, async () => {
-        for (let round = 0; round < rounds; round++) {
+      const times = rounds(label === 'runc' ? 20 : 3);
+      test(`${times} checkpoints at random moments restore to the number that the disk holds`, async () => {
+        for (let round = 0; round < times; round++) {
           await sleep(Math.random() * 40);
           const plan = lab.plan(writer, `round${round}`);
           const result = await take(plan);
@@ -129,14 +130,14 @@ for (const [label, variable] of runtimes) {
       });
 
       test('a CRIU killed at any moment leaves the container running, with memory and disk alike', async () => {
-        for (let round = 0; round < 8; round++) {
+        for (let round = 0; round < rounds(8); round++) {
           const plan = lab.plan(writer, `killed${round}`);
           const { imageDir, workDir } = plan.memory;
           const taking = take(plan).then(
             () => 'made',
             () => 'failed',
           );
-          await sleep(20 + round * 12);
+          await sleep((20 + round * 12) * slowness);
           await endStrayCriu([imageDir, workDir], { timeoutMs: 0 });
           if ((await taking) === 'failed') await assertUntouched(plan);
           await lab.progress(writer, 5);
@@ -144,11 +145,11 @@ for (const [label, variable] of runtimes) {
       });
 
       test('a caller that goes away at any moment undoes everything', async () => {
-        for (let round = 0; round < 6; round++) {
+        for (let round = 0; round < rounds(6); round++) {
           const plan = lab.plan(writer, `gone${round}`);
           const gone = new AbortController();
           const taking = take(plan, gone.signal);
-          setTimeout(() => gone.abort(), round * 15);
+          setTimeout(() => gone.abort(), round * 15 * slowness);
           const outcome = await taking.then(
             () => 'made',
             (error: unknown) => error,

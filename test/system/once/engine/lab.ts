@@ -13,6 +13,7 @@ import { access, readFile, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fillRootfs } from '../../support/rootfs.ts';
+import { slowness } from '../../support/slowness.ts';
 import type { InstantPlan, InstantTarget, InstantTools } from '../../../../src/checkpoint/instant-plan.ts';
 import { defaultCriuOptions } from '../../../../src/checkpoint/stock.ts';
 import { CriuFinder } from '../../../../src/criu/find.ts';
@@ -138,7 +139,7 @@ export class Lab {
   /** Waits until a writer has counted on by `steps`. @throws when it found memory and disk apart, or stands still */
   async progress(running: Pick<Running, 'rootfs'>, steps: number, timeoutMs = 20_000): Promise<void> {
     const from = count(running.rootfs);
-    const deadline = Date.now() + timeoutMs;
+    const deadline = Date.now() + timeoutMs * slowness;
     while (count(running.rootfs) < from + steps) {
       const torn = await readFile(join(running.rootfs, 'torn'), 'utf8').catch(() => undefined);
       if (torn !== undefined) throw new Error(`memory and disk are apart: ${torn}`);
@@ -166,7 +167,7 @@ export class Lab {
     name: string,
     options: { required?: boolean; exit?: boolean; timeoutMs?: number } = {},
   ) {
-    const { required = true, exit = false, timeoutMs = 60_000 } = options;
+    const { required = true, exit = false, timeoutMs = 60_000 * slowness } = options;
     return {
       memory: {
         imageDir: this.emptyFolder('image'),
