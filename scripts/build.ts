@@ -67,6 +67,24 @@ await build({
   outdir: place.lib,
   format: 'cjs',
   outExtension: { '.js': '.cjs' },
+  plugins: [
+    {
+      // Setup speaks to containerd with all of gRPC: a file of its own, so that no other command has to read that.
+      name: 'setup',
+      setup: (build) =>
+        build.onResolve({ filter: /\/commands\/setup\.ts$/ }, () => ({
+          path: './setup.cjs',
+          external: true,
+        })),
+    },
+  ],
+});
+await build({
+  ...common,
+  entryPoints: { setup: join(root, 'src/cli/commands/setup.ts') },
+  outdir: place.lib,
+  format: 'cjs',
+  outExtension: { '.js': '.cjs' },
 });
 chmodSync(place.lib, 0o755); // V8's compile cache is kept there only where nobody else can write
 

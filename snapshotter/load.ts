@@ -9,7 +9,7 @@ import { chunkProperties, fromProperties, indexed, own, parseState, property } f
 import { LAYER } from './snapshot.ts';
 
 /** Properties of the datasets that hold the others, for the user to change later; children inherit them. */
-function rootProperties(kind: Zfs['kind']): Record<string, string> {
+export function rootProperties(kind: Zfs['kind']): Record<string, string> {
   return kind === 'openzfs'
     ? {
         mountpoint: 'legacy',

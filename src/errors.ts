@@ -77,6 +77,16 @@ export function codeOf(error: unknown): Code {
   return Code.Unknown;
 }
 
+/**
+ * An error's details by their names rather than its class: a part of a program that is bundled by itself has classes of its
+ * own.
+ */
+export function detailsOf(error: unknown): ErrorDetails | undefined {
+  return error instanceof Error && 'reason' in error && 'remedy' in error && 'subject' in error
+    ? (error as ErrorDetails)
+    : undefined;
+}
+
 /** The message of anything thrown. */
 export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);

@@ -1,4 +1,4 @@
-import { codeOf, messageOf, StasisError } from '../errors.ts';
+import { codeOf, detailsOf, messageOf } from '../errors.ts';
 import { outcomeOf } from './exit.ts';
 import { oneLine } from './text.ts';
 
@@ -29,7 +29,7 @@ export function faultView(error: unknown): FaultView {
     exitCode: outcome.exit,
     message: oneLine(messageOf(error)) || 'failed',
   };
-  const details = error instanceof StasisError ? error : undefined;
+  const details = detailsOf(error);
   const cause = oneLine(details?.cause === undefined ? '' : messageOf(details.cause));
   const remedy = oneLine(details?.remedy ?? '') || outcome.remedy;
   if (details?.reason) view.reason = details.reason;

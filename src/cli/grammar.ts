@@ -35,6 +35,13 @@ export interface CommandOptions extends Options {
   dryRun?: boolean;
   daemon?: boolean;
   origin?: boolean;
+  yes?: boolean;
+  pool?: string;
+  restartContainerd?: boolean;
+  check?: boolean;
+  undo?: boolean;
+  keepData?: boolean;
+  containerdConfig?: string;
 }
 
 /** Adds a command's arguments, options, help and action. */

@@ -1,8 +1,34 @@
-import type { Command } from 'commander';
+import { type Command, Option } from 'commander';
 import { examples, optionsOf, type Register } from './grammar.ts';
 
 /** The grammar and help of the commands that are about this host rather than a container; they need no stasisd. */
 export const hostCommands: Readonly<Record<string, Register>> = {
+  setup: (command, { connected }) =>
+    command
+      .description('Prepare this host: pool, stasisd, containerd; without --yes only show what would be done')
+      .option('--yes', 'do it')
+      .addOption(new Option('--dry-run', 'show it, and do nothing').conflicts('yes'))
+      .option('--pool <pool>', 'the pool, or the dataset to be made, where there are several')
+      .option('--restart-containerd', 'restart containerd, and go back to its old configuration if it fails')
+      .option('--no-check', 'do not run and checkpoint a throw-away container at the end')
+      .option('--undo', 'give back what setup changed, to the last byte')
+      .option('--keep-data', 'with --undo: leave the dataset alone even if it is empty')
+      .option('--containerd-config <file>', "containerd's file (default: /etc/containerd/config.toml)")
+      .addHelpText(
+        'after',
+        examples(
+          'stasis setup',
+          'stasis setup --yes --restart-containerd',
+          'stasis setup --pool tank --yes',
+          'stasis setup --undo --yes',
+        ),
+      )
+      .action(async () => {
+        const options = optionsOf(command);
+        const { setup } = await import('./commands/setup.ts');
+        await connected(options, (_, session) => setup(session, options));
+      }),
+
   config: (command, { host }) => {
     command
       .description('Show or check the configuration')

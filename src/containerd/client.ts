@@ -97,6 +97,11 @@ export class Containerd {
     return answer.namespaces.map((namespace) => namespace.name);
   }
 
+  /** Removes an empty namespace. @throws NotFound, FailedPrecondition where something is in it */
+  async removeNamespace(name: string): Promise<void> {
+    await this.#channel('default').service(NamespacesDefinition).delete({ name }, { timeoutMs: 5000 });
+  }
+
   close(): void {
     for (const key of [...this.#channels.keys()]) this.#close(key);
   }
