@@ -15,7 +15,7 @@ import type { ShimArguments } from '../arguments.ts';
 import { readRecord, startTimeOf, type TaskRecord } from '../container/record.ts';
 import { unmountBelow, unmountRootfs } from '../container/rootfs.ts';
 import { Paths } from '../paths.ts';
-import { tmpfsFolder } from '../process/restore.ts';
+import { criuFolder } from '../process/restore.ts';
 
 const SIGKILL = 9;
 const RPC_TIMEOUT_MS = 3000;
@@ -31,7 +31,7 @@ export async function clear(args: ShimArguments, config: Config): Promise<void> 
   if (answered === undefined && record !== undefined) await clearAway(record);
   if (args.bundle !== '') {
     await unmountRootfs(join(args.bundle, 'rootfs'));
-    await unmountBelow(tmpfsFolder(args.bundle));
+    await unmountBelow(criuFolder(args.bundle));
   }
   await rm(folder, { recursive: true, force: true });
   const response = answered ?? {

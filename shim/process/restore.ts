@@ -1,12 +1,14 @@
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { defaultCriuOptions } from '../../src/checkpoint/stock.ts';
+import { makeCgroupYard } from '../../src/criu/cgroup-yard.ts';
 import { remakeTmpfs } from '../../src/criu/tmpfs.ts';
 import type { OciRuntime, RestoreOptions } from '../../src/oci/types.ts';
+import { unmountBelow } from '../container/rootfs.ts';
 
 /** Where the mounts stand that a restore hands to CRIU, while it works. */
-export function tmpfsFolder(bundle: string): string {
-  return join(bundle, 'tmpfs');
+export function criuFolder(bundle: string): string {
+  return join(bundle, 'criu');
 }
 
 /** Has the OCI runtime restore a container from an image, with what the image itself leaves to us. */
@@ -16,14 +18,15 @@ export async function restoreFrom(
 ): Promise<void> {
   const { imageDir, workDir, bundle } = options;
   await mkdir(workDir, { recursive: true, mode: 0o711 });
-  await using tmpfs = await remakeTmpfs(imageDir, tmpfsFolder(bundle));
+  const yardFolder = join(criuFolder(bundle), 'cgroups');
+  await using tmpfs = await remakeTmpfs(imageDir, criuFolder(bundle));
+  const lines = [...tmpfs.lines, ...(await makeCgroupYard(yardFolder))];
   const criuConfig = join(workDir, 'criu.conf');
-  if (tmpfs.lines.length > 0) await writeFile(criuConfig, `${tmpfs.lines.join('\n')}\n`, { mode: 0o600 });
-  await runtime.restore({
-    ...options,
-    ...defaultCriuOptions,
-    ...(tmpfs.lines.length > 0 ? { criuConfig } : {}),
-    detach: true,
-    noSubreaper: true,
-  });
+  await writeFile(criuConfig, `${lines.join('\n')}\n`, { mode: 0o600 });
+  try {
+    await runtime.restore({ ...options, ...defaultCriuOptions, criuConfig, detach: true, noSubreaper: true });
+  } finally {
+    // An image of a host with other hierarchies has CRIU mount its own there.
+    await unmountBelow(yardFolder);
+  }
 }

@@ -1,5 +1,6 @@
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { makeCgroupYard } from '../criu/cgroup-yard.ts';
 import { isAtLeast } from '../criu/find.ts';
 import { emptyImage, requireWholeImage } from '../criu/image.ts';
 import { describeFailure, lastError } from '../criu/log.ts';
@@ -70,11 +71,12 @@ async function writeCriuConfig(
 ): Promise<string | undefined> {
   const version = (await tools.criu?.get().catch(() => undefined))?.version;
   if (version === undefined || !isAtLeast(version, 3, 19)) return undefined;
-  const [networkLock, tmpfs] = await Promise.all([
+  const [networkLock, yard, tmpfs] = await Promise.all([
     networkLockLines(target.pid),
+    makeCgroupYard(join(memory.workDir, 'cgroups')),
     memory.ownRestore === true ? tmpfsLines(target.pid, memory.imageDir) : [],
   ]);
-  const lines = [...networkLock, ...tmpfs];
+  const lines = [...networkLock, ...yard, ...tmpfs];
   if (lines.length === 0) return undefined;
   const file = join(memory.workDir, 'criu.conf');
   await writeFile(file, `${lines.join('\n')}\n`, { mode: 0o600 });

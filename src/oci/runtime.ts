@@ -10,6 +10,7 @@ import {
   type GlobalOptions,
 } from './arguments.ts';
 import { maskedFoldersConfig } from './crun-masks.ts';
+import { directDump } from './direct-dump.ts';
 import { errorOf, OciError } from './error.ts';
 import type {
   CallLimits,
@@ -118,6 +119,7 @@ class Door implements OciRuntime {
   }
 
   async checkpoint(options: CheckpointOptions): Promise<void> {
+    if (await this.#dumpDirectly(options)) return;
     const args = checkpointArguments(this.name, options);
     await this.#run(
       'checkpoint',
@@ -131,6 +133,24 @@ class Door implements OciRuntime {
         ...this.#criuEnvironment(options.criuConfig),
       },
     );
+  }
+
+  /** Whether CRIU could be, and was, called without the runtime. Its failure is told as the runtime's would be. */
+  async #dumpDirectly(options: CheckpointOptions): Promise<boolean> {
+    const { root, criuDir, exec, bundle } = this.#options;
+    if (this.name !== 'runc' || root === undefined || criuDir === undefined) return false;
+    const direct = await directDump(root, options);
+    if (direct === undefined) return false;
+    const criu = join(criuDir, 'criu');
+    const result = await exec(criu, direct.args, {
+      timeoutMs: options.timeoutMs ?? CRIU_TIMEOUT_MS,
+      ...(options.signal === undefined ? {} : { signal: options.signal }),
+      cwd: bundle,
+      stdioFds: ['ignore', 'ignore', 'ignore'],
+      env: { ...this.#env, ...this.#criuEnvironment(options.criuConfig).env },
+    });
+    if (result.exitCode !== 0) throw errorOf('checkpoint', options.id, criu, result, '');
+    return true;
   }
 
   async restore(options: RestoreOptions): Promise<void> {

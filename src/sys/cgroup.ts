@@ -92,6 +92,33 @@ export function foldersAt(path: string, mountinfo: string): string[] {
   return [...new Set(folders.filter((folder) => folder !== undefined))];
 }
 
+/**
+ * Where each hierarchy is mounted whole, by its controllers as /proc/self/cgroup names them (`cpu,cpuacct`; `` for v2's).
+ * @returns undefined where one of them is not
+ */
+export async function mountedHierarchies(): Promise<ReadonlyMap<string, string> | undefined> {
+  const [own, mountinfo] = await Promise.all([
+    readFile('/proc/self/cgroup', 'utf8'),
+    readFile('/proc/self/mountinfo', 'utf8'),
+  ]);
+  return hierarchiesOf(own, mountinfo);
+}
+
+/** The pure part of `mountedHierarchies`. */
+export function hierarchiesOf(membership: string, mountinfo: string): Map<string, string> | undefined {
+  const mounts = parseMounts(mountinfo).filter(({ root }) => root === '/');
+  const found = new Map<string, string>();
+  for (const line of membership.trimEnd().split('\n')) {
+    const controllers = /^\d+:([^:]*):/.exec(line)?.[1];
+    if (controllers === undefined) return undefined;
+    const [first = ''] = controllers.split(',');
+    const mount = mounts.find((candidate) => candidate.controllers.includes(first));
+    if (mount === undefined) return undefined;
+    found.set(controllers, mount.folder);
+  }
+  return found;
+}
+
 interface CgroupMount {
   /** `['']` for cgroup2; `name=systemd` counts as a controller. */
   readonly controllers: readonly string[];

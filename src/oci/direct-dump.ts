@@ -1,0 +1,146 @@
+// CRIU's dump of a container of runc's, without runc.
+import { access, readFile, stat, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { parseMountTable } from '../sys/mount-table.ts';
+import type { CheckpointOptions } from './types.ts';
+
+/**
+ * `runc checkpoint` starts CRIU twice (the first time to ask for its version) and itself, and all three while the container
+ * stands still: a third of a small container's frozen time. What it tells CRIU is in its state file, so for a usual
+ * container we can do so ourselves; runc restores such an image as its own. Whatever is out of the usual is left to runc:
+ * terminals, user namespaces, cgroup mounts outside a cgroup namespace, a CRIU configuration of the user's.
+ */
+export interface DirectDump {
+  /** Arguments for `criu`: criu(8). */
+  readonly args: readonly string[];
+}
+
+/** Where runc looks for options of the administrator's; the annotation names another file. */
+const userConfig = '/etc/criu/runc.conf';
+const configAnnotation = 'org.criu.config=';
+
+/** What is used of runc's state.json. Its form has been the same since runc 1.0. */
+interface RuncState {
+  readonly init_process_pid: number;
+  readonly external_descriptors: readonly string[];
+  readonly cgroup_paths: Readonly<Record<string, string>>;
+  readonly config: {
+    readonly rootfs: string;
+    readonly labels: readonly string[] | null;
+    readonly mask_paths: readonly string[] | null;
+    readonly uid_mappings: readonly unknown[] | null;
+    readonly mounts: readonly { readonly destination: string; readonly device: string }[] | null;
+    readonly namespaces: readonly { readonly type: string; readonly path: string }[];
+  };
+}
+
+/**
+ * What to tell CRIU for a dump that leaves the container running, with descriptors.json written as runc's restore reads it.
+ * @param root runc's state folder
+ * @returns undefined where the dump is better left to runc
+ */
+export async function directDump(root: string, options: CheckpointOptions): Promise<DirectDump | undefined> {
+  if (isUnusual(options) || (await exists(userConfig))) return undefined;
+  const state = await readState(join(root, options.id, 'state.json'));
+  if (state === undefined) return undefined;
+  const { config, init_process_pid: pid } = state;
+  if ((config.uid_mappings ?? []).length > 0) return undefined;
+  if ((config.labels ?? []).some((label) => label.startsWith(configAnnotation))) return undefined;
+  if (state.external_descriptors.some((name) => !/^(\/dev\/null|pipe:\[\d+\])$/.test(name))) return undefined;
+  const mounts = await externalMounts(config, pid);
+  const namespaces = await externalNamespaces(config.namespaces);
+  const freezer = state.cgroup_paths['freezer'] ?? state.cgroup_paths[''];
+  if (mounts === undefined || namespaces === undefined || freezer === undefined) return undefined;
+  await writeFile(join(options.imageDir, 'descriptors.json'), JSON.stringify(state.external_descriptors), {
+    mode: 0o600,
+  });
+  return {
+    args: [
+      ...['dump', '--tree', String(pid), '--leave-running'],
+      ...['--images-dir', options.imageDir, '--work-dir', options.workDir, '--log-file', 'dump.log', '-v4'],
+      ...['--root', config.rootfs, '--manage-cgroups=soft', '--freeze-cgroup', freezer],
+      ...(options.tcpEstablished === true ? ['--tcp-established'] : []),
+      ...(options.extUnixSk === true ? ['--ext-unix-sk'] : []),
+      ...(options.fileLocks === true ? ['--file-locks'] : []),
+      ...[...mounts, ...namespaces].flatMap((external) => ['--external', external]),
+    ],
+  };
+}
+
+/** Options that a usual checkpoint does not have. */
+function isUnusual(options: CheckpointOptions): boolean {
+  const { leaveRunning, shellJob, manageCgroupsMode, emptyNs, parentPath, statusFd } = options;
+  if (!leaveRunning || shellJob === true) return true;
+  return (
+    [manageCgroupsMode, parentPath, statusFd].some((value) => value !== undefined) ||
+    (emptyNs ?? []).length > 0
+  );
+}
+
+async function readState(path: string): Promise<RuncState | undefined> {
+  try {
+    const state = JSON.parse(await readFile(path, 'utf8')) as Partial<RuncState>;
+    const { config, init_process_pid: pid, external_descriptors: descriptors, cgroup_paths: cgroups } = state;
+    const known =
+      typeof config?.rootfs === 'string' &&
+      Array.isArray(config.namespaces) &&
+      typeof pid === 'number' &&
+      pid > 0 &&
+      Array.isArray(descriptors) &&
+      descriptors.length === 3 &&
+      typeof cgroups === 'object';
+    return known ? (state as RuncState) : undefined;
+  } catch {
+    return undefined; // another version's, or none
+  }
+}
+
+/**
+ * Mounts that come from outside, as runc names them: binds by their destination, masked files by /dev/null.
+ * @returns undefined where a destination leads elsewhere, by a symbolic link say
+ */
+async function externalMounts(config: RuncState['config'], pid: number): Promise<string[] | undefined> {
+  const table = parseMountTable(await readFile(`/proc/${pid}/mountinfo`, 'utf8'));
+  const targets = new Set(table.map(({ target }) => target));
+  const named: string[] = [];
+  for (const { destination, device } of config.mounts ?? []) {
+    if (device === 'cgroup' && !config.namespaces.some(({ type }) => type === 'NEWCGROUP')) return undefined;
+    if (device !== 'bind') continue;
+    if (!targets.has(destination)) return undefined;
+    named.push(`mnt[${destination}]:${destination}`);
+  }
+  for (const path of config.mask_paths ?? []) {
+    const isFile = await stat(`/proc/${pid}/root${path}`).then(
+      (entry) => !entry.isDirectory(),
+      () => false, // nothing there to be masked
+    );
+    if (isFile) named.push(`mnt[${path}]:/dev/null`);
+  }
+  return named;
+}
+
+/** Namespaces that the container was given by path, by the keys that runc restores them by. */
+async function externalNamespaces(
+  namespaces: RuncState['config']['namespaces'],
+): Promise<string[] | undefined> {
+  const keys: Readonly<Record<string, string>> = { NEWNET: 'net', NEWPID: 'pid' };
+  const named: string[] = [];
+  for (const { type, path } of namespaces) {
+    const kind = keys[type];
+    if (path === '' || kind === undefined) continue;
+    const inode = await stat(path).then(
+      (entry) => entry.ino,
+      () => undefined,
+    );
+    if (inode === undefined) return undefined;
+    named.push(`${kind}[${inode}]:extRoot${kind.charAt(0).toUpperCase()}${kind.slice(1)}NS`);
+  }
+  return named;
+}
+
+async function exists(path: string): Promise<boolean> {
+  return access(path).then(
+    () => true,
+    () => false,
+  );
+}
