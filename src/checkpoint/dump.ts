@@ -27,7 +27,7 @@ export async function dumpMemory(
   target: InstantTarget,
   memory: MemoryPlan,
   tools: Pick<InstantTools, 'criu'>,
-  { timeoutMs, signal }: { timeoutMs: number; signal: AbortSignal },
+  { timeoutMs, signal, onStart }: { timeoutMs: number; signal: AbortSignal; onStart?: () => void },
 ): Promise<void> {
   const criuConfig = await writeCriuConfig(target, memory, tools);
   try {
@@ -39,6 +39,7 @@ export async function dumpMemory(
       leaveRunning: true,
       timeoutMs,
       signal,
+      ...(onStart === undefined ? {} : { onStart }),
       ...(memory.parentPath === undefined ? {} : { parentPath: memory.parentPath }),
       ...(criuConfig === undefined ? {} : { criuConfig }),
     });

@@ -101,7 +101,8 @@ export async function takeOfForeignDisk(host: Host, taking: Taking): Promise<Che
 }
 
 async function writeDiff(client: NamespaceClient, taking: Taking, path: string): Promise<void> {
-  const { record, parent, id } = taking;
+  const { record, id } = taking;
+  const parent = await taking.parent;
   const snapshotter = record.snapshotter;
   const { mounts: right } = await client.snapshots.mounts({ snapshotter, key: record.snapshotKey });
   const viewKey = `stasis-view-${id}`;

@@ -120,8 +120,11 @@ class Instant {
       this.#times.freeze = now() - frozenAt;
     }
     await this.#requireRunning('ended while it was being frozen');
-    if (disk !== undefined && overlap) void this.#startSnapshot(disk);
-    const memoryError = memory === undefined ? undefined : await this.#dump(memory);
+    // CRIU first: it is what the container waits for, and starting zfs takes a while too.
+    const meanwhile = (): void => {
+      if (disk !== undefined && overlap) void this.#startSnapshot(disk);
+    };
+    const memoryError = memory === undefined ? undefined : await this.#dump(memory, meanwhile);
     if (disk !== undefined) await (this.#snapshotting ?? this.#startSnapshot(disk));
     this.#check();
 
@@ -150,11 +153,11 @@ class Instant {
   }
 
   /** @returns CRIU's reason where it failed and the disk alone will do */
-  async #dump(memory: MemoryPlan): Promise<string | undefined> {
+  async #dump(memory: MemoryPlan, onStart: () => void): Promise<string | undefined> {
     const { disk, timeoutMs } = this.#plan;
     const began = now();
     try {
-      await dumpMemory(this.#target, memory, this.#tools, { timeoutMs, signal: this.#signal });
+      await dumpMemory(this.#target, memory, this.#tools, { timeoutMs, signal: this.#signal, onStart });
     } catch (error) {
       if (!(error instanceof DumpFailure)) throw error;
       await this.#requireRunning('ended during its dump');

@@ -76,47 +76,65 @@ export async function takeLocked(host: Host, request: TakeRequest, report: Repor
   const started = process.hrtime.bigint();
   const { namespace, container } = request;
   const client = host.containerd.namespace(namespace);
-  const [record, task] = await Promise.all([findContainer(client, container), findTask(client, container)]);
-  if (record === undefined) throw noSuchContainer(namespace, container);
-  assertRunning(request, task);
-  const name =
-    request.name !== ''
-      ? request.name
-      : defaultCheckpointName(new Date(), (taken) => host.catalog.has(namespace, container, taken));
-  host.catalog.assertFree(namespace, container, name);
-  const [engine, parent, obstacles] = await Promise.all([
-    task === undefined ? undefined : findEngine(host.config.daemon.run_dir, namespace, container),
-    parentOf(client, record),
-    request.diskOnly ? [] : examineTask(host, namespace, record, task),
-  ]);
+  const found = [
+    findContainer(client, container),
+    findTask(client, container),
+    findEngine(host.config.daemon.run_dir, namespace, container),
+  ] as const;
+  const engineFound = found[2];
+  const closeEngine = (): void => void engineFound.then((engine) => engine?.close()).catch(() => undefined);
   try {
-    const onOurs = record.snapshotter === snapshotterName;
-    const cannotDump =
-      engine === undefined ? undefined : obstacles.find(({ severity }) => severity === 'error');
-    if (cannotDump !== undefined && request.requireMemory) throw obstructed(container, cannotDump);
-    for (const obstacle of obstacles)
-      if (obstacle.severity === 'warning') report.warn(describeObstacle(obstacle));
+    const [record, task, engine] = await Promise.all(found);
+    if (record === undefined) throw noSuchContainer(namespace, container);
+    assertRunning(request, task);
+    const name =
+      request.name !== ''
+        ? request.name
+        : defaultCheckpointName(new Date(), (taken) => host.catalog.has(namespace, container, taken));
+    host.catalog.assertFree(namespace, container, name);
     const taking: Taking = {
-      // What cannot be dumped need not stand still for the attempt.
-      request: cannotDump === undefined ? request : { ...request, diskOnly: true },
-      memoryError: cannotDump === undefined ? '' : describeObstacle(cannotDump),
-      report,
-      record,
-      task,
-      engine,
-      parent,
+      ...{ request, report, record, task, name, started },
+      engine: task === undefined ? undefined : engine,
+      memoryError: '',
+      parent: inBackground(parentOf(client, record)),
       id: newCheckpointId(),
-      name,
       createdNs: BigInt(Date.now()) * 1_000_000n,
-      started,
     };
-    const entry = onOurs ? await takeOfOwnDisk(host, taking) : await takeOfForeignDisk(host, taking);
+    const judged = inBackground(judge(host, taking));
+    const entry =
+      record.snapshotter === snapshotterName
+        ? await takeOfOwnDisk(host, taking, judged)
+        : await takeOfForeignDisk(host, await judged);
     host.catalog.add(entry);
     if (entry.memoryError !== '') report.warn(`memory was not dumped: ${entry.memoryError}`);
     return entry;
   } finally {
-    engine?.close();
+    closeEngine();
   }
+}
+
+/** A result that is waited for later: until then its failure is nobody's. */
+function inBackground<T>(work: Promise<T>): Promise<T> {
+  work.catch(() => undefined);
+  return work;
+}
+
+/**
+ * Looks at what is in the way of a dump.
+ * @returns the taking, disk only where the memory cannot be dumped: it need not stand still for the attempt
+ * @throws FailedPrecondition where the memory is required then
+ */
+async function judge(host: Host, taking: Taking): Promise<Taking> {
+  const { request, report, record, task, engine } = taking;
+  if (request.diskOnly) return taking;
+  const obstacles = await examineTask(host, request.namespace, record, task);
+  const cannotDump =
+    engine === undefined ? undefined : obstacles.find(({ severity }) => severity === 'error');
+  if (cannotDump !== undefined && request.requireMemory) throw obstructed(request.container, cannotDump);
+  for (const obstacle of obstacles)
+    if (obstacle.severity === 'warning') report.warn(describeObstacle(obstacle));
+  if (cannotDump === undefined) return taking;
+  return { ...taking, request: { ...request, diskOnly: true }, memoryError: describeObstacle(cannotDump) };
 }
 
 /** Name of the container's parent snapshot in containerd; empty where it has none, or no snapshot any more. */
@@ -136,12 +154,12 @@ function assertRunning(request: TakeRequest, task: Process | undefined): void {
   throw notRunning(request.container);
 }
 
-async function takeOfOwnDisk(host: Host, taking: Taking): Promise<CheckpointEntry> {
-  const { request, record } = taking;
-  const disk = host.store.findContainer(request.namespace, record.snapshotKey);
+async function takeOfOwnDisk(host: Host, asked: Taking, judged: Promise<Taking>): Promise<CheckpointEntry> {
+  const { record } = asked;
+  const disk = host.store.findContainer(asked.request.namespace, record.snapshotKey);
   if (disk === undefined) {
-    throw new NotFound(`the disk of container ${request.container} is not in ${host.root}`, {
-      subject: request.container,
+    throw new NotFound(`the disk of container ${asked.request.container} is not in ${host.root}`, {
+      subject: asked.request.container,
       reason: 'disk-not-found',
       remedy: 'see stasis ls --all-namespaces for disks that other hosts or databases left, and stasis adopt',
     });
@@ -149,9 +167,11 @@ async function takeOfOwnDisk(host: Host, taking: Taking): Promise<CheckpointEntr
   await using steps = new Steps(host.log);
   const [pool, stage] = await Promise.all([
     host.memory.ensure(disk.dataset),
-    stageFor(host, taking, disk.dataset),
+    stageFor(host, asked, disk.dataset),
   ]);
   steps.undo('remove the staging folder', () => stage.remove());
+  const taking = await judged;
+  const { request } = taking;
   const leaf = host.catalog.snapshotName([disk.dataset, MemoryStore.datasetOf(disk.dataset)], taking.name);
   const snapshot = `${disk.dataset}@${leaf}`;
   const properties = diskProperties({

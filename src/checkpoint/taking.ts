@@ -6,6 +6,7 @@ import type { InstantResponse } from '../proto/gen/stasis/engine.ts';
 import type { CheckpointEntry } from './entry.ts';
 import type { CheckpointRecord } from './record.ts';
 import { type Host, type Report, runtimeName } from './host.ts';
+import { cgroupPids, findCgroup } from '../sys/cgroup.ts';
 import { snapshotOf } from '../zfs/names.ts';
 import { MemoryStore } from './memory-store.ts';
 import { type Engine, fromShim } from './shim-client.ts';
@@ -33,8 +34,8 @@ export interface Taking {
   readonly record: Container;
   readonly task: Process | undefined;
   readonly engine: Engine | undefined;
-  /** Name of the parent snapshot in containerd. */
-  readonly parent: string;
+  /** Name of the parent snapshot in containerd; asked for while the checkpoint is taken. */
+  readonly parent: Promise<string>;
   readonly id: string;
   readonly name: string;
   readonly createdNs: bigint;
@@ -103,7 +104,7 @@ export async function storeMemory(
     version: 1,
     id: taking.id,
     container: record,
-    parent: taking.parent,
+    parent: await taking.parent,
     terminal: taking.task?.terminal ?? false,
   };
   await host.memory.write({
@@ -154,9 +155,7 @@ export async function storeMemory(
 export async function stageFor(host: Host, taking: Taking, dataset: string): Promise<Stage> {
   const { request, task } = taking;
   if (!request.diskOnly && task !== undefined) {
-    const client = host.containerd.namespace(request.namespace);
-    const { processes } = await client.tasks.listPids({ containerId: request.container });
-    const pids = processes.map((process) => process.pid);
+    const pids = await findCgroup(task.pid).then(cgroupPids, () => []); // it has ended
     if (!(await fitsInStaging(host.staging, pids))) {
       return openStage(host.staging, await host.memory.ensure(dataset));
     }

@@ -59,6 +59,8 @@ export async function directDump(root: string, options: CheckpointOptions): Prom
       ...['dump', '--tree', String(pid), '--leave-running'],
       ...['--images-dir', options.imageDir, '--work-dir', options.workDir, '--log-file', 'dump.log', '-v4'],
       ...['--root', config.rootfs, '--manage-cgroups=soft', '--freeze-cgroup', freezer],
+      // As runc does always: what is in a network namespace is its maker's to bring back.
+      ...['--empty-ns', 'net'],
       ...(options.tcpEstablished === true ? ['--tcp-established'] : []),
       ...(options.extUnixSk === true ? ['--ext-unix-sk'] : []),
       ...(options.fileLocks === true ? ['--file-locks'] : []),

@@ -121,7 +121,7 @@ class Door implements OciRuntime {
   async checkpoint(options: CheckpointOptions): Promise<void> {
     if (await this.#dumpDirectly(options)) return;
     const args = checkpointArguments(this.name, options);
-    await this.#run(
+    const running = this.#run(
       'checkpoint',
       options.id,
       args,
@@ -133,6 +133,8 @@ class Door implements OciRuntime {
         ...this.#criuEnvironment(options.criuConfig),
       },
     );
+    options.onStart?.();
+    await running;
   }
 
   /** Whether CRIU could be, and was, called without the runtime. Its failure is told as the runtime's would be. */
@@ -142,13 +144,15 @@ class Door implements OciRuntime {
     const direct = await directDump(root, options);
     if (direct === undefined) return false;
     const criu = join(criuDir, 'criu');
-    const result = await exec(criu, direct.args, {
+    const running = exec(criu, direct.args, {
       timeoutMs: options.timeoutMs ?? CRIU_TIMEOUT_MS,
       ...(options.signal === undefined ? {} : { signal: options.signal }),
       cwd: bundle,
       stdioFds: ['ignore', 'ignore', 'ignore'],
       env: { ...this.#env, ...this.#criuEnvironment(options.criuConfig).env },
     });
+    options.onStart?.();
+    const result = await running;
     if (result.exitCode !== 0) throw errorOf('checkpoint', options.id, criu, result, '');
     return true;
   }

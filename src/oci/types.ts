@@ -73,6 +73,8 @@ export interface CheckpointOptions extends CriuOptions, CallLimits {
   readonly parentPath?: string;
   /** A descriptor that gets a zero byte when the lazy page server is ready; runc only. */
   readonly statusFd?: number;
+  /** Called as soon as the program that dumps has been started. */
+  readonly onStart?: () => void;
 }
 
 export interface RestoreOptions extends CriuOptions, CallLimits {

@@ -69,7 +69,8 @@ class World implements InstantTools {
     pid: 42,
     cgroup: { version: 2, path: '/web', folders: new Map() },
     runtime: {
-      checkpoint: async () => {
+      checkpoint: async ({ onStart }) => {
+        onStart?.();
         this.journal.push('dump');
         assert.ok(this.frozen, 'a dump of a running container');
         await this.dump();
