@@ -144,6 +144,7 @@ export class Container {
       runtime: this.runtime.door,
       io: this.#io,
       socketFolder: this.#context.socketFolder,
+      init: () => this.pid,
       process: readJson(request.spec, 'process spec'),
     });
     this.execs.set(execId, exec);

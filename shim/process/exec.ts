@@ -15,6 +15,8 @@ export interface ExecProcessOptions {
   readonly runtime: OciRuntime;
   readonly io: IoContext;
   readonly socketFolder: string;
+  /** The container's first process. */
+  readonly init: () => number;
   /** OCI `process`. */
   readonly process: Record<string, unknown>;
 }
@@ -65,6 +67,7 @@ export class ExecProcess extends Process<ExecStateName, ExecVerb> {
         pidFile,
         stdioFds,
         detach: true,
+        init: this.#options.init(),
         ...(consoleSocket === undefined ? {} : { consoleSocket }),
       });
       this.pid = Number(await readFile(pidFile, 'utf8'));

@@ -12,6 +12,7 @@ import {
 import { maskedFoldersConfig } from './crun-masks.ts';
 import { directDump } from './direct-dump.ts';
 import { errorOf, OciError } from './error.ts';
+import { hasOwnClocks, rootAsSeenBy, withClocksOf } from './time-namespace.ts';
 import type {
   CallLimits,
   CheckpointOptions,
@@ -89,9 +90,18 @@ class Door implements OciRuntime {
   }
 
   async exec(options: ExecOptions): Promise<void> {
-    await this.#run('exec', options.id, execArguments(options), options, {
-      stdioFds: options.stdioFds,
-      container: true,
+    const { id, init, stdioFds } = options;
+    const { bundle, exec, root } = this.#options;
+    const streams = { stdioFds, container: true };
+    if (init === undefined || root === undefined || !(await hasOwnClocks(init))) {
+      await this.#run('exec', id, execArguments(options), options, streams);
+      return;
+    }
+    const folder = await rootAsSeenBy(init, this.name, { exec, root, id, folder: join(bundle, 'clocks') });
+    await this.#run('exec', id, execArguments(options), options, {
+      ...streams,
+      before: withClocksOf(init),
+      root: folder,
     });
   }
 
@@ -196,10 +206,11 @@ class Door implements OciRuntime {
   }
 
   /** The runtime, by way of a shell that sets the limit which its container is to inherit. */
-  #program(container: boolean): [string, ...string[]] {
+  #program(container: boolean, before: readonly string[]): [string, ...string[]] {
     const { openFiles } = this.#options;
-    if (!container || openFiles === undefined) return [this.path];
-    return ['/bin/sh', '-c', 'ulimit -Sn "$0"; exec "$@"', openFiles, this.path];
+    const [first = this.path, ...rest] = [...before, this.path];
+    if (!container || openFiles === undefined) return [first, ...rest];
+    return ['/bin/sh', '-c', 'ulimit -Sn "$0"; exec "$@"', openFiles, first, ...rest];
   }
 
   /**
@@ -213,8 +224,15 @@ class Door implements OciRuntime {
     limits: CallLimits,
     {
       container = false,
+      before = [],
+      root = this.#options.root,
       ...streams
-    }: Pick<CommandOptions, 'stdioFds' | 'extraFds' | 'env'> & { container?: boolean } = {},
+    }: Pick<CommandOptions, 'stdioFds' | 'extraFds' | 'env'> & {
+      container?: boolean;
+      /** A command that runs the runtime. */
+      before?: readonly string[];
+      root?: string | undefined;
+    } = {},
   ): Promise<CommandResult> {
     const log = join(this.#options.bundle, `oci-log.${process.pid}.${++calls}.json`);
     const common: CommandOptions = {
@@ -223,15 +241,12 @@ class Door implements OciRuntime {
       ...(limits.timeoutMs === undefined ? {} : { timeoutMs: limits.timeoutMs }),
       ...(limits.signal === undefined ? {} : { signal: limits.signal }),
     };
-    const [file, ...before] = this.#program(container);
-    let result = await this.#options.exec(
-      file,
-      [...before, ...globalArguments(this.#options, log), ...args],
-      {
-        ...common,
-        cwd: this.#options.bundle,
-      },
-    );
+    const [file, ...first] = this.#program(container, before);
+    const global = { ...this.#options, ...(root === undefined ? {} : { root }) };
+    let result = await this.#options.exec(file, [...first, ...globalArguments(global, log), ...args], {
+      ...common,
+      cwd: this.#options.bundle,
+    });
     if (result.spawnError === 'ENOENT' && !(await exists(this.#options.bundle))) {
       result = await this.#options.exec(this.path, [...globalArguments(this.#options, undefined), ...args], {
         ...common,

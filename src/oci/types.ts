@@ -45,6 +45,8 @@ export interface ExecOptions extends CallLimits {
   readonly stdioFds: StdioFds;
   /** Return as soon as the process runs (the shim reaps it); otherwise with its end. */
   readonly detach: boolean;
+  /** The container's first process: what is started gets its clocks, which are its own after a restore. */
+  readonly init?: number;
 }
 
 export const cgroupsModes = ['ignore', 'soft', 'full', 'strict'] as const;
