@@ -7,13 +7,13 @@ import { createLogger, type Logger } from '../../src/log.ts';
 import { RuntimeBinaries } from '../../src/oci/binary.ts';
 import { TaskDefinition } from '../../src/proto/gen/containerd/task.ts';
 import { EngineDefinition } from '../../src/proto/gen/stasis/engine.ts';
-import { exec } from '../../src/sys/command.ts';
 import { Server } from '../../ttrpc/index.ts';
 import type { ShimArguments } from '../arguments.ts';
 import type { ShimContext } from '../container/context.ts';
 import { EventQueue } from '../events/queue.ts';
 import { ContainerdSink } from '../events/sink.ts';
 import type { Paths } from '../paths.ts';
+import { execWith } from '../reaper/exec.ts';
 import { ChildReaper } from '../reaper/reaper.ts';
 import { Containers } from '../service/containers.ts';
 import { engineOf, instantTools } from '../service/engine.ts';
@@ -54,6 +54,8 @@ export class Shim {
     const sink = new LogSink();
     const log = createLogger((line) => sink.write(line), args.debug ? 'debug' : config.log.level);
     surviveMistakes(log);
+    const reaper = new ChildReaper().start();
+    const exec = execWith(reaper);
     const events = new ContainerdSink({
       namespace: args.namespace,
       ttrpcAddress,
@@ -62,7 +64,6 @@ export class Shim {
       exec,
     });
     const queue = new EventQueue(events, log);
-    const reaper = new ChildReaper().start();
     const context: ShimContext = {
       namespace: args.namespace,
       config,

@@ -9,6 +9,8 @@ export interface Exit {
   readonly pid: number;
   /** Exit code, or 128 + signal. */
   readonly status: number;
+  /** Name of the signal that ended it. */
+  readonly signal?: string;
   readonly at: WallTime;
 }
 
@@ -24,6 +26,8 @@ export interface Expectation {
 
 export interface Reaper {
   expect(): Expectation;
+  /** Calls back once with the end of a child that was started in this very turn, so that its pid is nobody else's. */
+  child(pid: number, onExit: (exit: Exit) => void): void;
 }
 
 /**
@@ -80,6 +84,10 @@ export class ChildReaper implements Reaper {
         if (--this.#expectations === 0) this.#early.clear();
       },
     };
+  }
+
+  child(pid: number, onExit: (exit: Exit) => void): void {
+    this.#watched.set(pid, onExit);
   }
 
   #collect(): void {

@@ -1,3 +1,4 @@
+import { constants } from 'node:os';
 import { check, native } from './libc.ts';
 
 // waitid(2); the offsets are those of siginfo_t on 64-bit Linux, sigaction(2).
@@ -22,7 +23,11 @@ export interface Exited {
   readonly pid: number;
   /** The exit code, or 128 + the signal's number. */
   readonly status: number;
+  /** Name of the signal that ended it, `SIGKILL`; undefined where it ended by itself. */
+  readonly signal?: string;
 }
+
+const signalNames = new Map(Object.entries(constants.signals).map(([name, number]) => [number, name]));
 
 function wait(idtype: number, id: number, options: number): Exited | undefined {
   info.fill(0);
@@ -30,7 +35,8 @@ function wait(idtype: number, id: number, options: number): Exited | undefined {
   const pid = info.readInt32LE(OFFSET_PID);
   if (pid === 0) return undefined;
   const status = info.readInt32LE(OFFSET_STATUS);
-  return { pid, status: info.readInt32LE(OFFSET_CODE) === CLD_EXITED ? status : 128 + status };
+  if (info.readInt32LE(OFFSET_CODE) === CLD_EXITED) return { pid, status };
+  return { pid, status: 128 + status, signal: signalNames.get(status) ?? `SIG${status}` };
 }
 
 /**

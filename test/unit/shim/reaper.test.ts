@@ -8,9 +8,13 @@ import { becomeSubreaper } from '../../../src/sys/process.ts';
 
 const run = promisify(execFile);
 
-/** Starts a process that is orphaned at once, and so becomes ours; answers its pid. */
+/**
+ * Starts a process that is orphaned at once, and so becomes ours; answers its pid. It waits for its parent to be gone: on a
+ * busy machine it may end first, and then the shell reaps it.
+ */
 async function orphan(script: string): Promise<number> {
-  const { stdout } = await run('/bin/sh', ['-c', `(${script}) >/dev/null 2>&1 & echo $!`]);
+  const wait = 'while [ -d /proc/$$ ]; do sleep 0.01; done';
+  const { stdout } = await run('/bin/sh', ['-c', `(${wait}; ${script}) >/dev/null 2>&1 & echo $!`]);
   return Number(stdout);
 }
 
@@ -20,7 +24,7 @@ test('orphans are reaped with their status, while libuv keeps its own children',
   t.after(() => reaper.stop());
   const expectation = reaper.expect();
   const exits = ['exit 3', 'kill -9 $$; sleep 5', 'sleep 0.2; exit 4'].map(async (script) => {
-    const pid = await orphan(`sh -c '${script}'`);
+    const pid = await orphan(`exec sh -c '${script}'`);
     return new Promise<Exit>((resolve) => expectation.claim(pid, resolve));
   });
   const own = Array.from({ length: 20 }, async (_, i) => {

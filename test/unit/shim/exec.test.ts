@@ -1,0 +1,80 @@
+import assert from 'node:assert/strict';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync, openSync, closeSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import test, { type TestContext } from 'node:test';
+import { execWith } from '../../../shim/reaper/exec.ts';
+import { ChildReaper } from '../../../shim/reaper/reaper.ts';
+import { exec as usual, type CommandOptions, type Exec } from '../../../src/sys/command.ts';
+
+function start(t: TestContext): Exec {
+  const reaper = new ChildReaper().start();
+  t.after(() => reaper.stop());
+  return execWith(reaper);
+}
+
+function folder(t: TestContext): string {
+  const path = mkdtempSync(join(tmpdir(), 'exec-'));
+  t.after(() => rmSync(path, { recursive: true }));
+  return path;
+}
+
+test('a program started by the shim gives the same result as one started by child_process', async (t) => {
+  const exec = start(t);
+  const dir = folder(t);
+  writeFileSync(join(dir, 'text'), 'no program', { mode: 0o644 });
+  writeFileSync(join(dir, 'script'), '#!/bin/sh\necho found', { mode: 0o755 });
+  const sh = (script: string): [string, string[]] => ['/bin/sh', ['-c', script]];
+  const cases: [string, string[], CommandOptions?][] = [
+    [...sh('exit 3')],
+    [...sh('kill -9 $$')],
+    [...sh('echo out; echo err >&2; exit 1')],
+    [...sh('yes | head -c 2000000')],
+    [...sh('pwd; echo "$NAME"'), { cwd: '/usr', env: { NAME: 'a b=c', PATH: '/bin' } }],
+    [...sh('cat'), {}],
+    ['script', [], { env: { PATH: `/nowhere:${dir}` } }],
+    ['text', [], { env: { PATH: dir } }],
+    ['no-such-program', []],
+    ['/no/such/program', []],
+    [join(dir, 'text'), []],
+    [...sh('true'), { cwd: '/no/such/folder' }],
+    [...sh('exec sleep 60'), { timeoutMs: 50 }],
+    [...sh('exec sleep 60'), { signal: AbortSignal.timeout(50) }],
+    [...sh('exec sleep 60'), { signal: AbortSignal.abort() }],
+    // Node ignores SIGPIPE; a program must not inherit that.
+    [...sh('exec grep Sig[BI] /proc/self/status')],
+  ];
+  for (const [file, args, options] of cases) {
+    const [one, two] = await Promise.all([exec(file, args, options), usual(file, args, options)]);
+    assert.deepEqual({ ...one, durationMs: 0 }, { ...two, durationMs: 0 }, `${file} ${args.join(' ')}`);
+  }
+});
+
+test('a program gets the streams that it is given, and nothing of the other descriptors', async (t) => {
+  const exec = start(t);
+  const file = join(folder(t), 'out');
+  const fd = openSync(file, 'w');
+  const script = 'ls -l /proc/self/fd | wc -l; echo two >&2; readlink /proc/self/fd/0';
+  await exec('/bin/sh', ['-c', script], { stdioFds: ['ignore', fd, fd] });
+  closeSync(fd);
+  const [count, ...rest] = readFileSync(file, 'utf8').split('\n');
+  assert.deepEqual(rest, ['two', '/dev/null', '']);
+  assert.ok(Number(count) <= 6, `${count} lines of ls, with the total and its own`);
+});
+
+test('many programs at once get their own results, beside children of child_process', async (t) => {
+  const exec = start(t);
+  const codes = Array.from({ length: 60 }, (_, n) => n);
+  const results = await Promise.all(
+    codes.map(async (n) => (await (n % 3 === 0 ? usual : exec)('/bin/sh', ['-c', `exit ${n}`])).exitCode),
+  );
+  assert.deepEqual(results, codes);
+});
+
+test('a grandchild that keeps the output open does not keep the result back', async (t) => {
+  const exec = start(t);
+  const result = await exec('/bin/sh', ['-c', 'sleep 5 & echo $!']);
+  assert.equal(result.exitCode, 0);
+  assert.ok(result.durationMs < 4000);
+  process.kill(Number(result.stdout), 'SIGKILL');
+});
