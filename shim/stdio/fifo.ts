@@ -12,9 +12,15 @@ const { O_RDONLY, O_WRONLY, O_RDWR, O_NONBLOCK } = constants;
  * Opens a FIFO for writing: both of its ends, so that it neither waits for a reader nor ends when one leaves. Another
  * may attach later and gets what is still in it, fifo(7).
  */
-export function openFifoForWriting(path: string): Writable {
+export function openFifoForWriting(path: string): number {
   const fd = openSync(path, O_RDWR | O_NONBLOCK);
   enlargePipe(fd, PIPE_BYTES);
+  return fd;
+}
+
+/** The same as a stream, for what does not come from a pipe. */
+export function fifoStream(path: string): Writable {
+  const fd = openFifoForWriting(path);
   return new Socket({ fd, readable: false, writable: true, ...highWaterMark });
 }
 

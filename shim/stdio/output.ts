@@ -3,11 +3,15 @@ import { mkdir, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import type { Readable, Writable } from 'node:stream';
 import { hasErrno } from '../../src/errors.ts';
-import { openFifoForWriting } from './fifo.ts';
+import { fifoStream } from './fifo.ts';
 
 /** Opens what a `path` address names: usually a FIFO; anything else there is appended to. */
 export async function openPath(path: string): Promise<Writable> {
-  return (await stat(path)).isFIFO() ? openFifoForWriting(path) : openFile(path);
+  return (await isFifo(path)) ? fifoStream(path) : openFile(path);
+}
+
+export async function isFifo(path: string): Promise<boolean> {
+  return (await stat(path)).isFIFO();
 }
 
 /** Opens a log file for appending; its folder is made where it is missing. */

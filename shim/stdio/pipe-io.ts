@@ -1,9 +1,13 @@
 import { access } from 'node:fs/promises';
+import { Socket } from 'node:net';
 import type { Readable, Writable } from 'node:stream';
+import { closeQuietly } from '../../src/sys/descriptor.ts';
+import { together } from '../together.ts';
 import { parseOutputAddress, type OutputAddress } from './address.ts';
-import { openFifoForReading, type Input } from './fifo.ts';
+import { Flow } from './flow.ts';
+import { openFifoForReading, openFifoForWriting, type Input } from './fifo.ts';
 import { LogProgram } from './log-program.ts';
-import { openFile, openPath, passOn } from './output.ts';
+import { isFifo, openFile, passOn } from './output.ts';
 import { Held, inputPipe, outputPipe, type Owner } from './pipes.ts';
 import type { ChildFds, ProcessIo, StdioAddresses } from './stdio.ts';
 
@@ -35,6 +39,8 @@ class PipeIo implements ProcessIo {
   readonly #open: { destroy(): unknown }[] = [];
   readonly #copies: Promise<void>[] = [];
   readonly #outputs: [Readable, Writable][] = [];
+  /** To FIFOs; `#outputs` go to files. */
+  readonly #flows: Flow[] = [];
   #input: Input | undefined;
   #inputPath = '';
   #inputClosed = false;
@@ -52,22 +58,32 @@ class PipeIo implements ProcessIo {
   }
 
   async open(addresses: StdioAddresses, context: IoContext): Promise<void> {
-    const stdin = addresses.stdin === '' ? 'ignore' : await this.#openInput(addresses.stdin, context);
     // As everywhere in containerd, the address of stdout decides the kind for both.
     const out = parseOutputAddress(addresses.stdout);
+    const both = out.kind === 'file' || out.kind === 'program';
+    const err = both ? out : parseOutputAddress(addresses.stderr);
+    const stdin = this.#openInput(addresses.stdin, context);
     if (out.kind === 'program') {
+      const input = await stdin;
       this.#program = await LogProgram.start({ ...context, ...out }, this.#held);
-      this.#childFds = [stdin, this.#program.stdout, this.#program.stderr];
+      this.#childFds = [input, this.#program.stdout, this.#program.stderr];
       this.#copies.push(this.#program.exited);
       return;
     }
-    const err = out.kind === 'file' ? out : parseOutputAddress(addresses.stderr);
-    this.#childFds = [stdin, await this.#openOutput(out, context), await this.#openOutput(err, context)];
+    this.#childFds = await together<ChildFds>(
+      stdin,
+      this.#openOutput(out, context),
+      this.#openOutput(err, context),
+    );
   }
 
   /** Copying starts here, so that what a failing runtime writes to its own streams does not reach the client. */
   async started(): Promise<void> {
     this.#copies.push(...this.#outputs.map(([source, target]) => passOn(source, target)));
+    for (const flow of this.#flows) {
+      flow.start();
+      this.#copies.push(flow.done);
+    }
     if (this.#stdin !== undefined)
       this.#inputTimer = setTimeout(() => this.takeInput(), INPUT_AFTER_MS).unref();
   }
@@ -110,10 +126,12 @@ class PipeIo implements ProcessIo {
     this.#held.release();
     this.#input?.release();
     for (const stream of this.#open) stream.destroy();
+    for (const flow of this.#flows) flow.close();
     void this.#program?.stop();
   }
 
-  async #openInput(path: string, { owner }: IoContext): Promise<number> {
+  async #openInput(path: string, { owner }: IoContext): Promise<number | 'ignore'> {
+    if (path === '') return 'ignore';
     await access(path);
     this.#inputPath = path;
     const { childFd, stream } = await inputPipe(owner);
@@ -126,14 +144,21 @@ class PipeIo implements ProcessIo {
 
   async #openOutput(address: OutputAddress, { owner }: IoContext): Promise<number | 'ignore'> {
     if (address.kind === 'none' || address.kind === 'program') return 'ignore';
-    const target: Writable = await (address.kind === 'file'
-      ? openFile(address.path)
-      : openPath(address.path));
+    if (address.kind === 'path' && (await isFifo(address.path))) {
+      const fifo = openFifoForWriting(address.path);
+      const { childFd, readFd } = await outputPipe(owner).catch((error: unknown) => {
+        closeQuietly(fifo);
+        throw error;
+      });
+      this.#flows.push(new Flow(readFd, fifo));
+      return this.#held.add(childFd);
+    }
+    const target = await openFile(address.path);
     this.#open.push(target);
-    const { childFd, stream } = await outputPipe(owner);
+    const { childFd, readFd } = await outputPipe(owner);
+    const stream = new Socket({ fd: readFd, readable: true, writable: false });
     this.#open.push(stream);
-    this.#held.add(childFd);
     this.#outputs.push([stream, target]);
-    return childFd;
+    return this.#held.add(childFd);
   }
 }

@@ -24,12 +24,12 @@ export interface ChildPipe {
   readonly stream: Socket;
 }
 
-/** A pipe that the process writes to and we read from. */
-export async function outputPipe(owner: Owner): Promise<ChildPipe> {
+/** A pipe that the process writes to: its end, and ours as a descriptor that does not block. */
+export async function outputPipe(owner: Owner): Promise<{ childFd: number; readFd: number }> {
   const { read, write } = pipe();
   enlargePipe(read, PIPE_BYTES);
   await own(write, owner);
-  return { childFd: write, stream: new Socket({ fd: read, readable: true, writable: false }) };
+  return { childFd: write, readFd: read };
 }
 
 /** A pipe that we write to and the process reads from. */

@@ -40,6 +40,11 @@ export function check(syscall: string, result: number, subject?: string): number
   return result;
 }
 
+/** What the last call on this thread left in errno; means something only if it failed. */
+export function lastErrno(): number {
+  return koffi.errno();
+}
+
 /**
  * Makes a call that may block on one of libuv's threads. errno is a thread's own and so is lost there: a
  * failed call is made once more on this thread to learn why, which is cheap, as calls that fail do so at once.
