@@ -1,4 +1,4 @@
-import { mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { hasErrno } from '../../src/errors.ts';
@@ -96,7 +96,12 @@ export async function readRecord(folder: string): Promise<TaskRecord | undefined
 }
 
 /** Field 22 of /proc/PID/stat, proc(5); empty when the process is gone. */
-export async function startTimeOf(pid: number): Promise<string> {
-  const stat = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => '');
+export function startTimeOf(pid: number): string {
+  let stat = '';
+  try {
+    stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
+  } catch {
+    // It is gone.
+  }
   return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19] ?? '';
 }

@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { join, normalize } from 'node:path';
 import { FailedPrecondition, hasErrno, InvalidArgument, messageOf } from '../../src/errors.ts';
@@ -10,9 +11,7 @@ import { readMountTable } from '../../src/sys/mount-table.ts';
  */
 export async function mountRootfs(mounts: readonly Mount[], rootfs: string): Promise<void> {
   if (mounts.length === 0) return;
-  await mkdir(rootfs, { mode: 0o711 }).catch((error: unknown) => {
-    if (!hasErrno(error, 'EEXIST')) throw error;
-  });
+  if (!existsSync(rootfs)) await mkdir(rootfs, { mode: 0o711 }); // containerd makes it
   const done: string[] = [];
   let committed = false;
   try {

@@ -1,4 +1,4 @@
-import { readFile } from 'node:fs/promises';
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { InvalidArgument, messageOf } from '../../src/errors.ts';
 
@@ -9,21 +9,27 @@ export interface ContainerSpec {
   readonly sharesPids: boolean;
   /** Whether it limits open files itself. */
   readonly limitsFiles: boolean;
+  /** Whether programs run at its end, which may look at its root file system. */
+  readonly hasPoststop: boolean;
   readonly annotations: Readonly<Record<string, string>>;
 }
 
 interface RawSpec {
   process?: { rlimits?: { type?: string }[] };
   linux?: { cgroupsPath?: string; namespaces?: { type?: string; path?: string }[] };
+  hooks?: { poststop?: unknown[] };
   annotations?: Record<string, string>;
 }
 
-/** @throws InvalidArgument when there is no config.json, or one that is no JSON */
-export async function readSpec(bundle: string): Promise<ContainerSpec> {
+/**
+ * On this thread: containerd has just written the file, to a folder in memory, and a client waits.
+ * @throws InvalidArgument when there is no config.json, or one that is no JSON
+ */
+export function readSpec(bundle: string): ContainerSpec {
   const path = join(bundle, 'config.json');
   let raw: RawSpec;
   try {
-    raw = JSON.parse(await readFile(path, 'utf8')) as RawSpec;
+    raw = JSON.parse(readFileSync(path, 'utf8')) as RawSpec;
   } catch (error) {
     throw new InvalidArgument(`cannot read ${path}: ${messageOf(error)}`, { subject: path, cause: error });
   }
@@ -32,6 +38,7 @@ export async function readSpec(bundle: string): Promise<ContainerSpec> {
     cgroupsPath: raw.linux?.cgroupsPath ?? '',
     sharesPids: pid === undefined || (pid.path ?? '') !== '',
     limitsFiles: raw.process?.rlimits?.some(({ type }) => type === 'RLIMIT_NOFILE') ?? false,
+    hasPoststop: (raw.hooks?.poststop?.length ?? 0) > 0,
     annotations: raw.annotations ?? {},
   };
 }

@@ -62,7 +62,7 @@ export function answers(path: string): Promise<boolean> {
 /** Tells the launcher of this shim: `pid starttime socket`. */
 export async function announce(file: string, socket: string): Promise<void> {
   await mkdir(dirname(file), { recursive: true, mode: 0o711 });
-  await writeFile(`${file}.${process.pid}`, `${process.pid} ${await startTimeOf(process.pid)} ${socket}\n`);
+  await writeFile(`${file}.${process.pid}`, `${process.pid} ${startTimeOf(process.pid)} ${socket}\n`);
   await rename(`${file}.${process.pid}`, file);
 }
 

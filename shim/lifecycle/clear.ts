@@ -69,8 +69,7 @@ async function byShim(folder: string, id: string): Promise<DeleteResponse | unde
 
 /** Processes, runtime state, cgroup and mounts of a task whose shim is gone. */
 async function clearAway(record: TaskRecord): Promise<void> {
-  const alive =
-    record.pid !== 0 && record.startTime !== '' && (await startTimeOf(record.pid)) === record.startTime;
+  const alive = record.pid !== 0 && record.startTime !== '' && startTimeOf(record.pid) === record.startTime;
   const cgroup: Cgroup | undefined = alive ? await findCgroup(record.pid).catch(() => undefined) : undefined;
   // First: what a shim left frozen, in the middle of a checkpoint, is not ended by every runtime's delete.
   if (cgroup !== undefined) await killCgroup(cgroup).catch(() => undefined);

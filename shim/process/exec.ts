@@ -1,9 +1,9 @@
-import { readFile, rm, writeFile } from 'node:fs/promises';
+import { rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { FailedPrecondition } from '../../src/errors.ts';
 import type { OciRuntime } from '../../src/oci/types.ts';
 import { openIo, type IoContext, type StdioAddresses } from '../stdio/index.ts';
-import { finished, send } from './init.ts';
+import { finished, readPid, send } from './init.ts';
 import { Process } from './process.ts';
 import { execStates, StateMachine, type ExecStateName, type ExecVerb } from './state.ts';
 
@@ -59,7 +59,8 @@ export class ExecProcess extends Process<ExecStateName, ExecVerb> {
     const pidFile = join(bundle, `${this.id}.pid`);
     const processFile = join(bundle, `${this.id}.process.json`);
     const process = { ...this.#options.process, terminal: stdio.terminal };
-    await writeFile(processFile, JSON.stringify(process), { mode: 0o600 });
+    // On this thread, as in readPid.
+    writeFileSync(processFile, JSON.stringify(process), { mode: 0o600 });
     try {
       await runtime.exec({
         id: containerId,
@@ -70,9 +71,9 @@ export class ExecProcess extends Process<ExecStateName, ExecVerb> {
         init: this.#options.init(),
         ...(consoleSocket === undefined ? {} : { consoleSocket }),
       });
-      this.pid = Number(await readFile(pidFile, 'utf8'));
+      this.pid = readPid(pidFile);
     } finally {
-      await Promise.all([rm(processFile, { force: true }), rm(pidFile, { force: true })]);
+      for (const file of [processFile, pidFile]) rmSync(file, { force: true });
     }
   }
 

@@ -1,4 +1,4 @@
-import { readFile } from 'node:fs/promises';
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Code, hasErrno, messageOf, NotFound, StasisError } from '../../src/errors.ts';
 import { isOciError } from '../../src/oci/error.ts';
@@ -38,10 +38,15 @@ export class InitProcess extends Process<InitStateName, InitVerb> {
     return this.#options.restore?.imageDir;
   }
 
-  /** Connects the streams and, unless a checkpoint is to be restored, has the runtime make the container. */
-  async create(): Promise<void> {
-    const { stdio, io, socketFolder, restore, runtime, id, bundle } = this.#options;
+  /** Connects the streams. */
+  async connect(): Promise<void> {
+    const { stdio, io, socketFolder } = this.#options;
     this.io = await openIo(stdio, io, socketFolder);
+  }
+
+  /** Has the runtime make the container, unless a checkpoint is to be restored. */
+  async create(): Promise<void> {
+    const { restore, runtime, id, bundle } = this.#options;
     if (restore !== undefined) return;
     await this.#launch(async (common) => {
       const { noPivot, noNewKeyring } = this.#options;
@@ -86,7 +91,7 @@ export class InitProcess extends Process<InitStateName, InitVerb> {
       io.handedOver();
     }
     await io.started();
-    this.pid = Number(await readFile(pidFile, 'utf8'));
+    this.pid = readPid(pidFile);
   }
 
   /**
@@ -129,6 +134,14 @@ export class InitProcess extends Process<InitStateName, InitVerb> {
       if (!isOciError(error, 'not-found')) throw error;
     }
   }
+}
+
+/**
+ * Reads what a runtime has just written into the bundle. On this thread: the page cache has it, and a trip through one of
+ * libuv's threads takes longer than the rest of what a client waits for here.
+ */
+export function readPid(path: string): number {
+  return Number(readFileSync(path, 'utf8'));
 }
 
 interface Launch {

@@ -175,7 +175,7 @@ export function taskService(
 async function create(context: ShimContext, request: CreateTaskRequest): Promise<Container> {
   const options = await readOptions(request.options);
   const record = new RecordFile(context.paths.task(context.namespace, request.id));
-  const spec = await readSpec(request.bundle);
+  const spec = readSpec(request.bundle);
   if (wantsCheckpointable(spec.annotations)) await makeCheckpointable(request.bundle);
   const log = context.log.with({ id: request.id });
   context.logs.open(request.id, request.bundle);

@@ -1,3 +1,4 @@
+import { unlinkSync } from 'node:fs';
 import { access, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { CommandOptions, CommandResult, Exec } from '../sys/command.ts';
@@ -253,10 +254,12 @@ class Door implements OciRuntime {
         cwd: '/',
       });
     }
-    const failed = result.exitCode !== 0;
-    const text = failed ? await readFile(log, 'utf8').catch(() => '') : '';
-    await rm(log, { force: true });
-    if (failed) throw errorOf(verb, subject, this.path, result, text);
+    if (result.exitCode !== 0) {
+      const text = await readFile(log, 'utf8').catch(() => '');
+      await rm(log, { force: true });
+      throw errorOf(verb, subject, this.path, result, text);
+    }
+    removeNow(log);
     return result;
   }
 }
@@ -288,6 +291,15 @@ function malformed(verb: string, subject: string, text: string): OciError {
     subject,
     said: `its answer is not understood: ${text.slice(0, 200)}`,
   });
+}
+
+/** On this thread: it is an empty file in a folder of containerd's, which is in memory, and a client waits. */
+function removeNow(path: string): void {
+  try {
+    unlinkSync(path);
+  } catch {
+    // Not every runtime makes a file when it has nothing to say.
+  }
 }
 
 async function exists(path: string): Promise<boolean> {

@@ -1,3 +1,4 @@
+import { existsSync, readFileSync } from 'node:fs';
 import { readFile, readdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { hasErrno, NotFound } from '../errors.ts';
@@ -25,23 +26,44 @@ export function foldersOf(cgroup: Cgroup): string[] {
 }
 
 /**
- * The cgroup of a running process, from /proc/PID/cgroup and our own mounts (cgroups(7), proc(5)).
+ * The cgroup of a running process, from /proc/PID/cgroup and our own mounts (cgroups(7), proc(5)). Read on this thread,
+ * as the kernel answers from memory.
  * @throws NotFound when the process is gone, or no hierarchy that holds it is mounted
  */
 export async function findCgroup(pid: number): Promise<Cgroup> {
-  const membership = await readFile(`/proc/${pid}/cgroup`, 'utf8').catch((error: unknown) => {
-    if (hasErrno(error, 'ENOENT') || hasErrno(error, 'ESRCH'))
-      throw new NotFound(`process ${pid} does not exist`);
-    throw error;
-  });
-  const found = resolveCgroup(membership, await readFile('/proc/self/mountinfo', 'utf8'));
+  const membership = membershipOf(pid);
+  // A host with a hundred containers has hundreds of mounts, and those of cgroups hardly ever change.
+  const hierarchies = membership.replace(/^(\d+:[^:]*):.*$/gm, '$1');
+  if (lately?.hierarchies === hierarchies) {
+    const found = resolveMembership(membership, lately.mounts);
+    if (found !== undefined && foldersOf(found).every((folder) => existsSync(folder))) return found;
+  }
+  const mounts = parseMounts(readFileSync('/proc/self/mountinfo', 'utf8'));
+  lately = { hierarchies, mounts };
+  const found = resolveMembership(membership, mounts);
   if (found === undefined) throw new NotFound(`no mounted cgroup hierarchy holds process ${pid}`);
   return found;
 }
 
+/** The mounts that were found last, and the hierarchies that there were then. */
+let lately: { hierarchies: string; mounts: readonly CgroupMount[] } | undefined;
+
+function membershipOf(pid: number): string {
+  try {
+    return readFileSync(`/proc/${pid}/cgroup`, 'utf8');
+  } catch (error) {
+    if (hasErrno(error, 'ENOENT') || hasErrno(error, 'ESRCH'))
+      throw new NotFound(`process ${pid} does not exist`);
+    throw error;
+  }
+}
+
 /** The pure part of `findCgroup`: texts in, folders out. */
 export function resolveCgroup(membership: string, mountinfo: string): Cgroup | undefined {
-  const mounts = parseMounts(mountinfo);
+  return resolveMembership(membership, parseMounts(mountinfo));
+}
+
+function resolveMembership(membership: string, mounts: readonly CgroupMount[]): Cgroup | undefined {
   const folders = new Map<string, string>();
   const paths = new Map<string, string>();
   let unified: { path: string; folder: string } | undefined;

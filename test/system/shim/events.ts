@@ -51,7 +51,7 @@ export class Recording {
   /** Stops once a topic has been seen, and answers all. */
   async through(topic: string): Promise<TaskEvent[]> {
     try {
-      await until(`the event ${topic}`, () => this.events.find((event) => event.topic === topic), 5_000);
+      await until(`the event ${topic}`, () => this.events.find((event) => event.topic === topic), 20_000);
       return this.events;
     } catch (error) {
       const seen = this.events.map(({ topic, id }) => `${topic} ${id}`).join(', ');

@@ -41,7 +41,7 @@ async function announce(folder: string, started: string): Promise<void> {
 
 test('start answers with the address of a living shim, and starts no program', async (t) => {
   const { folder, run } = setUp(t);
-  await announce(folder, await startTimeOf(process.pid));
+  await announce(folder, startTimeOf(process.pid));
   const { stdout, stderr, status } = run(...common, 'start');
   assert.deepEqual([stdout.toString(), stderr, status], ['unix:///sock', '', 0]);
   assert.equal(readFileSync(join(folder, 'bundle/address'), 'utf8'), 'unix:///sock');
@@ -57,8 +57,9 @@ test('start leaves it to Node when the pid belongs to another process by now', a
 
 test('start leaves it to Node when the shim was killed and not reaped yet', async (t) => {
   const { folder, run } = setUp(t);
-  // The shell's child ends at once; the program that takes the shell's place never asks for it.
-  const parent = spawn('/bin/sh', ['-c', '/bin/true & echo $!; exec sleep 60'], {
+  // The child ends when a program has taken the shell's place, which never asks for it.
+  const child = '(until grep -q sleep /proc/$$/comm; do sleep 0.01; done)';
+  const parent = spawn('/bin/sh', ['-c', `${child} & echo $!; exec sleep 60`], {
     stdio: ['ignore', 'pipe', 'ignore'],
   });
   t.after(() => parent.kill('SIGKILL'));
@@ -67,20 +68,20 @@ test('start leaves it to Node when the shim was killed and not reaped yet', asyn
   while (!/\) Z /.test(readFileSync(`/proc/${pid}/stat`, 'utf8'))) await sleep(5);
   const resident = join(folder, 'run/resident/c.sock/ns');
   mkdirSync(resident, { recursive: true });
-  writeFileSync(join(resident, 'shim'), `${pid} ${await startTimeOf(pid)} /sock\n`);
+  writeFileSync(join(resident, 'shim'), `${pid} ${startTimeOf(pid)} /sock\n`);
   assert.match(run(...common, 'start').stderr, /^node MAIN/);
 });
 
 test('start leaves it to Node when shims are not shared', async (t) => {
   const { folder, run, config } = setUp(t);
-  await announce(folder, await startTimeOf(process.pid));
+  await announce(folder, startTimeOf(process.pid));
   writeFileSync(config, `[daemon]\nrun_dir = '${folder}/run'\n[shim]\nsharing = "container"\n`);
   assert.match(run(...common, 'start').stderr, /^node MAIN/);
 });
 
 test('start leaves it to Node when containerd asks for core scheduling, as no core is shared then', async (t) => {
   const { folder, run, environment } = setUp(t);
-  await announce(folder, await startTimeOf(process.pid));
+  await announce(folder, startTimeOf(process.pid));
   environment['SCHED_CORE'] = '1';
   assert.match(run(...common, 'start').stderr, /^node MAIN/);
 });
