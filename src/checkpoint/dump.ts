@@ -1,4 +1,4 @@
-import { readFile, writeFile } from 'node:fs/promises';
+import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { makeCgroupYard } from '../criu/cgroup-yard.ts';
 import { isAtLeast } from '../criu/find.ts';
@@ -8,6 +8,7 @@ import { endStrayCriu } from '../criu/stray.ts';
 import { dumpLines, findEmptyTmpfs, recordTmpfs } from '../criu/tmpfs.ts';
 import { Cancelled, DeadlineExceeded, messageOf } from '../errors.ts';
 import { isOciError } from '../oci/error.ts';
+import { hasTcpSockets } from '../sys/tcp-sockets.ts';
 import type { InstantTarget, InstantTools, MemoryPlan } from './instant-plan.ts';
 
 /** A dump that failed for a reason of the container's or of CRIU's; the disk may still be kept. */
@@ -97,17 +98,4 @@ async function tmpfsLines(pid: number, imageDir: string): Promise<string[]> {
   const mounts = await findEmptyTmpfs(pid);
   await recordTmpfs(imageDir, mounts);
   return dumpLines(mounts);
-}
-
-/** Whether the network namespace of a process holds TCP sockets, listening ones included: proc_net(5). */
-export async function hasTcpSockets(pid: number): Promise<boolean> {
-  const tables = await Promise.all(
-    ['tcp', 'tcp6'].map((name) =>
-      // A kernel without IPv6 has no tcp6; of a process that is gone nothing can be said.
-      readFile(`/proc/${pid}/net/${name}`, 'latin1').catch(() =>
-        name === 'tcp' ? 'unknown\nunknown\n' : '',
-      ),
-    ),
-  );
-  return tables.some((table) => table.trimEnd().split('\n').length > 1);
 }

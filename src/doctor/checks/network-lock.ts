@@ -1,14 +1,11 @@
 import { accessSync, constants } from 'node:fs';
 import { delimiter, join } from 'node:path';
 import type { Check } from '../obstacle.ts';
-import { parseConnections } from './tcp-peer.ts';
+import { connectionsOf } from './tcp-peer.ts';
 
 /** While CRIU dumps TCP sockets it keeps packets from them, by iptables. */
 export const networkLock: Check = (view) => {
-  const sockets = ['tcp', 'tcp6'].flatMap((name) =>
-    parseConnections(view.proc.read(`/proc/${view.init}/net/${name}`)),
-  );
-  if (sockets.length === 0 || onPath('iptables-restore')) return [];
+  if (connectionsOf(view).length === 0 || onPath('iptables-restore')) return [];
   return [
     {
       name: 'network-lock',

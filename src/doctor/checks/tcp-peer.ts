@@ -1,3 +1,4 @@
+import { tcpSocketsInUse } from '../../sys/tcp-sockets.ts';
 import { type ContainerView, eachDescriptor, inodeOf } from '../container-view.ts';
 import type { Check } from '../obstacle.ts';
 
@@ -36,10 +37,11 @@ export const tcpPeer: Check = (view) => {
   return found;
 };
 
-function connectionsOf(view: ContainerView): Connection[] {
-  return ['tcp', 'tcp6'].flatMap((name) =>
-    parseConnections(view.proc.read(`/proc/${view.init}/net/${name}`)),
-  );
+/** All TCP sockets of the container's network namespace. */
+export function connectionsOf(view: ContainerView): Connection[] {
+  const read = (name: string): string => view.proc.read(`/proc/${view.init}/net/${name}`);
+  if (tcpSocketsInUse(read('sockstat'), read('sockstat6')) === 0) return [];
+  return ['tcp', 'tcp6'].flatMap((name) => parseConnections(read(name)));
 }
 
 /** The pure part: /proc/PID/net/tcp and tcp6, proc_pid_net(5). An IPv4 address inside an IPv6 one counts as itself. */
