@@ -190,7 +190,7 @@ async function destroyIfEmpty(zfs: Zfs, root: string): Promise<boolean> {
       if (error instanceof NotFound) return [];
       throw error;
     });
-  const own = new Set([root, `${root}/layers`, `${root}/containers`, `${root}/trash`]);
+  const own = new Set(['', '/layers', '/containers', '/trash', '/reading'].map((leaf) => root + leaf));
   if (rows.some(({ name }) => !own.has(name))) return false;
   for (const { name } of rows.toReversed()) await zfs.destroy(name);
   return true;

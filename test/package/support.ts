@@ -1,0 +1,63 @@
+// What the tests of the packages share: where the packages are, a Debian tree to install them in, and a session in it.
+import assert from 'node:assert/strict';
+import { copyFileSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { type CommandOptions, exec } from '../../src/sys/command.ts';
+
+export const project = join(import.meta.dirname, '../..');
+const folder = process.env['STASIS_PACKAGES'] ?? '';
+
+/** The folder that `scripts/test --only package` has built both processors' packages into. */
+export function packages(): string {
+  assert.notEqual(folder, '', 'STASIS_PACKAGES has to name the folder with the packages: see scripts/test');
+  return folder;
+}
+
+/** The path of a package in a folder. */
+export function deb(name: 'stasis' | 'stasis-criu', arch: 'amd64' | 'arm64', from = packages()): string {
+  const found = readdirSync(from).filter(
+    (file) => file.startsWith(`${name}_`) && file.endsWith(`_${arch}.deb`),
+  );
+  assert.equal(found.length, 1, `one ${name} for ${arch} in ${from}`);
+  return join(from, found[0] ?? '');
+}
+
+/** Runs a program that has to succeed; its output, both streams after each other. */
+export async function run(
+  file: string,
+  args: readonly string[],
+  options: CommandOptions = {},
+): Promise<string> {
+  const { exitCode, stdout, stderr, signal } = await exec(file, args, { timeoutMs: 540_000, ...options });
+  assert.equal(exitCode, 0, `${file} ${args.join(' ')} (${signal ?? exitCode}):\n${stdout}\n${stderr}`);
+  return stdout + stderr;
+}
+
+/** A folder on the disk, as overlayfs needs it, that goes with the test. */
+export function scratch(t: { after: (work: () => void) => void }, name: string): string {
+  const path = mkdtempSync(`/var/tmp/stasis-${name}-`);
+  t.after(() => rmSync(path, { recursive: true, force: true }));
+  return path;
+}
+
+/** A Debian tree as it comes, with what the packages recommend; made once and kept in the cache. */
+export async function debianTree(): Promise<string> {
+  const tree = join(process.env['STASIS_CACHE'] ?? '/var/cache/stasis', 'debian-bookworm');
+  const script = `set -euo pipefail
+    . "$1/scripts/lib/common.sh"; . "$1/scripts/lib/prefix.sh"
+    [ ! -d "$2" ] || exit 0
+    rm -rf "$2.part"; mkdir -p "$(dirname "$2")"
+    run_logged 'a tree of Debian bookworm' debootstrap --variant=minbase --keyring="$(debian_keyring)" \\
+      --include=containerd,runc,iptables,zfs-fuse,ca-certificates bookworm "$2.part" "$(debian_mirror)"
+    mv "$2.part" "$2"`;
+  await run('bash', ['-c', script, '-', project, tree]);
+  return tree;
+}
+
+/** Runs a script of this folder as root of the tree, with the packages' folder, which gets the script, at /mnt/packages. */
+export async function inTree(tree: string, at: string, script: string, from: string): Promise<string> {
+  copyFileSync(join(import.meta.dirname, script), join(from, script));
+  return run(join(import.meta.dirname, 'enter.sh'), [tree, at, 'bash', `/mnt/packages/${script}`], {
+    env: { PATH: process.env['PATH'] ?? '', PACKAGES: from },
+  });
+}
