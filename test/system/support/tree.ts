@@ -19,25 +19,23 @@ export interface Described {
  * target, attributes, content, and which names are one file.
  */
 export function describeTree(root: string, options: Described = {}): string[] {
-  const lines: string[] = [];
-  const names = new Map<bigint, string>();
+  const lines: { readonly text: string; readonly path: string; readonly inode: bigint }[] = [];
+  const names = new Map<bigint, string[]>();
   const walk = (path: string): void => {
     for (const { name } of readFolder(root + path)) {
       const at = `${path}/${name}`;
       const stat = lstatSync(toBuffer(root + at), { bigint: true });
-      lines.push(`${JSON.stringify(at)} ${describe(root + at, stat, options)}${linked(names, at, stat)}`);
+      lines.push({ text: describe(root + at, stat, options), path: at, inode: stat.ino });
       if (stat.isDirectory()) walk(at);
+      else names.set(stat.ino, [...(names.get(stat.ino) ?? []), at]);
     }
   };
   walk('');
-  return lines;
-}
-
-function linked(names: Map<bigint, string>, path: string, stat: BigIntStats): string {
-  if (stat.isDirectory() || stat.nlink === 1n) return '';
-  const first = names.get(stat.ino);
-  if (first === undefined) names.set(stat.ino, path);
-  return ` is ${JSON.stringify(first ?? path)}`;
+  // Counted here: overlayfs counts names that a layer above hides.
+  return lines.map(({ text, path, inode }) => {
+    const [first, ...others] = names.get(inode) ?? [];
+    return `${JSON.stringify(path)} ${text}${others.length === 0 ? '' : ` is ${JSON.stringify(first)}`}`;
+  });
 }
 
 function describe(path: string, stat: BigIntStats, options: Described): string {
