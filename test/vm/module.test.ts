@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { mkdir, mkdtemp, readFile, rm, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { after, before, suite, test } from 'node:test';
 import { ROOTFS } from '../../snapshotter/snapshot.ts';
 import { SnapshotStore } from '../../snapshotter/store.ts';
@@ -81,11 +81,11 @@ suite("OpenZFS's kernel module", () => {
   });
 
   test('is mounted from mountpoint=legacy by mount(2), without a process', async () => {
-    await unmount(join(await rootfs(web.name), '..'));
+    await unmount(dirname(await rootfs(web.name)));
     commands.length = 0;
     const source = await rootfs(web.name);
     assert.deepEqual(commands, []);
-    const entry = (await readMountTable()).find(({ target }) => source.startsWith(`${target}/`));
+    const entry = (await readMountTable()).find(({ target }) => target === dirname(source));
     assert.deepEqual([entry?.type, entry?.source], ['zfs', dataset()]);
     assert.equal(await readFile(`${source}/layer`, 'utf8'), 'of the layer');
     const [row] = await zfs.list({

@@ -104,12 +104,37 @@ wait_boot() { # ACCELERATOR
   return 1
 }
 
+# A new boot has a new id; sshd of the old one may answer for a while yet.
+cmd_reboot() {
+  local before
+  need_vm
+  ssh_command
+  before=$("${SSH[@]}" cat /proc/sys/kernel/random/boot_id)
+  "${SSH[@]}" 'sync; reboot' || true
+  close_connection
+  while wait_boot "$(cat "$STATE/accel")"; do
+    ssh_command
+    if [ "$("${SSH[@]}" cat /proc/sys/kernel/random/boot_id)" != "$before" ]; then
+      [ ! -e "$STATE/tree.img" ] || mount_tree_disk
+      say "rebooted in $SECONDS s: $STATE"
+      return
+    fi
+    close_connection
+    sleep 1
+  done
+  die "the machine did not come up again: see scripts/vm console"
+}
+
+close_connection() {
+  [ -S "$STATE/control" ] || return 0
+  ssh_command -O exit
+  "${SSH[@]}" >/dev/null 2>&1 || true
+  rm -f "$STATE/control"
+}
+
 stop_qemu() {
   local pid tries
-  if [ -S "$STATE/control" ]; then
-    ssh_command -O exit
-    "${SSH[@]}" >/dev/null 2>&1 || true
-  fi
+  close_connection
   pid=$(vm_pid) || return 0
   kill -TERM "$pid" 2>/dev/null || true
   for ((tries = 0; tries < 100; tries++)); do
