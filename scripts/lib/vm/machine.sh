@@ -8,7 +8,7 @@ VM_QEMU=$STASIS_CACHE/qemu
 # Where a KVM that is there but boots nothing is remembered, until this machine's own next boot.
 VM_NO_KVM=/run/stasis-vm-no-kvm
 # Emulated, and on a busy host, with systemd: minutes.
-KVM_BOOT_SECONDS=30
+KVM_BOOT_SECONDS=20
 TCG_BOOT_SECONDS=600
 
 vm_pid() {
