@@ -1,0 +1,88 @@
+import assert from 'node:assert/strict';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, test } from 'node:test';
+import { directDump } from '../../../src/oci/direct-dump.ts';
+import type { CheckpointOptions } from '../../../src/oci/types.ts';
+
+const root = mkdtempSync(join(tmpdir(), 'stasis-direct-'));
+after(() => rmSync(root, { recursive: true }));
+mkdirSync(join(root, 'web'));
+mkdirSync(join(root, 'image'));
+
+const options: CheckpointOptions = {
+  ...{ id: 'web', imageDir: join(root, 'image'), workDir: join(root, 'work'), leaveRunning: true },
+  ...{ tcpEstablished: true, extUnixSk: true, fileLocks: true },
+};
+
+/** A container of runc's whose process is this test. */
+const usual = {
+  init_process_pid: process.pid,
+  external_descriptors: ['/dev/null', 'pipe:[1234]', 'pipe:[1235]'],
+  cgroup_paths: { freezer: '/sys/fs/cgroup/freezer/default/web' },
+  config: {
+    rootfs: '/bundle/rootfs',
+    labels: ['bundle=/bundle'],
+    mask_paths: ['/proc/version', '/proc/sys', '/proc/is-not-there'],
+    uid_mappings: null,
+    mounts: [
+      { destination: '/proc', device: 'bind' },
+      { destination: '/dev', device: 'tmpfs' },
+    ],
+    namespaces: [
+      { type: 'NEWNS', path: '' },
+      { type: 'NEWNET', path: '/proc/self/ns/net' },
+    ],
+  },
+};
+
+const dumped = async (state: unknown, more: Partial<CheckpointOptions> = {}) => {
+  writeFileSync(join(root, 'web/state.json'), JSON.stringify(state));
+  return directDump(root, { ...options, ...more });
+};
+
+test('CRIU is told what runc would tell it', async () => {
+  const args = (await dumped(usual))?.args ?? [];
+  const text = args.join(' ');
+  assert.match(text, new RegExp(`^dump --tree ${process.pid} --leave-running `));
+  assert.match(text, /--root \/bundle\/rootfs --manage-cgroups=soft --freeze-cgroup \S+\/default\/web/);
+  assert.match(text, /--tcp-established --ext-unix-sk --file-locks/);
+  const external = args.filter((_, at) => args[at - 1] === '--external');
+  assert.deepEqual(external, [
+    'mnt[/proc]:/proc',
+    'mnt[/proc/version]:/dev/null',
+    `net[${statSync('/proc/self/ns/net').ino}]:extRootNetNS`,
+  ]);
+  const descriptors: unknown = JSON.parse(readFileSync(join(root, 'image/descriptors.json'), 'utf8'));
+  assert.deepEqual(descriptors, usual.external_descriptors);
+});
+
+test('cgroup v2 has one folder for all', async () => {
+  const args = (await dumped({ ...usual, cgroup_paths: { '': '/sys/fs/cgroup/default/web' } }))?.args ?? [];
+  assert.equal(args[args.indexOf('--freeze-cgroup') + 1], '/sys/fs/cgroup/default/web');
+});
+
+test('what is out of the usual is left to runc', async () => {
+  const { config } = usual;
+  const unusual = {
+    'a terminal': { ...usual, external_descriptors: ['/dev/pts/0', '/dev/pts/0', '/dev/pts/0'] },
+    'a user namespace': { ...usual, config: { ...config, uid_mappings: [{}] } },
+    'a configuration of its own': { ...usual, config: { ...config, labels: ['org.criu.config=/etc/x'] } },
+    'cgroup mounts': { ...usual, config: { ...config, mounts: [{ destination: '/sys', device: 'cgroup' }] } },
+    'a bind that is not where it says': {
+      ...usual,
+      config: { ...config, mounts: [{ destination: '/is/not/there', device: 'bind' }] },
+    },
+    'a network namespace that is gone': {
+      ...usual,
+      config: { ...config, namespaces: [{ type: 'NEWNET', path: '/is/not/there' }] },
+    },
+    'a file of another form': { id: 'web' },
+  };
+  for (const [what, state] of Object.entries(unusual)) assert.equal(await dumped(state), undefined, what);
+  assert.equal(await dumped(usual, { parentPath: '../before' }), undefined);
+  assert.equal(await dumped(usual, { leaveRunning: false }), undefined);
+  assert.equal(await dumped(usual, { emptyNs: ['network'] }), undefined);
+  assert.equal(await directDump(root, { ...options, id: 'unknown' }), undefined);
+});
