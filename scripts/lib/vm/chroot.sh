@@ -3,7 +3,7 @@
 # modules and its root disk. Needs common.sh and prefix.sh.
 
 VM_SUITE=trixie
-VM_WORK=$STASIS_CACHE/vm-build # gone when a build ends well
+VM_WORK=$STASIS_CACHE/virtual-machine/build # gone when a build ends well
 
 # Runs a command in a tree, with a /proc of its own. Its mounts end with it.
 in_tree() { # TREE COMMAND...
@@ -40,16 +40,4 @@ tree_packages() { # TREE PACKAGE...
   run_logged "$VM_SUITE's package lists" in_tree "$tree" apt-get -qq update
   run_logged "$VM_SUITE's $*" in_tree "$tree" apt-get install -qq -y --no-install-recommends \
     -o Dpkg::Options::=--force-unsafe-io "$@"
-}
-
-# What a build is remembered by: the names and contents of its recipes, and words.
-recipe_key() { # FILE... -- WORD...
-  local files=()
-  while [ "$1" != -- ]; do files+=("$1"); shift; done
-  shift
-  { (cd "$STASIS_SRC/scripts/lib/vm" && cat "${files[@]}"); printf '%s\n' "$HOSTTYPE" "$VM_SUITE" "$@"; } | sha256sum | cut -d' ' -f1
-}
-
-key_of() { # DIRECTORY
-  { cat "$1/key" 2>/dev/null || true; } | head -n 1
 }

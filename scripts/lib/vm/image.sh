@@ -1,9 +1,8 @@
 # shellcheck shell=bash
 # The machine's root disk and what boots it. Needs chroot.sh and kernel.sh.
 #
-#   $STASIS_CACHE/vm/{root.img,initrd,vmlinuz,ssh-key,key}
+#   $STASIS_CACHE/virtual-machine/image-<key>/{root.img,initrd,vmlinuz,ssh-key}
 
-VM_IMAGE=$STASIS_CACHE/vm
 VM_DISK_SIZE=12G # sparse
 VM_PACKAGES=(
   systemd-sysv udev dbus openssh-server iproute2 iptables kmod procps
@@ -21,13 +20,12 @@ VM_MASKED=(
 image_key() {
   local name files
   mapfile -t files < <(cd "$STASIS_SRC/scripts/lib/vm" && find guest -type f | LC_ALL=C sort)
-  recipe_key chroot.sh image.sh "${files[@]}" -- "$(key_of "$VM_KERNEL")" \
+  recipe_key chroot.sh image.sh "${files[@]}" -- "${VM_KERNEL##*/}" \
     "$STASIS_CACHE" "$(for name in "${VM_PREFIXES[@]}"; do cat "$STASIS_CACHE/$name/packages"; done)"
 }
 
 build_image() {
-  local tree=$VM_WORK/root part=$VM_IMAGE.part version zfs name
-  [ "$(key_of "$VM_IMAGE")" != "$(image_key)" ] || return 0
+  local tree=$VM_WORK/root part=$VM_WORK/image.part version zfs name
   version=$(cat "$VM_KERNEL/version")
   zfs=$(cat "$VM_KERNEL/zfs-version")
   make_tree "$tree"
@@ -36,11 +34,10 @@ build_image() {
   # The tools speak to the module of their own release.
   case $(in_tree "$tree" dpkg-query -W -f '${Version}' zfsutils-linux) in
     "${zfs%.*}".*) ;;
-    *) rm -f "$VM_KERNEL/key"; die "Debian's zfsutils-linux is no longer of the release $zfs that the kernel module was built from: run scripts/vm build again" ;;
+    *) rm -rf "$VM_KERNEL"; die "Debian's zfsutils-linux is no longer of the release $zfs that the kernel module was built from: run scripts/vm build again" ;;
   esac
   tar -C "$tree" -xf "$VM_KERNEL/modules.tar"
   in_tree "$tree" depmod "$version"
-  rm -rf "$part"
   mkdir -p "$part"
   cp "$VM_KERNEL/vmlinuz" "$part/"
   make_initrd "$tree" "$version" "$part/initrd"
@@ -49,8 +46,7 @@ build_image() {
   # Without a journal: nothing outlives the machine. mke2fs fills it with no mount and no loop device.
   run_logged "the root disk" mke2fs -qF -t ext4 -O ^has_journal,^metadata_csum -E lazy_itable_init=1 -m 0 \
     -d "$tree" "$part/root.img" "$VM_DISK_SIZE"
-  image_key >"$part/key"
-  rm -rf "$VM_IMAGE" "$tree"
+  rm -rf "$tree"
   mv "$part" "$VM_IMAGE"
 }
 
@@ -94,22 +90,4 @@ furnish() { # TREE KEY-FILE
   for name in "${VM_PREFIXES[@]}"; do
     cp -a "$STASIS_CACHE/$name" "$tree$STASIS_CACHE/"
   done
-}
-
-# Everything, or what changed of it.
-build() {
-  [ "$(machine_arch)" = amd64 ] || die "the machine is built on and for amd64 only"
-  "$STASIS_SRC/scripts/install-deps" --quiet --no-npm --containerd 1.7 --vm || exit 1
-  mkdir -p "$STASIS_CACHE"
-  exec 6>"$STASIS_CACHE/vm.lock"
-  flock 6
-  if [ "$(key_of "$VM_KERNEL")" != "$(kernel_key)" ] || [ "$(key_of "$VM_IMAGE")" != "$(image_key)" ]; then
-    rm -rf "$VM_WORK"
-    mkdir -p "$VM_WORK"
-    build_kernel
-    build_image
-    rm -rf "$VM_WORK"
-    say "built: $VM_IMAGE ($(du -sh "$VM_IMAGE" | cut -f1)), $VM_KERNEL ($(du -sh "$VM_KERNEL" | cut -f1))"
-  fi
-  exec 6>&-
 }

@@ -1,15 +1,12 @@
 # shellcheck shell=bash
 # The machine's kernel: Debian's stock one, with OpenZFS's module built by dkms in a tree of its own. Needs chroot.sh.
 #
-#   $STASIS_CACHE/vm-kernel/{vmlinuz,modules.tar,version,zfs-version,key}
-
-VM_KERNEL=$STASIS_CACHE/vm-kernel
+#   $STASIS_CACHE/virtual-machine/kernel-<key>/{vmlinuz,modules.tar,version,zfs-version}
 
 kernel_key() { recipe_key chroot.sh kernel.sh --; }
 
 build_kernel() {
-  local tree=$VM_WORK/kernel part=$VM_KERNEL.part version zfs modules
-  [ "$(key_of "$VM_KERNEL")" != "$(kernel_key)" ] || return 0
+  local tree=$VM_WORK/kernel part=$VM_WORK/kernel.part version zfs modules
   make_tree "$tree"
   say "kernel, compiler and the source of OpenZFS"
   tree_packages "$tree" linux-image-amd64 linux-headers-amd64 dkms zfs-dkms
@@ -20,14 +17,12 @@ build_kernel() {
   run_logged "OpenZFS $zfs for Linux $version" in_tree "$tree" dkms install -m zfs -v "$zfs" -k "$version"
   modules=$tree/usr/lib/modules/$version
   thin_modules "$modules"
-  rm -rf "$part"
   mkdir -p "$part"
   cp "$tree/boot/vmlinuz-$version" "$part/vmlinuz"
   tar -C "$tree" --sort=name --owner=0 --group=0 -cf "$part/modules.tar" "usr/lib/modules/$version"
   echo "$version" >"$part/version"
   echo "$zfs" >"$part/zfs-version"
-  kernel_key >"$part/key"
-  rm -rf "$VM_KERNEL" "$tree"
+  rm -rf "$tree"
   mv "$part" "$VM_KERNEL"
 }
 
