@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { existsSync } from 'node:fs';
 import test from 'node:test';
 import { promisify } from 'node:util';
 import { ChildReaper, type Exit } from '../../../shim/reaper/reaper.ts';
@@ -40,17 +41,22 @@ test('orphans are reaped with their status, while libuv keeps its own children',
   expectation.close();
 });
 
+/** Until the reaper has taken a process off the kernel's hands, however busy the machine is. */
+async function reaped(pid: number): Promise<void> {
+  while (existsSync(`/proc/${pid}`)) await new Promise((resolve) => setTimeout(resolve, 5));
+}
+
 test('an exit before its claim is kept for it, but not beyond the expectation', async (t) => {
   becomeSubreaper();
   const reaper = new ChildReaper().start();
   t.after(() => reaper.stop());
   const expectation = reaper.expect();
   const pid = await orphan('exit 5');
-  await new Promise((resolve) => setTimeout(resolve, 100));
+  await reaped(pid);
   const exit = await new Promise<Exit>((resolve) => expectation.claim(pid, resolve));
   assert.equal(exit.status, 5);
   const late = await orphan('exit 6');
-  await new Promise((resolve) => setTimeout(resolve, 100));
+  await reaped(late);
   expectation.close();
   reaper.expect().claim(late, () => assert.fail('an old exit met a new claim'));
   await new Promise((resolve) => setTimeout(resolve, 50));
