@@ -26,11 +26,11 @@ build() {
   VM_KERNEL=$STASIS_CACHE/virtual-machine/kernel-$(kernel_key)
   VM_IMAGE=$STASIS_CACHE/virtual-machine/image-$(image_key)
   if [ ! -d "$VM_KERNEL" ] || [ ! -d "$VM_IMAGE" ]; then
-    rm -rf "$VM_WORK"
+    rm -rf --one-file-system "$VM_WORK"
     mkdir -p "$VM_WORK"
     [ -d "$VM_KERNEL" ] || build_kernel
     [ -d "$VM_IMAGE" ] || build_image
-    rm -rf "$VM_WORK"
+    rm -rf --one-file-system "$VM_WORK"
     say "built: $VM_IMAGE ($(du -sh "$VM_IMAGE" | cut -f1)), $VM_KERNEL ($(du -sh "$VM_KERNEL" | cut -f1))"
   fi
   keep_latest "$VM_KERNEL" 'kernel-*'

@@ -19,8 +19,9 @@ make_tree() { # TREE
   local base=$VM_WORK/base
   if [ ! -d "$base" ]; then
     say "debootstrap of Debian $VM_SUITE"
-    rm -rf "$base.part"
-    run_logged "a Debian $VM_SUITE tree" debootstrap --variant=minbase --components=main,contrib \
+    # In a mount namespace, so that what it mounts goes with it, should it be ended.
+    run_logged "a Debian $VM_SUITE tree" unshare --mount \
+      debootstrap --variant=minbase --components=main,contrib \
       --keyring="$(debian_keyring)" "$VM_SUITE" "$base.part" "$(debian_mirror)"
     printf '#!/bin/sh\nexit 101\n' >"$base.part/usr/sbin/policy-rc.d"
     chmod 755 "$base.part/usr/sbin/policy-rc.d"
