@@ -104,7 +104,7 @@ suite('strangers at the pool', () => {
     try {
       writeFileSync(join(folder, 'config.toml'), '[zfs]\nroot = "x"\npol = "y"\n');
       const result = await attempt('env', [`STASIS_CONFIG=${folder}/config.toml`, 'stasisd'], 20_000);
-      assert.equal(result.exitCode, 1);
+      assert.equal(result.exitCode, 78);
       assert.match(result.stderr, /config\.toml:3: unknown key zfs\.pol/);
       writeFileSync(join(folder, 'config.toml'), '[zfs]\nroot = "nopool/stasis"\n');
       const missing = await attempt('env', [`STASIS_CONFIG=${folder}/config.toml`, 'stasisd'], 20_000);
