@@ -1,7 +1,7 @@
 import { copyFile, mkdir, readdir, rm, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { AlreadyExists, ResourceExhausted } from '../errors.ts';
+import { AlreadyExists, NotFound, ResourceExhausted } from '../errors.ts';
 import type { Logger } from '../log.ts';
 import type { Mounter } from '../zfs/mounter.ts';
 import { Busy } from '../zfs/errors.ts';
@@ -89,7 +89,15 @@ export class MemoryStore {
   /** Makes a container's memory dataset if it has none, and mounts it. Can run before the container is frozen. */
   async ensure(containerDataset: string): Promise<string> {
     const dataset = MemoryStore.datasetOf(containerDataset);
-    if (!this.#known.has(dataset)) await this.#createIdempotent(dataset);
+    if (this.#known.has(dataset)) {
+      try {
+        return await this.#mounter.mount(dataset);
+      } catch (error) {
+        if (!(error instanceof NotFound)) throw error;
+        this.#mounter.forget(dataset); // it went with a container of the same name
+      }
+    }
+    await this.#createIdempotent(dataset);
     this.#known.add(dataset);
     return this.#mounter.mount(dataset);
   }

@@ -98,3 +98,16 @@ suite('checkpoints outlive what they were taken of', () => {
     );
   });
 });
+
+test('a container of a name that had one before can be checkpointed as that one could', async () => {
+  await importImage();
+  const web = uniqueName('again');
+  for (let life = 0; life < 3; life++) {
+    await startWriter(web);
+    await stasis('checkpoint', web, '--name', 'c', '--require-memory');
+    await stasis('rm', web, 'c');
+    await removeContainer(web);
+    await collectGarbage();
+  }
+  assert.deepEqual(await checkpointsOf(web), []);
+});
