@@ -1,0 +1,66 @@
+// The containers that group `main` measures: they count, and hold as much memory as asked.
+import { readFileSync } from 'node:fs';
+import { run } from './measure.ts';
+
+const ours = 'io.containerd.stasis.v2';
+const theirs = 'io.containerd.runc.v2';
+
+/**
+ * A shell that counts, and an awk beside it that holds the memory. Neither starts a process while it counts: CRIU
+ * cannot seize one that is just being forked by vfork(2), and then its dump fails.
+ */
+function counter(megabytes: number): string[] {
+  const ballast = `s = sprintf("%1048576s", "x"); while (length(s) < ${megabytes} * 1048576) s = s s; print 1 > "/ready"; close("/ready"); getline < "/never"`;
+  return [
+    'sh',
+    '-c',
+    `mkfifo /never; awk 'BEGIN { ${ballast} }' & while ! [ -e /ready ]; do sleep 0.1; done; ` +
+      'n=0; while :; do n=$((n + 1)); echo $n >/count; read -t 0.002 x <>/never; done',
+  ];
+}
+
+export function start(name: string, side: 'ours' | 'theirs', image: string, megabytes: number): void {
+  const [runtime, snapshotter] = side === 'ours' ? [ours, 'stasis'] : [theirs, 'overlayfs'];
+  run(
+    'ctr',
+    'run',
+    '-d',
+    '--null-io',
+    '--runtime',
+    runtime,
+    '--snapshotter',
+    snapshotter,
+    image,
+    name,
+    ...counter(megabytes),
+  );
+  waitForNumber(name, 5);
+}
+
+export function remove(name: string): void {
+  run('sh', '-c', `ctr tasks rm -f ${name}; ctr containers rm ${name}; true`);
+}
+
+export function pidOf(name: string): number {
+  const line = run('ctr', 'tasks', 'ls')
+    .split('\n')
+    .find((text) => text.startsWith(`${name} `));
+  return Number(line?.trim().split(/\s+/)[1] ?? 0);
+}
+
+export function numberOf(pid: number): number {
+  try {
+    return Number(readFileSync(`/proc/${pid}/root/count`, 'utf8').trim());
+  } catch {
+    return 0;
+  }
+}
+
+function waitForNumber(name: string, least: number): void {
+  const pid = pidOf(name);
+  const deadline = Date.now() + 60_000;
+  while (numberOf(pid) < least) {
+    if (Date.now() > deadline) throw new Error(`${name} does not count to ${least}`);
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 5);
+  }
+}
