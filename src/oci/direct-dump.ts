@@ -1,6 +1,7 @@
 // CRIU's dump of a container of runc's, without runc.
-import { access, readFile, stat, writeFile } from 'node:fs/promises';
+import { access, readdir, readFile, readlink, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { pidsBelow } from '../sys/cgroup.ts';
 import { parseMountTable } from '../sys/mount-table.ts';
 import type { CheckpointOptions } from './types.ts';
 
@@ -51,6 +52,7 @@ export async function directDump(root: string, options: CheckpointOptions): Prom
   const namespaces = await externalNamespaces(config.namespaces);
   const freezer = state.cgroup_paths['freezer'] ?? state.cgroup_paths[''];
   if (mounts === undefined || namespaces === undefined || freezer === undefined) return undefined;
+  if (await holdTerminals(await pidsBelow(freezer))) return undefined;
   await writeFile(join(options.imageDir, 'descriptors.json'), JSON.stringify(state.external_descriptors), {
     mode: 0o600,
   });
@@ -138,6 +140,22 @@ async function externalNamespaces(
     named.push(`${kind}[${inode}]:extRoot${kind.charAt(0).toUpperCase()}${kind.slice(1)}NS`);
   }
   return named;
+}
+
+/**
+ * Whether a process has a terminal open. The other end of most is held outside, which CRIU accepts only of a caller that says
+ * so in its protocol (`orphan_pts_master`), as runc does; its command line has no such option.
+ */
+async function holdTerminals(pids: readonly number[]): Promise<boolean> {
+  const held = await Promise.all(
+    pids.map(async (pid) => {
+      const folder = `/proc/${pid}/fd`;
+      const names = await readdir(folder).catch(() => []);
+      const targets = await Promise.all(names.map((name) => readlink(join(folder, name)).catch(() => '')));
+      return targets.some((target) => /^\/dev\/(pts\/|tty|console)/.test(target));
+    }),
+  );
+  return held.includes(true);
 }
 
 async function exists(path: string): Promise<boolean> {
