@@ -20,6 +20,19 @@ async function collectGarbage(): Promise<void> {
   await ctr('leases', 'rm', '--sync', lease);
 }
 
+test('a container of a name that had one before can be checkpointed as that one could', async () => {
+  await importImage();
+  const web = uniqueName('again');
+  for (let life = 0; life < 3; life++) {
+    await startWriter(web);
+    await stasis('checkpoint', web, '--name', 'c', '--require-memory');
+    await stasis('rm', web, 'c');
+    await removeContainer(web);
+    await collectGarbage();
+  }
+  assert.deepEqual(await checkpointsOf(web), []);
+});
+
 suite('checkpoints outlive what they were taken of', () => {
   const web = uniqueName('web');
   const names = [web, `${web}-1`, `${web}-2`, `${web}-copy`];
@@ -97,17 +110,4 @@ suite('checkpoints outlive what they were taken of', () => {
       [],
     );
   });
-});
-
-test('a container of a name that had one before can be checkpointed as that one could', async () => {
-  await importImage();
-  const web = uniqueName('again');
-  for (let life = 0; life < 3; life++) {
-    await startWriter(web);
-    await stasis('checkpoint', web, '--name', 'c', '--require-memory');
-    await stasis('rm', web, 'c');
-    await removeContainer(web);
-    await collectGarbage();
-  }
-  assert.deepEqual(await checkpointsOf(web), []);
 });
