@@ -1,5 +1,6 @@
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { breakOffDump, type BreakOff } from '../criu/break-off.ts';
 import { makeCgroupYard } from '../criu/cgroup-yard.ts';
 import { isAtLeast } from '../criu/find.ts';
 import { emptyImage, requireWholeImage } from '../criu/image.ts';
@@ -31,6 +32,7 @@ export async function dumpMemory(
   { timeoutMs, signal, onStart }: { timeoutMs: number; signal: AbortSignal; onStart?: () => void },
 ): Promise<void> {
   const criuConfig = await writeCriuConfig(target, memory, tools);
+  const ending = new Ending(memory.imageDir, timeoutMs, signal);
   try {
     await target.runtime.checkpoint({
       ...memory.criu,
@@ -38,18 +40,20 @@ export async function dumpMemory(
       imageDir: memory.imageDir,
       workDir: memory.workDir,
       leaveRunning: true,
-      timeoutMs,
-      signal,
+      timeoutMs: timeoutMs + 2 * graceMs,
+      signal: ending.kill,
       ...(onStart === undefined ? {} : { onStart }),
       ...(memory.parentPath === undefined ? {} : { parentPath: memory.parentPath }),
       ...(criuConfig === undefined ? {} : { criuConfig }),
     });
     await requireWholeImage(memory.imageDir);
+    if (ending.reason !== undefined) throw new Error('it was whole when it was to end');
   } catch (error) {
     await endStrayCriu([memory.imageDir, memory.workDir]);
+    await ending.putBack();
     await emptyImage(memory.imageDir);
-    if (isOciError(error, 'cancelled')) throw cancelled(target.id);
-    if (isOciError(error, 'timeout')) {
+    if (ending.reason === 'cancelled' || isOciError(error, 'cancelled')) throw cancelled(target.id);
+    if (ending.reason === 'timeout' || isOciError(error, 'timeout')) {
       throw new DeadlineExceeded(`the dump of ${target.id} took longer than ${timeoutMs} ms`, {
         subject: target.id,
         remedy: 'raise checkpoint.timeout in the configuration',
@@ -58,6 +62,55 @@ export async function dumpMemory(
     }
     const failure = await lastError(join(memory.workDir, 'dump.log'));
     throw new DumpFailure(failure === undefined ? messageOf(error) : describeFailure(failure), error);
+  } finally {
+    ending.close();
+  }
+}
+
+/** Milliseconds that a dump gets to break off by itself, before its processes are killed. */
+const graceMs = 5_000;
+
+/** Ends a dump when its time is up or its caller has gone: gently, and by force where that does not help. */
+class Ending {
+  readonly #imageDir: string;
+  readonly #signal: AbortSignal;
+  readonly #force = new AbortController();
+  readonly #deadline: NodeJS.Timeout;
+  readonly #leave = (): void => this.#begin('cancelled');
+  #grace: NodeJS.Timeout | undefined;
+  #breakOff: BreakOff | undefined;
+  /** Why the dump is being ended; undefined as long as it is not. */
+  reason: 'cancelled' | 'timeout' | undefined;
+
+  constructor(imageDir: string, timeoutMs: number, signal: AbortSignal) {
+    this.#imageDir = imageDir;
+    this.#signal = signal;
+    this.#deadline = setTimeout(() => this.#begin('timeout'), timeoutMs);
+    signal.addEventListener('abort', this.#leave, { once: true });
+    if (signal.aborted) this.#leave();
+  }
+
+  /** Aborts when waiting has been in vain. */
+  get kill(): AbortSignal {
+    return this.#force.signal;
+  }
+
+  /** Makes the image folder again, where it was taken away. */
+  async putBack(): Promise<void> {
+    await this.#breakOff?.putBack();
+  }
+
+  close(): void {
+    clearTimeout(this.#deadline);
+    clearTimeout(this.#grace);
+    this.#signal.removeEventListener('abort', this.#leave);
+  }
+
+  #begin(reason: 'cancelled' | 'timeout'): void {
+    if (this.reason !== undefined) return;
+    this.reason = reason;
+    this.#breakOff = breakOffDump(this.#imageDir);
+    this.#grace = setTimeout(() => this.#force.abort(), graceMs);
   }
 }
 

@@ -129,7 +129,10 @@ for (const [label, variable] of runtimes) {
         await lab.remove(held);
       });
 
-      test('a CRIU killed at any moment leaves the container running, with memory and disk alike', async () => {
+      // One that dies in the very moment in which the container runs a call for it takes a process of it along: the kernel
+      // knows no way around that. Whoever else is killed, nothing may be left, and nothing may stand still.
+      test('a CRIU killed at any moment leaves nothing behind, and the container runs on with memory and disk alike', async () => {
+        let survived = 0;
         for (let round = 0; round < rounds(8); round++) {
           const plan = lab.plan(writer, `killed${round}`);
           const { imageDir, workDir } = plan.memory;
@@ -139,9 +142,20 @@ for (const [label, variable] of runtimes) {
           );
           await sleep((20 + round * 12) * slowness);
           await endStrayCriu([imageDir, workDir], { timeoutMs: 0 });
-          if ((await taking) === 'failed') await assertUntouched(plan);
+          const outcome = await taking;
+          if (!(await exists(`/proc/${writer.pid}/exe`))) {
+            assert.equal(outcome, 'failed');
+            assert.deepEqual(await readdir(imageDir), []);
+            assert.ok(!lab.snapshots().includes(plan.disk.snapshot));
+            await lab.remove(writer);
+            writer = await lab.start({ pause: 0.001 });
+            continue;
+          }
+          survived++;
+          if (outcome === 'failed') await assertUntouched(plan);
           await lab.progress(writer, 5);
         }
+        assert.ok(survived >= rounds(8) - 1, `${survived} survived`);
       });
 
       test('a caller that goes away at any moment undoes everything', async () => {
