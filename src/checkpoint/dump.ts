@@ -9,6 +9,8 @@ import { endStrayCriu } from '../criu/stray.ts';
 import { dumpLines, findEmptyTmpfs, recordTmpfs } from '../criu/tmpfs.ts';
 import { Cancelled, DeadlineExceeded, messageOf } from '../errors.ts';
 import { isOciError } from '../oci/error.ts';
+import { cgroupPids } from '../sys/cgroup.ts';
+import { findStopped } from '../sys/wait-channel.ts';
 import { hasTcpSockets } from '../sys/tcp-sockets.ts';
 import type { InstantTarget, InstantTools, MemoryPlan } from './instant-plan.ts';
 
@@ -31,6 +33,7 @@ export async function dumpMemory(
   tools: Pick<InstantTools, 'criu'>,
   { timeoutMs, signal, onStart }: { timeoutMs: number; signal: AbortSignal; onStart?: () => void },
 ): Promise<void> {
+  await assertNoneStopped(target);
   const criuConfig = await writeCriuConfig(target, memory, tools);
   const ending = new Ending(memory.imageDir, timeoutMs, signal);
   try {
@@ -114,6 +117,18 @@ class Ending {
   }
 }
 
+/**
+ * On cgroup v1 CRIU would wait for such a process until its deadline: the kernel lets a tracer of a stopped task wait until
+ * that has moved (ptrace_attach, JOBCTL_TRAPPING), and a frozen one does not.
+ */
+async function assertNoneStopped({ cgroup }: InstantTarget): Promise<void> {
+  if (cgroup.version !== 1) return;
+  const pid = findStopped(await cgroupPids(cgroup));
+  if (pid === undefined) return;
+  const what = `process ${pid} was stopped by a signal, and CRIU cannot seize it while cgroup v1 freezes it`;
+  throw new DumpFailure(what, undefined);
+}
+
 export function cancelled(id: string): Cancelled {
   return new Cancelled(`the caller went away, so the checkpoint of ${id} was undone`, { subject: id });
 }
@@ -131,12 +146,14 @@ async function writeCriuConfig(
     makeCgroupYard(join(memory.workDir, 'cgroups')),
     memory.ownRestore === true ? tmpfsLines(target.pid, memory.imageDir) : [],
   ]);
-  const lines = [...networkLock, ...yard, ...tmpfs];
-  if (lines.length === 0) return undefined;
+  const lines = [...networkLock, ...yard, ...tmpfs, ghostLimit];
   const file = join(memory.workDir, 'criu.conf');
   await writeFile(file, `${lines.join('\n')}\n`, { mode: 0o600 });
   return file;
 }
+
+/** Files that are open and removed are in the image alone. CRIU keeps 1 MiB of each unless told; it counts in 32 bits. */
+const ghostLimit = 'ghost-limit 4095M';
 
 /**
  * CRIU keeps packets from reaching a container during its dump: eight processes of iptables, a sixth of a small

@@ -11,6 +11,7 @@ import { nestedNamespace } from './checks/nested-namespace.ts';
 import { networkLock } from './checks/network-lock.ts';
 import { pipePeer } from './checks/pipe-peer.ts';
 import { socketKind } from './checks/socket-kind.ts';
+import { stopped } from './checks/stopped.ts';
 import { tcpPeer } from './checks/tcp-peer.ts';
 import { tracer } from './checks/tracer.ts';
 import { unixPeer } from './checks/unix-peer.ts';
@@ -37,6 +38,7 @@ export async function diagnose(
     foreignFile,
     deletedFile,
     tracer,
+    stopped,
     nestedNamespace,
     foreignMount,
     networkLock,

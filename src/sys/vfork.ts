@@ -1,6 +1,6 @@
-import { closeSync, openSync, readdirSync, readSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Freezer } from './cgroup-freezer.ts';
+import { findSleeper } from './wait-channel.ts';
 
 /**
  * How often a cgroup is let run for a moment, and how long: a child needs microseconds to its exec, unless the machine is
@@ -39,35 +39,8 @@ const VFORK = /^(?:wait_for_vfork_done|kernel_clone|_do_fork|do_fork)\b/;
 
 /**
  * Whether a thread of one of these processes, which stand still, waits for its vfork child: proc_pid_wchan(5). Nothing is
- * known of a kernel that hides the name. On this thread: the file takes no lock, so there is nothing to wait for.
+ * known of a kernel that hides the name.
  */
 export function waitsForVfork(pids: readonly number[]): boolean {
-  const buffer = Buffer.alloc(64);
-  return pids.some((pid) =>
-    threadsOf(pid).some((thread) => VFORK.test(readSmall(`/proc/${pid}/task/${thread}/wchan`, buffer))),
-  );
-}
-
-function threadsOf(pid: number): string[] {
-  try {
-    return readdirSync(`/proc/${pid}/task`);
-  } catch {
-    return []; // it has ended
-  }
-}
-
-function readSmall(path: string, buffer: Buffer): string {
-  let fd: number;
-  try {
-    fd = openSync(path, 'r');
-  } catch {
-    return ''; // it has ended
-  }
-  try {
-    return buffer.toString('latin1', 0, readSync(fd, buffer, 0, buffer.length, 0));
-  } catch {
-    return '';
-  } finally {
-    closeSync(fd);
-  }
+  return findSleeper(pids, VFORK) !== undefined;
 }

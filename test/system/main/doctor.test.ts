@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { spawn, type ChildProcess } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, suite, test } from 'node:test';
 import { removeAll, startContainer, statusOf, uniqueName } from '../support/container.ts';
@@ -75,6 +75,20 @@ assert libc.ptrace(0x4206, child, 0, 0) == 0`,
     obstacle: 'tracer',
     subject: /^process \d+ \(python3(\.\d+)?, \d+ inside\)$/,
   },
+  ...(existsSync('/sys/fs/cgroup/freezer')
+    ? [
+        {
+          what: 'a process that was stopped, on cgroup v1',
+          lines: `
+child = os.fork()
+if child == 0:
+    while True: time.sleep(1)
+os.kill(child, 19); time.sleep(0.2)`,
+          obstacle: 'stopped',
+          subject: /^process \d+ \(python3(\.\d+)?, \d+ inside\)$/,
+        },
+      ]
+    : []),
   {
     what: 'a pid namespace inside',
     lines: `subprocess.Popen(['/bin/unshare', '-p', '-f', '/bin/sleep', '1000']); time.sleep(0.5)`,

@@ -179,6 +179,20 @@ test('namespaces of a process that are not the first one, and its tracer, are na
   assert.match(found[2]?.message ?? '', /pid namespace/);
 });
 
+test('a stopped process is in the way on cgroup v1 alone', async () => {
+  const on = (cgroup: string) =>
+    of([
+      { pid: 100, texts: { cgroup } },
+      {
+        pid: 101,
+        parent: 100,
+        texts: { status: 'Name:\tvi\nState:\tT (stopped)\nPPid:\t100\nNSpid:\t101\t2\n' },
+      },
+    ]);
+  assert.deepEqual(names(await on('7:memory:/web\n4:freezer:/web\n0::/\n')), ['stopped']);
+  assert.deepEqual(await on('0::/web\n'), []);
+});
+
 test('TCP connections are told apart by whether their other end is in the same namespace', async () => {
   const tcp = [
     '  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode',
