@@ -1,4 +1,4 @@
-import { deferProperty } from '../src/checkpoint/entry.ts';
+import { deferProperty, properties as checkpointProperties } from '../src/checkpoint/entry.ts';
 import { isPassing } from './diff/instant.ts';
 import { messageOf, NotFound } from '../src/errors.ts';
 import { datasetOf, snapshotOf } from '../src/zfs/names.ts';
@@ -23,33 +23,42 @@ export function rootProperties(kind: Zfs['kind']): Record<string, string> {
 }
 
 /**
- * Fills the index from one listing of the root and everything below it, and makes the root and its classes
- * where they do not exist. What cannot be understood is left alone and logged.
+ * All that the pool says of snapshots and checkpoints: one listing, from which the index and the catalog of checkpoints
+ * are rebuilt. A root that does not exist yet has nothing.
  */
-export async function loadIndex(pool: Pool): Promise<void> {
-  const { zfs, layout } = pool;
-  let rows: Row[];
+export async function readPool(zfs: Zfs, root: string): Promise<Row[]> {
+  const wanted = new Set([...indexed, ...Object.values(checkpointProperties)]);
   try {
-    rows = await zfs.list({
-      root: layout.root,
+    return await zfs.list({
+      root,
       types: ['filesystem', 'snapshot'],
-      properties: indexed,
+      properties: [...wanted],
       ownOnly: true,
     });
   } catch (error) {
-    if (!(error instanceof NotFound)) throw error;
+    if (error instanceof NotFound) return [];
+    throw error;
+  }
+}
+
+/**
+ * Fills the index from a listing of the root and everything below it, and makes the root and its classes
+ * where they do not exist. What cannot be understood is left alone and logged.
+ */
+export async function loadIndex(pool: Pool, listing: readonly Row[]): Promise<void> {
+  const { zfs, layout } = pool;
+  if (listing.length === 0) {
     await zfs.create(layout.root, { properties: rootProperties(zfs.kind) });
     pool.index.add(plainNode(layout.root));
-    rows = [];
   }
   // Clones to read from are no part of the index: they go with what reads them, or at the start.
-  rows = rows.filter((row) => !row.name.startsWith(`${layout.root}/reading/`));
+  let rows = listing.filter((row) => !row.name.startsWith(`${layout.root}/reading/`));
   for (const { name } of rows.filter((row) => isPassing(row.name))) {
     await zfs.destroyIdempotent(name, { defer: true });
     pool.log.warn('the snapshot of a diff that was cut off is destroyed', { snapshot: name });
   }
   rows = rows.filter((row) => !isPassing(row.name));
-  const chunks = await readChunks(zfs, rows);
+  const chunks = await readChunks(zfs, layout.root, rows);
   for (const node of nodesOf(pool, rows, chunks)) pool.index.add(node);
   for (const dataset of [layout.layers, layout.containers, layout.trash]) {
     if (!pool.index.has(dataset)) await ensureContainer(pool, dataset);
@@ -77,22 +86,23 @@ function plainNode(dataset: string): Node {
   };
 }
 
-/** Long label sets, by the dataset or snapshot that has them; a second listing of these alone. */
-async function readChunks(zfs: Zfs, rows: readonly Row[]): Promise<Map<string, string[]>> {
+/** Long label sets, by the dataset or snapshot that has them: where there are any, a second listing of these alone. */
+async function readChunks(zfs: Zfs, root: string, rows: readonly Row[]): Promise<Map<string, string[]>> {
+  const wanted = new Map(
+    rows
+      .map((row) => [row.name, chunkProperties(own(row.properties, property.labels) ?? '')] as const)
+      .filter(([, names]) => names.length > 0),
+  );
   const found = new Map<string, string[]>();
-  for (const row of rows) {
-    const wanted = chunkProperties(own(row.properties, property.labels) ?? '');
-    if (wanted.length === 0) continue;
-    const [full] = await zfs.list({
-      root: row.name,
-      depth: 0,
-      types: [row.type],
-      properties: wanted,
-      ownOnly: true,
-    });
+  if (wanted.size === 0) return found;
+  const properties = [...new Set([...wanted.values()].flat())];
+  const types = ['filesystem', 'snapshot'] as const;
+  for (const row of await zfs.list({ root, types, properties, setOnly: true })) {
+    const names = wanted.get(row.name);
+    if (names === undefined) continue;
     found.set(
       row.name,
-      wanted.map((name) => (full === undefined ? '' : (own(full.properties, name) ?? ''))),
+      names.map((name) => own(row.properties, name) ?? ''),
     );
   }
   return found;

@@ -4,7 +4,7 @@ import type { WallTime } from '../src/sys/clock.ts';
 import { syncfs } from '../src/sys/syncfs.ts';
 import type { Mounter } from '../src/zfs/mounter.ts';
 import { datasetOf } from '../src/zfs/names.ts';
-import type { CallOptions, Properties, Zfs } from '../src/zfs/zfs.ts';
+import type { CallOptions, Properties, Row, Zfs } from '../src/zfs/zfs.ts';
 import { adopt, type Adoption } from './adopt.ts';
 import { commit, update } from './commit.ts';
 import { measure, missing, rootfsOf } from './dataset.ts';
@@ -12,7 +12,7 @@ import { withTrees, type Trees } from './diff/trees.ts';
 import { compileFilters } from './filters.ts';
 import { isLive, SnapshotIndex, type Node } from './index.ts';
 import { Layout } from './layout.ts';
-import { loadIndex } from './load.ts';
+import { loadIndex, readPool } from './load.ts';
 import { KeyedLocks } from './locks.ts';
 import { lockName, realTime, type Pool } from './pool.ts';
 import { prepare } from './prepare.ts';
@@ -107,9 +107,12 @@ export class SnapshotStore {
     this.#pool.owners.add(uuid);
   }
 
-  /** Reads the pool into the index, from one listing; makes the root where there is none. Call once, before all else. */
-  async load(): Promise<void> {
-    await loadIndex(this.#pool);
+  /**
+   * Fills the index from a listing of the pool, and makes the root where there is none. Call once, before all else.
+   * @param listing what `readPool` answered, where the caller has it already
+   */
+  async load(listing?: readonly Row[]): Promise<void> {
+    await loadIndex(this.#pool, listing ?? (await readPool(this.#pool.zfs, this.root)));
   }
 
   /** What Prepare and View do; the snapshot is mounted when this returns. See prepare.ts. */

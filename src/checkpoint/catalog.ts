@@ -1,6 +1,6 @@
 import { AlreadyExists, NotFound } from '../errors.ts';
-import type { Zfs } from '../zfs/zfs.ts';
-import { type CheckpointEntry, deferProperty, entryFromRows, properties } from './entry.ts';
+import type { Row, Zfs } from '../zfs/zfs.ts';
+import { type CheckpointEntry, entryFromRows } from './entry.ts';
 
 /** What a sweep found half-made, and destroyed. */
 export interface Swept {
@@ -18,7 +18,6 @@ export interface Swept {
  */
 export class Catalog {
   readonly #zfs: Zfs;
-  readonly #root: string;
   /** namespace/container → checkpoints, oldest first. */
   readonly #byContainer = new Map<string, CheckpointEntry[]>();
   readonly #byId = new Map<string, CheckpointEntry>();
@@ -27,24 +26,16 @@ export class Catalog {
   /** Checkpoints that a restore is reading from. */
   readonly #readers = new Map<string, number>();
 
-  constructor(zfs: Zfs, root: string) {
+  constructor(zfs: Zfs) {
     this.#zfs = zfs;
-    this.#root = root;
   }
 
-  /** Reads the pool, and destroys halves of checkpoints that were never finished or already removed. */
-  async load(): Promise<Swept[]> {
-    const rows = await this.#zfs
-      .list({
-        root: this.#root,
-        types: ['snapshot'],
-        properties: [...Object.values(properties), deferProperty],
-        ownOnly: true,
-      })
-      .catch((error: unknown) => {
-        if (error instanceof NotFound) return []; // a pool that is new to us
-        throw error;
-      });
+  /**
+   * Takes in what a listing of the pool says (see `readPool` in snapshotter/load.ts), and destroys halves of checkpoints
+   * that were never finished or already removed. The listing is out of date where it destroyed any.
+   */
+  async load(listing: readonly Row[]): Promise<Swept[]> {
+    const rows = listing.filter(({ type }) => type === 'snapshot');
     this.#byContainer.clear();
     this.#byId.clear();
     const { entries, orphans, retired } = entryFromRows(rows);

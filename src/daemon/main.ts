@@ -2,6 +2,7 @@ import { rename, rm } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { diffService } from '../../snapshotter/diff/service.ts';
 import { DiffThreads } from '../../snapshotter/diff/threads.ts';
+import { readPool } from '../../snapshotter/load.ts';
 import { snapshotsService } from '../../snapshotter/service.ts';
 import { SnapshotStore } from '../../snapshotter/store.ts';
 import { stasisService } from '../api/service.ts';
@@ -139,12 +140,13 @@ async function openHost(config: Config, log: Logger, later: Host['later']): Prom
   const root = await rootDataset(zfs, config);
   await assertUnclaimed(zfs, root);
   const mounter = new ZfsMounter(zfs, root, `${runDir}/mnt`);
-  // First, so that the store's index never sees the halves that this destroys.
-  const catalog = new Catalog(zfs, root);
-  for (const { snapshot, why } of await catalog.load())
-    log.warn('destroyed half a checkpoint', { snapshot, why });
+  const listing = await readPool(zfs, root);
+  // The catalog first, so that the store's index never sees the halves that it destroys.
+  const catalog = new Catalog(zfs);
+  const halves = await catalog.load(listing);
+  for (const { snapshot, why } of halves) log.warn('destroyed half a checkpoint', { snapshot, why });
   const store = new SnapshotStore({ zfs, mounter, root, trashGrace: config.zfs.trash_grace, log });
-  await store.load();
+  await store.load(halves.length === 0 ? listing : await readPool(zfs, root));
   await claim(zfs, root);
   const images = new ImageCache(config.checkpoint.cache * 1024 * 1024);
   const memory = new MemoryStore(zfs, mounter, root, images, log);

@@ -1,7 +1,7 @@
 import type { CommandOptions, CommandResult, Exec } from '../sys/command.ts';
 import { Internal, NotFound } from '../errors.ts';
 import { commandError, ZfsUnavailable } from './errors.ts';
-import { parseRows } from './rows.ts';
+import { RowReader } from './rows.ts';
 import { type ChangedObjects, SendStreamReader } from './send-stream.ts';
 import { checkDataset, checkName, checkProperty, checkSnapshot } from './names.ts';
 
@@ -29,6 +29,8 @@ export interface ListOptions {
   properties: readonly string[];
   /** Leave out what is inherited or default: what a dataset has of its own, and read-only native properties. */
   ownOnly?: boolean;
+  /** Leave out also what a dataset does not have, and datasets that have none of it: only what was set on it. */
+  setOnly?: boolean;
 }
 
 /** Deadline and cancellation of one call. A cancelled command may or may not have had its effect. */
@@ -205,7 +207,7 @@ class ZfsCommand implements Zfs {
     call?: CallOptions,
   ): Promise<void> {
     for (const name of names) checkSnapshot(name);
-    const make = (some: readonly string[]): Promise<string> =>
+    const make = (some: readonly string[]): Promise<void> =>
       this.#zfs(
         `snapshot ${some.join(' ')}`,
         some[0] ?? '',
@@ -279,11 +281,13 @@ class ZfsCommand implements Zfs {
     else args.push('-d', String(options.depth));
     // zfs-fuse's `zfs get` has no -t: it always reports snapshots too.
     if (this.kind === 'openzfs') args.push('-t', options.types.join(','));
-    if (options.ownOnly === true) args.push('-s', 'local,received,none');
+    if (options.setOnly === true) args.push('-s', 'local,received');
+    else if (options.ownOnly === true) args.push('-s', 'local,received,none');
     // `type` comes for every dataset, so that one with no property of its own is listed too.
     args.push(['type', ...options.properties].join(','), options.root);
-    const output = await this.#zfs(`list ${options.root}`, options.root, args, call);
-    return parseRows(output, new Set(options.types));
+    const reader = new RowReader(new Set(options.types));
+    await this.#zfs(`list ${options.root}`, options.root, args, call, (chunk) => reader.push(chunk));
+    return reader.end();
   }
 
   async changes(from: string, to: string, call: CallOptions = {}): Promise<ChangedObjects> {
@@ -351,10 +355,13 @@ class ZfsCommand implements Zfs {
     subject: string,
     args: readonly string[],
     call: CallOptions = {},
-  ): Promise<string> {
-    const result = await this.#run(this.#programs.zfs, args, call);
+    onStdout?: (chunk: Buffer) => void,
+  ): Promise<void> {
+    const result = await this.#run(this.#programs.zfs, args, {
+      ...call,
+      ...(onStdout === undefined ? {} : { onStdout }),
+    });
     if (result.exitCode !== 0 || result.cancelled) throw commandError(what, subject, result);
-    return result.stdout;
   }
 }
 

@@ -48,6 +48,22 @@ test('each write is one zfs command, and reads are none', async (t) => {
   assert.deepEqual(await cost(() => store.remove('default/7/b')), ['set']);
 });
 
+test('a start lists the pool once, and once more for all long label sets together', async (t) => {
+  const h = await harness(t);
+  await withLayer(h);
+  for (const name of ['default/4/a', 'default/5/b'])
+    await h.store.prepare({ name, kind: 'active', parent: 'default/2/layer', labels: {} });
+  h.commands();
+  await h.restart();
+  assert.deepEqual(h.commands(), ['list']);
+  for (const name of ['default/4/a', 'default/5/b'])
+    await h.store.update({ name, labels: { long: 'x'.repeat(3000) }, paths: undefined });
+  h.commands();
+  const store = await h.restart();
+  assert.deepEqual(h.commands(), ['list', 'list']);
+  assert.equal(store.stat('default/5/b').labels['long']?.length, 3000);
+});
+
 test('a label set that does not fit in a property survives a restart, and so does each change of it', async (t) => {
   const h = await harness(t);
   const long = (mark: string): Record<string, string> =>

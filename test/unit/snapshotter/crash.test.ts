@@ -139,7 +139,7 @@ for (const { kind, name, run } of cases) {
   });
 }
 
-/** Loading a store that exists runs this many commands: the listing, and one for each long label set. */
+/** Loading a store that exists runs this many commands: the listing, and another for long label sets. */
 async function loadCommands(h: Harness): Promise<number> {
   h.commands();
   await h.restart();

@@ -140,12 +140,15 @@ export class FakeZfs implements Zfs {
       const properties = new Map<string, Property>();
       for (const property of options.properties) {
         const found = this.#property(name, property);
-        if (found !== undefined && !(options.ownOnly === true && found.source === 'inherited'))
-          properties.set(property, found);
+        if (found === undefined || (options.setOnly === true && found.source !== 'local')) continue;
+        if (options.ownOnly !== true || found.source !== 'inherited') properties.set(property, found);
       }
       return { name, type: name.includes('@') ? 'snapshot' : 'filesystem', properties };
     });
-    return rows.filter((row) => options.types.includes(row.type));
+    return rows.filter(
+      ({ type, properties }) =>
+        options.types.includes(type) && (options.setOnly !== true || properties.size > 0),
+    );
   }
 
   async changes(): Promise<ChangedObjects> {

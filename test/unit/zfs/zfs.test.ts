@@ -31,7 +31,7 @@ async function door(
   answer: (args: readonly string[]) => Partial<CommandResult> = () => ({}),
 ): Promise<{ zfs: Zfs; seen: string[][] }> {
   const seen: string[][] = [];
-  const exec: Exec = async (_file, args) => {
+  const exec: Exec = async (_file, args, options) => {
     if (args[0] === 'version')
       return kind === 'openzfs'
         ? { ...ok, stdout: 'zfs-2.3.9-1\nzfs-kmod-2.3.9-1\n' }
@@ -39,7 +39,10 @@ async function door(
     if (args[0] === 'upgrade')
       return { ...ok, stdout: 'This system is currently running ZFS pool version 23.\n' };
     seen.push([...args]);
-    return { ...ok, ...answer(args) };
+    const result = { ...ok, ...answer(args) };
+    if (options?.onStdout === undefined) return result;
+    for (const byte of Buffer.from(result.stdout)) options.onStdout(Buffer.of(byte)); // as small as pieces can be
+    return { ...result, stdout: '' };
   };
   return { zfs: await openZfs(exec), seen };
 }
@@ -162,6 +165,23 @@ test('a listing keeps values with spaces, tells own from inherited, and drops wh
     snapshots.map((row) => row.name),
     ['t/a@s'],
   );
+});
+
+test('a listing of any length is read as it comes, and asks for set properties alone where told', async () => {
+  const line = (at: number): string => `t/${at}\tstasis:k\t${'v'.repeat(1000)}${at}\tlocal\n`;
+  const seen: string[][] = [];
+  const exec: Exec = async (_file, args, options) => {
+    if (args[0] === 'version') return { ...ok, stdout: 'zfs-kmod-2.3.9-1\n' };
+    seen.push([...args]);
+    // More than the door keeps of a program's output.
+    for (let at = 0; at < 70_000; at++) options?.onStdout?.(Buffer.from(line(at)));
+    return ok;
+  };
+  const zfs = await openZfs(exec);
+  const rows = await zfs.list({ root: 't', types: ['filesystem'], properties: ['stasis:k'], setOnly: true });
+  assert.equal(rows.length, 70_000);
+  assert.equal(rows.at(-1)?.properties.get('stasis:k')?.value.length, 1005);
+  assert.equal(seen[0]?.[seen[0].indexOf('-s') + 1], 'local,received');
 });
 
 const messages: readonly (readonly [string, new (...args: never[]) => Error])[] = [
