@@ -1,10 +1,11 @@
 import { FailedPrecondition, InvalidArgument, messageOf } from '../src/errors.ts';
 import type { CallOptions } from '../src/zfs/zfs.ts';
-import { exists, filled, measure, missing, rootfsOf } from './dataset.ts';
+import { exists, filled, missing, rootfsOf } from './dataset.ts';
 import type { Node } from './index.ts';
 import { lockName, type Pool } from './pool.ts';
 import { labelProperties, nextSet, property, toProperties } from './properties.ts';
 import { LAYER, type Labels, type Snapshot } from './snapshot.ts';
+import { measure } from './usage.ts';
 
 /**
  * Makes an active snapshot a parent for others under a new name: one `zfs snapshot` that carries all of it.
@@ -58,6 +59,7 @@ export async function commitNode(
   await pool.zfs.snapshot([`${node.dataset}@${LAYER}`], { properties }, call);
   pool.index.addSnapshot(`${node.dataset}@${LAYER}`, undefined);
   pool.index.change(node, { snapshot: committed, labelHead: properties[property.labels] });
+  node.inodes = undefined; // what was counted while it was active
   try {
     await measure(node, rootfs);
     await pool.mounter.unmount(node.dataset);

@@ -1,4 +1,4 @@
-import { chmod, mkdir, statfs } from 'node:fs/promises';
+import { chmod, mkdir } from 'node:fs/promises';
 import { AlreadyExists, hasErrno, messageOf, NotFound } from '../src/errors.ts';
 import type { CallOptions, Properties } from '../src/zfs/zfs.ts';
 import type { Node } from './index.ts';
@@ -73,6 +73,7 @@ async function makeAt(
       snapshots: new Map(),
       referenced: 0n,
       inodes: undefined,
+      inodesStored: false,
       labelHead: properties[property.labels],
       inTrash: false,
     };
@@ -118,13 +119,6 @@ export async function rootfsOf(pool: Pool, dataset: string): Promise<string> {
     if (!hasErrno(error, 'EEXIST')) throw error;
   }
   return path;
-}
-
-/** Bytes and inodes that a mounted dataset refers to, its parent's included; exact once a transaction ended. */
-export async function measure(node: Node, rootfs: string): Promise<void> {
-  const status = await statfs(rootfs, { bigint: true });
-  node.referenced = (status.blocks - status.bfree) * status.bsize;
-  node.inodes = status.files - status.ffree;
 }
 
 export function missing(name: string): NotFound {

@@ -15,8 +15,10 @@ export interface Node {
   readonly snapshots: Map<string, { checkpoint: string | undefined }>;
   /** Bytes that its files refer to, the parent's included; of the layer snapshot once committed. */
   referenced: bigint;
-  /** Files and folders; undefined where it was not measured since the start. */
+  /** Files and folders, the parent's included; undefined where nobody has counted them yet. */
   inodes: bigint | undefined;
+  /** Whether the pool has the number too. */
+  inodesStored: boolean;
   /** The labels property as it stands in the pool. */
   labelHead: string | undefined;
   inTrash: boolean;

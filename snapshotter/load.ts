@@ -81,6 +81,7 @@ function plainNode(dataset: string): Node {
     snapshots: new Map(),
     referenced: 0n,
     inodes: undefined,
+    inodesStored: false,
     labelHead: undefined,
     inTrash: false,
   };
@@ -151,6 +152,9 @@ function nodesOf(pool: Pool, rows: readonly Row[], chunks: ReadonlyMap<string, s
     node.snapshot = committed;
     node.labelHead = own(row.properties, property.labels);
     node.referenced = bytes(row.properties.get('referenced'));
+    const inodes = own(row.properties, property.inodes);
+    node.inodes = inodes !== undefined && /^\d+$/.test(inodes) ? BigInt(inodes) : undefined;
+    node.inodesStored = node.inodes !== undefined;
   }
   return [...nodes.values()];
 }

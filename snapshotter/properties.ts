@@ -16,6 +16,7 @@ export const property = {
   generation: 'stasis:generation',
   state: 'stasis:state',
   checkpoint: 'stasis:checkpoint',
+  inodes: 'stasis:inodes',
 } as const;
 
 /** What one listing has to ask for to rebuild the index. */

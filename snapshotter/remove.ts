@@ -9,6 +9,7 @@ import { lockName, withReserved, type Pool } from './pool.ts';
 import { property, stateValue } from './properties.ts';
 import { isExtraction, type DatasetState } from './snapshot.ts';
 import { missing } from './dataset.ts';
+import { recordInodes } from './usage.ts';
 
 /** Waits between tries at a dataset that is busy, in milliseconds: an unmount takes effect a little later. */
 const RETRIES_MS = [20, 100, 400];
@@ -149,6 +150,7 @@ export async function sweep(pool: Pool, graceSeconds: number, call: CallOptions 
     }
   }
   await tidy(pool, call);
+  await recordInodes(pool, call);
   if (destroyed.length > 0) pool.log.info('removed datasets destroyed', { count: destroyed.length });
   return { destroyed, failed: report(failed) };
 }

@@ -7,7 +7,7 @@ import { datasetOf } from '../src/zfs/names.ts';
 import type { CallOptions, Properties, Row, Zfs } from '../src/zfs/zfs.ts';
 import { adopt, type Adoption } from './adopt.ts';
 import { commit, update } from './commit.ts';
-import { measure, missing, rootfsOf } from './dataset.ts';
+import { missing, rootfsOf } from './dataset.ts';
 import { withTrees, type Trees } from './diff/trees.ts';
 import { compileFilters } from './filters.ts';
 import { isLive, SnapshotIndex, type Node } from './index.ts';
@@ -19,6 +19,7 @@ import { prepare } from './prepare.ts';
 import { remove, sweep, type Swept } from './remove.ts';
 import { rewind, type Rewound } from './rewind.ts';
 import { ROOTFS, splitName, type Labels, type Snapshot } from './snapshot.ts';
+import { usage } from './usage.ts';
 
 export interface StoreOptions {
   readonly zfs: Zfs;
@@ -176,18 +177,9 @@ export class SnapshotStore {
       if (matches(snapshot)) yield snapshot;
   }
 
-  /** Bytes and inodes beyond the parent's. The inodes of what was committed before the start are not known: 0. */
+  /** Bytes and inodes beyond the parent's. @throws NotFound */
   async usage(name: string, owner?: string): Promise<{ size: bigint; inodes: bigint }> {
-    return this.#sharing(name, owner, async (node) => {
-      const { snapshot } = node;
-      if (snapshot.kind !== 'committed') await measure(node, await rootfsOf(this.#pool, node.dataset));
-      const { index } = this.#pool;
-      const parent = snapshot.parent === '' ? undefined : index.current(snapshot.owner, snapshot.parent);
-      return {
-        size: beyond(node.referenced, parent?.referenced),
-        inodes: beyond(node.inodes, parent?.inodes),
-      };
-    });
+    return usage(this.#pool, this.#ownerOr(owner), name);
   }
 
   /** The name of the snapshot whose files a bind mount of ours shows; undefined for any other mount. */
@@ -333,9 +325,4 @@ export class SnapshotStore {
 /** A View is read-only wherever its mounts are asked for: options come from the kind alone. */
 function bind(node: Node, source: string): BindMount {
   return { type: 'bind', source, options: [node.snapshot?.kind === 'view' ? 'ro' : 'rw', 'rbind'] };
-}
-
-function beyond(own: bigint | undefined, parents: bigint | undefined): bigint {
-  const difference = (own ?? 0n) - (parents ?? 0n);
-  return difference > 0n ? difference : 0n;
 }

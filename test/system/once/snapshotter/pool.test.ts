@@ -6,6 +6,7 @@ import { AlreadyExists, NotFound } from '../../../../src/errors.ts';
 import { mount, unmount } from '../../../../src/sys/mount.ts';
 import { Busy, HasChildren, HasClones, ParentMissing } from '../../../../src/zfs/errors.ts';
 import { ROOTFS } from '../../../../snapshotter/snapshot.ts';
+import type { SnapshotStore } from '../../../../snapshotter/store.ts';
 import { realPool, skip, type RealPool } from './real-pool.ts';
 
 suite('ZFS itself answers as the door expects', { skip }, () => {
@@ -205,6 +206,39 @@ suite('the snapshotter on a real pool', { skip }, () => {
       await rewound.done();
     }
     assert.equal((await pool.open()).findContainer('default', 'db')?.generation, 3);
+  });
+
+  test('the usage of layers is the same after a restart, whether or not a sweep came before it', async () => {
+    const store = await pool.open();
+    const layer = async (at: number, parent: string, files: number): Promise<string> => {
+      const key = `default/${at}/extract-${at} usage-${at}`;
+      const [made] = await store.prepare({ name: key, kind: 'active', parent, labels: {} });
+      for (let file = 0; file < files; file++) await writeFile(`${made?.source ?? ''}/${at}-${file}`, 'x');
+      await store.commit({ name: `default/${at}/usage`, key, labels: {}, parent: '' });
+      return `default/${at}/usage`;
+    };
+    const names = [await layer(20, '', 40)];
+    names.push(await layer(21, names[0] ?? '', 25));
+    await store.prepare({ name: 'default/22/usage', kind: 'active', parent: names[1] ?? '', labels: {} });
+    const container = 'default/22/usage';
+    const inodes = async (from: SnapshotStore): Promise<number[]> => {
+      const numbers = [];
+      for (const name of [...names, container]) numbers.push(Number((await from.usage(name)).inodes));
+      return numbers;
+    };
+    const before = await inodes(store);
+    // zfs-fuse counts a file's attributes as one more.
+    assert.ok([25, 50].includes(before[1] ?? 0), `${before[1]} inodes for 25 files`);
+    assert.equal(before[2], 0, 'a container that wrote nothing has no files of its own');
+    assert.ok((before[0] ?? 0) >= 41, '40 files in a folder');
+    assert.deepEqual(await inodes(await pool.open()), before, 'counted again');
+    await store.sweep();
+    const again = await pool.open();
+    pool.commands.length = 0;
+    assert.deepEqual(await inodes(again), before);
+    assert.deepEqual(pool.commands, [], 'read from the pool at start');
+    for (const name of [container, ...names.reverse()]) await store.remove(name);
+    await store.sweep();
   });
 
   test('a size limit is kept by the file system', async () => {
