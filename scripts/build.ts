@@ -58,7 +58,7 @@ await build({
   format: 'esm',
   outExtension: { '.js': '.mjs' },
   banner: {
-    js: "import { createRequire as __createRequire } from 'node:module'; const require = __createRequire(import.meta.url);",
+    js: "#!/usr/bin/env node\nimport { createRequire as __createRequire } from 'node:module'; const require = __createRequire(import.meta.url);",
   },
 });
 await build({
@@ -66,6 +66,7 @@ await build({
   entryPoints: { stasis: join(root, 'src/cli/main.ts') },
   outdir: place.lib,
   format: 'cjs',
+  banner: { js: '#!/usr/bin/env node' }, // npm's package has it as a program
   outExtension: { '.js': '.cjs' },
   plugins: [
     {

@@ -1,0 +1,52 @@
+// Packs the npm package into a folder and checks what is in it: the bundles and the papers, nothing else; and that its
+// command line starts.
+//
+//   scripts/node scripts/npm-package.ts DIR
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+
+const root = join(import.meta.dirname, '..');
+const [out] = process.argv.slice(2);
+if (out === undefined) throw new Error('usage: npm-package.ts DIR');
+
+interface Packed {
+  filename: string;
+  size: number;
+  files: { path: string }[];
+}
+
+const expected = [
+  'CHANGELOG.md',
+  'LICENSE',
+  'README.md',
+  'dist/lib/diff-worker.mjs',
+  'dist/lib/setup.cjs',
+  'dist/lib/shim.mjs',
+  'dist/lib/stasis.cjs',
+  'dist/lib/stasisd.mjs',
+  'package.json',
+];
+const answer = execFileSync('npm', ['pack', '--json', '--ignore-scripts', '--pack-destination', out], {
+  cwd: root,
+  encoding: 'utf8',
+  stdio: ['ignore', 'pipe', 'inherit'],
+});
+const [packed] = JSON.parse(answer) as Packed[];
+if (packed === undefined) throw new Error('npm packed nothing');
+const files = packed.files.map(({ path }) => path).sort();
+if (JSON.stringify(files) !== JSON.stringify(expected)) {
+  throw new Error(`the npm package holds ${files.join(', ')}; expected: ${expected.join(', ')}`);
+}
+const unpacked = mkdtempSync(join(tmpdir(), 'stasis-npm-'));
+try {
+  execFileSync('tar', ['-xzf', join(out, packed.filename), '-C', unpacked]);
+  const said = execFileSync(process.execPath, [join(unpacked, 'package/dist/lib/stasis.cjs'), 'version'], {
+    encoding: 'utf8',
+  });
+  if (!said.startsWith('stasis ')) throw new Error(`its command line says ${said}`);
+} finally {
+  rmSync(unpacked, { recursive: true });
+}
+console.log(`${packed.filename}: ${files.length} files, ${(packed.size / 1e6).toFixed(1)} MB`);
