@@ -17,7 +17,7 @@ suite('the documentation', () => {
     const reasons = new Set(
       ['src', 'shim', 'snapshotter']
         .flatMap(sources)
-        .flatMap((text) => [...text.matchAll(/reason: '([a-z-]+)'/g)].map((match) => match[1])),
+        .flatMap((text) => [...text.matchAll(/reason: '([a-z-]+)'(?! \|)/g)].map((match) => match[1])),
     );
     assert.ok(reasons.size > 20);
     assert.deepEqual(
