@@ -1,6 +1,5 @@
-import { readFile, rename, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
 import { InvalidArgument } from '../../src/errors.ts';
+import type { BundleConfig, SyscallRule } from './config-file.ts';
 
 /** With the value `true` it asks for what keeps a container dumpable; a client sets it at create. */
 export const checkpointableAnnotation = 'stasis.io/checkpointable';
@@ -8,24 +7,6 @@ export const checkpointableAnnotation = 'stasis.io/checkpointable';
 /** Calls that make what CRIU cannot dump, while programs know how to do without. */
 const refused = ['io_uring_setup', 'io_uring_enter', 'io_uring_register'];
 const ENOSYS = 38;
-
-interface SyscallRule {
-  names: string[];
-  action: string;
-  errnoRet?: number;
-  args?: unknown[];
-}
-
-interface Seccomp {
-  defaultAction: string;
-  syscalls?: SyscallRule[];
-  [key: string]: unknown;
-}
-
-interface Config {
-  linux?: { seccomp?: Seccomp; [key: string]: unknown };
-  [key: string]: unknown;
-}
 
 /**
  * Whether the annotation asks for it.
@@ -40,20 +21,11 @@ export function wantsCheckpointable(annotations: Readonly<Record<string, string>
   );
 }
 
-/** Writes the rules into the bundle's config.json, before the OCI runtime reads it. */
-export async function makeCheckpointable(bundle: string): Promise<void> {
-  const path = join(bundle, 'config.json');
-  const config = JSON.parse(await readFile(path, 'utf8')) as Config;
-  const part = `${path}.part`;
-  await writeFile(part, JSON.stringify(withoutIoUring(config)), { mode: 0o600 });
-  await rename(part, path);
-}
-
 /**
  * The config with a seccomp rule that answers ENOSYS to io_uring, as a kernel without it does: libuv, for one, then uses
  * epoll. A profile of the client's stays as it is otherwise; without one everything else is allowed.
  */
-export function withoutIoUring(config: Config): Config {
+export function withoutIoUring(config: BundleConfig): BundleConfig {
   const profile = config.linux?.seccomp ?? { defaultAction: 'SCMP_ACT_ALLOW' };
   const others = (profile.syscalls ?? [])
     .map((rule) => ({ ...rule, names: rule.names.filter((name) => !refused.includes(name)) }))

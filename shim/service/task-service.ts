@@ -9,7 +9,8 @@ import {
 import { Status } from '../../src/proto/gen/containerd/task_types.ts';
 import { version } from '../../src/version.ts';
 import type { Context, Handlers } from '../../ttrpc/index.ts';
-import { makeCheckpointable, wantsCheckpointable } from '../container/checkpointable.ts';
+import { wantsCheckpointable, withoutIoUring } from '../container/checkpointable.ts';
+import { editConfig } from '../container/config-file.ts';
 import { checkpointTask } from '../container/checkpoint.ts';
 import { Container } from '../container/container.ts';
 import type { ShimContext } from '../container/context.ts';
@@ -176,7 +177,7 @@ async function create(context: ShimContext, request: CreateTaskRequest): Promise
   const options = await readOptions(request.options);
   const record = new RecordFile(context.paths.task(context.namespace, request.id));
   const spec = readSpec(request.bundle);
-  if (wantsCheckpointable(spec.annotations)) await makeCheckpointable(request.bundle);
+  if (wantsCheckpointable(spec.annotations)) await editConfig(request.bundle, withoutIoUring);
   const log = context.log.with({ id: request.id });
   context.logs.open(request.id, request.bundle);
   try {

@@ -5,6 +5,7 @@ import { device } from './checks/device.ts';
 import { execSession } from './checks/exec-session.ts';
 import { foreignFile } from './checks/foreign-file.ts';
 import { foreignMount } from './checks/foreign-mount.ts';
+import { interruptedSleep } from './checks/interrupted-sleep.ts';
 import { ioUring } from './checks/io-uring.ts';
 import { kernelObject } from './checks/kernel-object.ts';
 import { nestedNamespace } from './checks/nested-namespace.ts';
@@ -46,6 +47,7 @@ export async function diagnose(
     pipePeer,
     tcpPeer,
     execSession,
+    interruptedSleep,
     bindMount,
   ];
   const found = (await Promise.all(checks.map(async (check) => check(view)))).flat();

@@ -232,7 +232,7 @@ else:
     await importImage();
     const name = uniqueName('doctor');
     started.push(name);
-    await startContainer(name, ['/bin/sleep', '1000']);
+    await startContainer(name, ['/bin/sh', '-c', 'while :; do sleep 1; done']);
     assert.deepEqual((await doctor(name)).obstacles, []);
     await ctr('tasks', 'kill', '--signal', 'SIGKILL', name);
     await until('the end', async () => ((await statusOf(name)) === 'STOPPED' ? true : undefined));

@@ -53,18 +53,32 @@ def call(number, *arguments):
 `;
 
 /**
- * Starts a container that runs lines of Python and, unless they do so themselves, then sleeps. Answers its process, once
- * the lines have run.
+ * Starts a container that runs lines of Python, then waits; those of `use` run as soon as somebody makes /check, and /checked
+ * says how they went. Answers its process, once the first lines have run.
  * @throws with Python's own words where they failed
  */
-export async function startPython(name: string, lines: string, flags: string[] = []): Promise<number> {
+export async function startPython(
+  name: string,
+  lines: string,
+  flags: string[] = [],
+  use = 'pass',
+): Promise<number> {
   const image = await importPython();
   const body = `${prelude}
+import traceback
+def said(file, text):
+    open(file + '.part', 'w').write(text); os.rename(file + '.part', file)
 try:
 ${lines.replace(/^/gm, '    ')}
-    open('/ready', 'w').write('ready')
-except BaseException as error:
-    open('/ready', 'w').write(repr(error))
+    said('/ready', 'ready')
+except BaseException:
+    said('/ready', traceback.format_exc())
+while not os.path.exists('/check'): time.sleep(0.05)
+try:
+${use.replace(/^/gm, '    ')}
+    said('/checked', 'good')
+except BaseException:
+    said('/checked', traceback.format_exc())
 while True: time.sleep(1)
 `;
   await startContainer(name, ['/usr/bin/python3', '-c', body], flags, image);

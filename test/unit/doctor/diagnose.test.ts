@@ -266,6 +266,21 @@ test('bind mounts are named, those that every engine makes are not', async () =>
   assert.match(found[0]?.message ?? '', /is \/srv\/data of the host/);
 });
 
+test('a first process that sleeps for a time is warned of, one that waits for an event is not', async () => {
+  const calls: Record<string, string[]> = { x64: ['35', '230', '232'], arm64: ['101', '115', '22'] };
+  const call = calls[process.arch] ?? [];
+  const syscall = (text: string) => of([{ pid: 100, texts: { syscall: text } }]);
+  assert.deepEqual(names(await syscall(`${call[0]} 0x7ffc 0x7ffc 0x0 0x0 0x0 0x0 0x7ffc 0x7f`)), [
+    'interrupted-sleep',
+  ]);
+  assert.deepEqual(names(await syscall(`${call[1]} 0x0 0x0 0x7ffc 0x0 0x0 0x0 0x7ffc 0x7f`)), [
+    'interrupted-sleep',
+  ]);
+  assert.deepEqual(await syscall(`${call[1]} 0x1 0x1 0x7ffc 0x0 0x0 0x0 0x7ffc 0x7f`), []); // until an instant
+  assert.deepEqual(await syscall(`${call[2]} 0x3 0x7ffc 0x1 0x0 0x0 0x0 0x7ffc 0x7f`), []);
+  assert.deepEqual(await syscall('running\n'), []);
+});
+
 test('mapped files without a name are found in the list of mappings', () => {
   const maps = [
     '7f0000000000-7f0000001000 r--p 00000000 00:32 77                         /usr/lib/x.so (deleted)',

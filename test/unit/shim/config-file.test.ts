@@ -3,11 +3,9 @@ import { mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import {
-  makeCheckpointable,
-  wantsCheckpointable,
-  withoutIoUring,
-} from '../../../shim/container/checkpointable.ts';
+import { wantsCheckpointable, withoutIoUring } from '../../../shim/container/checkpointable.ts';
+import { editConfig } from '../../../shim/container/config-file.ts';
+import { withLoopback } from '../../../shim/process/loopback.ts';
 
 const rule = {
   names: ['io_uring_setup', 'io_uring_enter', 'io_uring_register'],
@@ -64,10 +62,26 @@ test('config.json is replaced as a whole, readable by root alone', async () => {
   try {
     const path = join(bundle, 'config.json');
     await writeFile(path, JSON.stringify({ process: { args: ['x'] } }));
-    await makeCheckpointable(bundle);
+    await editConfig(bundle, withoutIoUring);
     assert.deepEqual(JSON.parse(await readFile(path, 'utf8')), withoutIoUring({ process: { args: ['x'] } }));
     assert.equal((await stat(path)).mode & 0o777, 0o600);
   } finally {
     await rm(bundle, { recursive: true });
   }
+});
+
+test("a restore brings up the loopback interface of a namespace that is the container's own alone", () => {
+  const namespaces = (...list: { type: string; path?: string }[]) => ({ linux: { namespaces: list } });
+  const own = withLoopback({
+    ...namespaces({ type: 'network' }),
+    hooks: { createRuntime: [{ path: '/cni' }] },
+  });
+  assert.deepEqual(
+    own.hooks?.createRuntime?.map(({ path }) => path),
+    ['/bin/sh', '/cni'],
+  );
+  const given = namespaces({ type: 'network', path: '/run/netns/x' });
+  assert.equal(withLoopback(given), given);
+  const host = namespaces({ type: 'pid' });
+  assert.equal(withLoopback(host), host);
 });
