@@ -1,16 +1,20 @@
 // The program `stasis`: what only a process can do. run.ts has the rest.
-import { version } from '../version.ts';
 import { versionText } from './commands/version.ts';
-import { cacheCompiledCode } from './compile-cache.ts';
 import type { Host } from './host.ts';
 
 const argv = process.argv.slice(2);
 const CANCELLED = 9;
+let complete = false;
+
+/** Whether this run has used what most commands use: see loader.ts. */
+export function isWorthKeeping(): boolean {
+  return complete;
+}
 
 if (argv.length === 1 && (argv[0] === 'version' || argv[0] === '--version' || argv[0] === '-v')) {
   process.stdout.write(versionText());
 } else {
-  void main().then((code) => (process.exitCode = code));
+  void main().then(leave);
 }
 
 async function main(): Promise<number> {
@@ -33,8 +37,17 @@ async function main(): Promise<number> {
     signal: controller.signal,
     now: Date.now,
   };
-  // Sources are compiled anew at each change, and their folder is no place for a cache.
-  if (version !== '0.0.0-source') cacheCompiledCode(process.argv[1]);
   const { run } = await import('./run.ts');
-  return run(argv, host);
+  const code = await run(argv, host);
+  complete = true;
+  return code;
+}
+
+/**
+ * Ends once everything written has gone out, without waiting for Node to take its heap apart: some milliseconds of each
+ * command.
+ */
+function leave(code: number): void {
+  process.exitCode = code;
+  process.stdout.write('', () => process.stderr.write('', () => process.exit()));
 }

@@ -12,7 +12,7 @@ export class ProgressDisplay {
   readonly #output: Output;
   readonly #title: string;
   readonly #terminal: boolean;
-  readonly #start = performance.now();
+  readonly #start = Date.now();
   readonly #timer: NodeJS.Timeout | undefined;
   #progress: Progress | undefined;
   #phaseShown: string | undefined;
@@ -26,7 +26,7 @@ export class ProgressDisplay {
     if (!enabled) return;
     this.#timer = setInterval(
       () => {
-        if (performance.now() - this.#start >= delay) this.#draw();
+        if (Date.now() - this.#start >= delay) this.#draw();
       },
       Math.min(REDRAW, delay),
     );
@@ -52,7 +52,7 @@ export class ProgressDisplay {
   #draw(): void {
     const progress = this.#progress;
     if (progress === undefined) return;
-    const seconds = ((performance.now() - this.#start) / 1000).toFixed(1);
+    const seconds = ((Date.now() - this.#start) / 1000).toFixed(1);
     const text = `${this.#title}: ${printable(progress.phase)}${amount(progress)}`;
     if (this.#terminal) {
       const line = Array.from(`${text}  ${seconds} s`).slice(0, (this.#output.columns ?? 80) - 1);

@@ -33,7 +33,7 @@ export function tellCaller(argv: readonly string[], message: string): void {
   const file = argument.includes('=') ? argument.slice(argument.indexOf('=') + 1) : argv[at + 1];
   if (at < 0 || file === undefined || !file.startsWith('/')) return;
   const line = `${JSON.stringify({ level: 'error', msg: message, time: new Date().toISOString() })}\n`;
-  // Not imported, since every start would pay for it; see compile-cache.ts.
+  // Not imported, since every start would pay for it; see docs/cli.md.
   const { closeSync, constants, openSync, writeSync } = process.getBuiltinModule('node:fs');
   const { O_APPEND, O_CREAT, O_NOFOLLOW, O_WRONLY } = constants;
   try {

@@ -1,6 +1,7 @@
 import { unlinkSync } from 'node:fs';
 import { access, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { withQuickMoves } from '../sys/cgroup-lock.ts';
 import type { CommandOptions, CommandResult, Exec } from '../sys/command.ts';
 import {
   checkpointArguments,
@@ -41,6 +42,9 @@ export interface RuntimeOptions extends GlobalOptions {
    */
   readonly openFiles?: string;
 }
+
+/** Calls that put processes into the container's cgroup. */
+const movesProcesses: ReadonlySet<string> = new Set(['create', 'exec', 'restore']);
 
 /** Seconds that CRIU may take, when the caller sets no deadline. */
 const CRIU_TIMEOUT_MS = 300_000;
@@ -244,10 +248,12 @@ class Door implements OciRuntime {
     };
     const [file, ...first] = this.#program(container, before);
     const global = { ...this.#options, ...(root === undefined ? {} : { root }) };
-    let result = await this.#options.exec(file, [...first, ...globalArguments(global, log), ...args], {
-      ...common,
-      cwd: this.#options.bundle,
-    });
+    const call = (): Promise<CommandResult> =>
+      this.#options.exec(file, [...first, ...globalArguments(global, log), ...args], {
+        ...common,
+        cwd: this.#options.bundle,
+      });
+    let result = await (movesProcesses.has(verb) ? withQuickMoves(call) : call());
     if (result.spawnError === 'ENOENT' && !(await exists(this.#options.bundle))) {
       result = await this.#options.exec(this.path, [...globalArguments(this.#options, undefined), ...args], {
         ...common,

@@ -1,10 +1,11 @@
 // The program as a process: what run() cannot show.
 import assert from 'node:assert/strict';
-import { spawnSync } from 'node:child_process';
-import { chmod, mkdtemp, readdir, readFile, rm, stat, symlink } from 'node:fs/promises';
+import { chmod, mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { createRequire } from 'node:module';
 import { test } from 'node:test';
+import { loadProgram } from '../../../src/cli/code-cache.ts';
 import { ListResponse } from '../../../src/proto/gen/stasis/stasis.ts';
 import { FakeDaemon, type Outcome, stasis, stasisProcess } from './harness.ts';
 
@@ -135,22 +136,33 @@ test('called as an OCI runtime it refuses, on stderr and in the log that the cal
   }
 });
 
-test('compiled code is cached only where others cannot write', async () => {
+test('compiled code is kept and taken only where others cannot write, and never that of another program', async () => {
   const folder = await mkdtemp(join(tmpdir(), 'stasis-cli-'));
   try {
-    const module = join(import.meta.dirname, '../../../src/cli/compile-cache.ts');
-    const cachedIn = async (mode: number): Promise<boolean> => {
-      await chmod(folder, mode);
-      const code = `(await import(${JSON.stringify(module)})).cacheCompiledCode(${JSON.stringify(join(folder, 'x'))})`;
-      const { status, stderr } = spawnSync(process.execPath, ['--input-type=module', '-e', code], {
-        encoding: 'utf8',
-      });
-      assert.equal(status, 0, stderr);
-      return (await readdir(folder)).includes('compile-cache');
+    const file = join(folder, 'program.cjs');
+    const cache = join(folder, 'cache');
+    await writeFile(file, 'module.exports.answer = () => 41;');
+    await mkdir(cache);
+    const answer = (): { answer: number; cached: boolean; keep: () => void } => {
+      const program = loadProgram({ file, cache, build: 'test' });
+      const module = { exports: {} as { answer: () => number } };
+      program.run(module.exports, createRequire(file), module, file, folder);
+      return { answer: module.exports.answer(), cached: program.cached, keep: () => program.keep() };
     };
-    assert.equal(await cachedIn(0o777), false);
-    assert.equal(await cachedIn(0o775), false);
-    assert.equal(await cachedIn(0o755), true);
+    for (const mode of [0o777, 0o775]) {
+      await chmod(cache, mode);
+      answer().keep();
+      assert.deepEqual(await readdir(cache), []);
+    }
+    await chmod(cache, 0o755);
+    answer().keep();
+    assert.deepEqual(await readdir(cache).then((names) => names.length), 1);
+    assert.equal(answer().cached, true);
+    await chmod(cache, 0o777);
+    assert.equal(answer().cached, false);
+    await chmod(cache, 0o755);
+    await writeFile(file, 'module.exports.answer = () => 42;');
+    assert.deepEqual({ ...answer(), keep: 0 }, { answer: 42, cached: false, keep: 0 });
   } finally {
     await rm(folder, { recursive: true });
   }

@@ -1,0 +1,20 @@
+// What is started as `stasis`: loads main.ts, which is bundled beside it, with its compiled code.
+import { createRequire } from 'node:module';
+import { dirname, join } from 'node:path';
+import { commit, version } from '../version.ts';
+import { loadProgram } from './code-cache.ts';
+
+/** Set by the build. */
+declare const STASIS_CODE_CACHE: string;
+
+const lib = dirname(process.argv[1] ?? '');
+const file = join(lib, 'stasis-main.cjs');
+const program = loadProgram({ file, cache: STASIS_CODE_CACHE, build: `${version}-${commit}` });
+const module = { exports: {} as { isWorthKeeping?: () => boolean } };
+program.run(module.exports, createRequire(file), module, file, lib);
+if (!program.cached) {
+  process.once('exit', () => {
+    // A run that did nothing but print its version would leave out what others need.
+    if (module.exports.isWorthKeeping?.() === true) program.keep();
+  });
+}
