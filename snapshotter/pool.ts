@@ -20,6 +20,8 @@ export interface Pool {
   readonly reserved: Set<string>;
   readonly log: Logger;
   readonly now: () => WallTime;
+  /** Told where the files of a snapshot will be, before the command that makes it is started. */
+  readonly placing: (name: string, rootfs: string) => void;
   /** Writes what the page cache holds of a mounted dataset to it. */
   readonly syncfs: (path: string) => Promise<void>;
 }

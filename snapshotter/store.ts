@@ -71,6 +71,8 @@ export class SnapshotStore {
   readonly #onReleased: (dataset: string) => void;
   #owner: string;
   #sweeping: Promise<Swept> | undefined;
+  /** Who waits for a place, by containerd's namespace and key. */
+  readonly #awaited = new Map<string, (mount: BindMount) => void>();
 
   constructor(options: StoreOptions) {
     this.#pool = {
@@ -82,6 +84,7 @@ export class SnapshotStore {
       owners: new Set(options.owner === undefined ? [] : [options.owner]),
       reserved: new Set(),
       log: options.log ?? silent,
+      placing: (name, rootfs) => this.#placing(name, rootfs),
       now: options.now ?? realTime,
       syncfs: options.syncfs ?? syncfs,
     };
@@ -235,6 +238,23 @@ export class SnapshotStore {
     };
   }
 
+  /**
+   * Tells the mount of a container's disk as soon as it is decided, before the disk is made: so that what needs no more
+   * than its name can go on meanwhile. `close` ends the waiting; the mount is then undefined, if it has not been told.
+   */
+  whenPlaced(namespace: string, key: string): { mount: Promise<BindMount | undefined>; close(): void } {
+    const name = awaitedName(namespace, key);
+    const { promise, resolve } = Promise.withResolvers<BindMount | undefined>();
+    this.#awaited.set(name, resolve);
+    return {
+      mount: promise,
+      close: () => {
+        if (this.#awaited.get(name) === resolve) this.#awaited.delete(name);
+        resolve(undefined);
+      },
+    };
+  }
+
   /** Points a container's name at a new clone of one of its checkpoints. See rewind.ts. */
   async rewind(name: string, from: string, properties: Properties = {}, owner?: string): Promise<Rewound> {
     const request = { owner: this.#ownerOr(owner), name, from, properties };
@@ -307,6 +327,12 @@ export class SnapshotStore {
     return node as Node & { snapshot: Snapshot };
   }
 
+  #placing(name: string, rootfs: string): void {
+    if (this.#awaited.size === 0) return;
+    const { namespace, key } = splitName(name);
+    this.#awaited.get(awaitedName(namespace, key))?.({ type: 'bind', source: rootfs, options: writable });
+  }
+
   #rootfs(dataset: string): string {
     return `${this.#pool.mounter.mountpoint(dataset)}/${ROOTFS}`;
   }
@@ -322,7 +348,13 @@ export class SnapshotStore {
   }
 }
 
+function awaitedName(namespace: string, key: string): string {
+  return `${namespace}\0${key}`;
+}
+
+const writable = ['rw', 'rbind'];
+
 /** A View is read-only wherever its mounts are asked for: options come from the kind alone. */
 function bind(node: Node, source: string): BindMount {
-  return { type: 'bind', source, options: [node.snapshot?.kind === 'view' ? 'ro' : 'rw', 'rbind'] };
+  return { type: 'bind', source, options: node.snapshot?.kind === 'view' ? ['ro', 'rbind'] : writable };
 }

@@ -245,7 +245,8 @@ export class Container {
       await this.init.create();
       if (this.pid !== 0) await this.#learn();
       const { bundle, pid } = this;
-      const { rootfs, checkpoint, stdin, stdout, stderr, terminal } = request;
+      const { checkpoint, stdin, stdout, stderr, terminal } = request;
+      const rootfs = this.disk.mounts.map((mount) => ({ ...mount, options: [...mount.options] }));
       const io = { stdin, stdout, stderr, terminal };
       events.publish('create', { containerId: this.id, bundle, rootfs, io, checkpoint, pid });
       if (this.pid !== 0) this.#watchInit(expectation);
@@ -278,6 +279,7 @@ export class Container {
     const restores = this.pid === 0;
     this.#order.starting();
     try {
+      await this.disk.mountLate();
       await this.init.start();
       if (restores) await this.#learn();
       this.#context.events.publish('start', { containerId: this.id, pid: this.pid });

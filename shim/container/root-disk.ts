@@ -1,7 +1,7 @@
 import type { Config } from '../../src/config/config.ts';
 import { messageOf } from '../../src/errors.ts';
 import type { Logger } from '../../src/log.ts';
-import type { Mount } from '../../src/sys/mount.ts';
+import { mountAtStart, type Mount } from '../../src/sys/mount.ts';
 import { mountRootfs, unmountRootfs } from './rootfs.ts';
 import { bringDiskBack, type ReturnedDisk } from './stock-disk.ts';
 
@@ -21,10 +21,11 @@ export class RootDisk {
   readonly #options: RootDiskOptions;
   #mounts: readonly Mount[];
   #returned: ReturnedDisk | undefined;
+  #late = false;
 
   constructor(options: RootDiskOptions) {
     this.#options = options;
-    this.#mounts = options.mounts;
+    this.#mounts = options.mounts.map(plain);
   }
 
   /** What is mounted, or will be. */
@@ -39,7 +40,15 @@ export class RootDisk {
       this.#returned = await bringDiskBack(config, namespace, id, this.#mounts, imageDir);
       this.#mounts = this.#returned?.mounts ?? this.#mounts;
     }
-    await mountRootfs(this.#mounts, rootfs);
+    this.#late = imageDir !== undefined && this.#options.mounts.some(isLate);
+    if (!this.#late) await mountRootfs(this.#mounts, rootfs);
+  }
+
+  /** What `mount` has left for now. */
+  async mountLate(): Promise<void> {
+    if (!this.#late) return;
+    await mountRootfs(this.#mounts, this.#options.rootfs);
+    this.#late = false;
   }
 
   /** The restore succeeded, so the disk that was brought back is the container's from now on. */
@@ -62,4 +71,14 @@ export class RootDisk {
       this.#returned = undefined;
     }
   }
+}
+
+function isLate({ options }: Mount): boolean {
+  return options.includes(mountAtStart);
+}
+
+function plain(mount: Mount): Mount {
+  return isLate(mount)
+    ? { ...mount, options: mount.options.filter((option) => option !== mountAtStart) }
+    : mount;
 }

@@ -5,7 +5,7 @@ import { isOciError } from '../../src/oci/error.ts';
 import type { OciRuntime } from '../../src/oci/types.ts';
 import { openIo, type IoContext, type StdioAddresses } from '../stdio/index.ts';
 import { Process } from './process.ts';
-import { restoreFrom } from './restore.ts';
+import { PreparedRestore } from './restore.ts';
 import { initStates, StateMachine, type InitStateName, type InitVerb } from './state.ts';
 
 export interface InitOptions {
@@ -26,6 +26,8 @@ export class InitProcess extends Process<InitStateName, InitVerb> {
   readonly #options: InitOptions;
   /** Whether the OCI runtime knows the container. */
   #made = false;
+  #prepared: PreparedRestore | undefined;
+  #unpreparing: Promise<void> | undefined;
 
   constructor(options: InitOptions) {
     const first = options.restore === undefined ? 'created' : 'restorable';
@@ -44,10 +46,13 @@ export class InitProcess extends Process<InitStateName, InitVerb> {
     this.io = await openIo(stdio, io, socketFolder);
   }
 
-  /** Has the runtime make the container, unless a checkpoint is to be restored. */
+  /** Has the runtime make the container; where a checkpoint is to be restored, makes ready for that. */
   async create(): Promise<void> {
     const { restore, runtime, id, bundle } = this.#options;
-    if (restore !== undefined) return;
+    if (restore !== undefined) {
+      this.#prepared = await PreparedRestore.prepare(runtime, { id, bundle, ...restore });
+      return;
+    }
     await this.#launch(async (common) => {
       const { noPivot, noNewKeyring } = this.#options;
       await runtime.create({ id, bundle, noPivot, noNewKeyring, ...common });
@@ -56,19 +61,23 @@ export class InitProcess extends Process<InitStateName, InitVerb> {
 
   async start(): Promise<void> {
     this.state.require('start');
-    const { runtime, restore, id, bundle, noPivot } = this.#options;
+    const { runtime, restore, id, noPivot } = this.#options;
     if (restore === undefined) {
       await runtime.start(id);
     } else {
+      const prepared = this.#prepared;
+      if (prepared === undefined) throw new StasisError(Code.Unknown, 'the restore was not prepared');
       await this.#launch(async (common) => {
         try {
-          await restoreFrom(runtime, { id, bundle, ...restore, ...common, noPivot });
+          await prepared.run({ ...common, noPivot });
         } catch (error) {
           // crun leaves a container behind that nobody would delete: this task has not become one.
           await runtime.delete(id, { force: true }).catch(() => undefined);
           throw error;
         }
       });
+      // Nobody waits for that but Delete.
+      this.#unpreparing = this.#unprepare().catch(() => undefined);
     }
     this.io?.takeInput();
     this.state.to('running');
@@ -125,7 +134,15 @@ export class InitProcess extends Process<InitStateName, InitVerb> {
     this.io?.close();
   }
 
+  async #unprepare(): Promise<void> {
+    const prepared = this.#prepared;
+    this.#prepared = undefined;
+    await prepared?.[Symbol.asyncDispose]();
+  }
+
   async #forget(force: boolean): Promise<void> {
+    await this.#unpreparing;
+    await this.#unprepare();
     if (!this.#made) return;
     try {
       await this.#options.runtime.delete(this.id, { force });

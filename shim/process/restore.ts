@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { defaultCriuOptions } from '../../src/checkpoint/stock.ts';
 import { makeCgroupYard } from '../../src/criu/cgroup-yard.ts';
 import { describeFailure, lastError } from '../../src/criu/log.ts';
-import { remakeTmpfs } from '../../src/criu/tmpfs.ts';
+import { remakeTmpfs, type RemadeTmpfs } from '../../src/criu/tmpfs.ts';
 import { isOciError, OciError } from '../../src/oci/error.ts';
 import type { OciRuntime, RestoreOptions } from '../../src/oci/types.ts';
 import { editConfig } from '../container/config-file.ts';
@@ -15,28 +15,65 @@ export function criuFolder(bundle: string): string {
   return join(bundle, 'criu');
 }
 
-/** Has the OCI runtime restore a container from an image, with what the image itself leaves to us. */
-export async function restoreFrom(
-  runtime: OciRuntime,
-  options: Omit<RestoreOptions, 'detach' | 'noSubreaper'>,
-): Promise<void> {
-  const { imageDir, workDir, bundle } = options;
-  await mkdir(workDir, { recursive: true, mode: 0o711 });
-  const yardFolder = join(criuFolder(bundle), 'cgroups');
-  await using tmpfs = await remakeTmpfs(imageDir, criuFolder(bundle));
-  const lines = [...tmpfs.lines, ...(await makeCgroupYard(yardFolder))];
-  const criuConfig = join(workDir, 'criu.conf');
-  await writeFile(criuConfig, `${lines.join('\n')}\n`, { mode: 0o600 });
-  // crun has CRIU restore the interface with the namespace.
-  if (runtime.name === 'runc') await editConfig(bundle, withLoopback);
-  try {
-    await runtime.restore({ ...options, ...defaultCriuOptions, criuConfig, detach: true, noSubreaper: true });
-  } catch (error) {
-    throw await withReason(error, options);
-  } finally {
-    // An image of a host with other hierarchies has CRIU mount its own there.
-    await unmountBelow(yardFolder);
+type Options = Pick<RestoreOptions, 'id' | 'bundle' | 'imageDir' | 'workDir'>;
+
+/** A restore with all ready that an image itself leaves to us. Its mounts stay until it is disposed of. */
+export class PreparedRestore implements AsyncDisposable {
+  readonly #runtime: OciRuntime;
+  readonly #options: Options;
+  readonly #tmpfs: RemadeTmpfs;
+
+  private constructor(runtime: OciRuntime, options: Options, tmpfs: RemadeTmpfs) {
+    this.#runtime = runtime;
+    this.#options = options;
+    this.#tmpfs = tmpfs;
   }
+
+  /** On failure nothing is mounted. */
+  static async prepare(runtime: OciRuntime, options: Options): Promise<PreparedRestore> {
+    const { imageDir, workDir, bundle } = options;
+    await mkdir(workDir, { recursive: true, mode: 0o711 });
+    const tmpfs = await remakeTmpfs(imageDir, criuFolder(bundle));
+    try {
+      const lines = [...tmpfs.lines, ...(await makeCgroupYard(yardIn(bundle)))];
+      await writeFile(join(workDir, configName), `${lines.join('\n')}\n`, { mode: 0o600 });
+      // crun has CRIU restore the interface with the namespace.
+      if (runtime.name === 'runc') await editConfig(bundle, withLoopback);
+    } catch (error) {
+      await tmpfs[Symbol.asyncDispose]();
+      throw error;
+    }
+    return new PreparedRestore(runtime, options, tmpfs);
+  }
+
+  /** Has the OCI runtime restore the container. */
+  async run(rest: Omit<RestoreOptions, keyof Options | 'detach' | 'noSubreaper'>): Promise<void> {
+    const criuConfig = join(this.#options.workDir, configName);
+    try {
+      await this.#runtime.restore({
+        ...this.#options,
+        ...rest,
+        ...defaultCriuOptions,
+        criuConfig,
+        detach: true,
+        noSubreaper: true,
+      });
+    } catch (error) {
+      throw await withReason(error, this.#options);
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#tmpfs[Symbol.asyncDispose]();
+    // An image of a host with other hierarchies has CRIU mount its own there.
+    await unmountBelow(yardIn(this.#options.bundle));
+  }
+}
+
+const configName = 'criu.conf';
+
+function yardIn(bundle: string): string {
+  return join(criuFolder(bundle), 'cgroups');
 }
 
 /** The runtime's words, and CRIU's own: the former only name CRIU's log, and that goes with the bundle. */

@@ -6,10 +6,19 @@ import type { Mount } from '../proto/gen/containerd/mount.ts';
 import type { CheckpointEntry } from './entry.ts';
 import { applyDiff } from './foreign.ts';
 import { type Host, type Report, snapshotterName } from './host.ts';
+import { mountAtStart } from '../sys/mount.ts';
 import type { OpenMemory } from './memory-store.ts';
 import { diffFile } from './record.ts';
 import { assertSpecFitsHost, decodeSpec, encodeSpec, specForId } from './spec.ts';
-import { ioOf, type StartedTask, startTask } from './start.ts';
+import {
+  createTask,
+  type CreatedTask,
+  ioOf,
+  startCreated,
+  type StartedTask,
+  startTask,
+  type TaskIo,
+} from './start.ts';
 import { Steps } from './steps.ts';
 import { removeTask } from './task.ts';
 
@@ -35,6 +44,19 @@ export async function assertFreeName(client: NamespaceClient, id: string): Promi
 }
 
 /**
+ * Before anything is made: what is undone on a failure must be our own.
+ * @throws AlreadyExists where there is a disk of that key without a container, kept by `ctr containers rm --keep-snapshot` say
+ */
+function assertFreeDisk(host: Host, namespace: string, id: string): void {
+  if (host.store.findContainer(namespace, id) === undefined) return;
+  throw new AlreadyExists(`there is a snapshot ${id} already, without a container`, {
+    subject: id,
+    reason: 'snapshot-exists',
+    remedy: `choose another name, or remove it: ctr snapshots --snapshotter ${snapshotterName} rm ${id}`,
+  });
+}
+
+/**
  * Makes a container from a checkpoint, through containerd's public API alone, and starts it: from memory where
  * the checkpoint has it, else anew on the checkpoint's disk. A failure leaves nothing of it.
  */
@@ -56,6 +78,7 @@ export async function createFromCheckpoint(
     createdAt: undefined,
     updatedAt: undefined,
   };
+  assertFreeDisk(host, namespace, id);
   await using steps = new Steps(host.log);
   const pending = await host.pending.note({
     namespace,
@@ -68,16 +91,64 @@ export async function createFromCheckpoint(
   steps.undo('remove the unfinished container', undo);
 
   const begin = process.hrtime.bigint();
-  const mounts = await makeDisk(host, options, container, report);
-  const diskNs = Number(process.hrtime.bigint() - begin);
-  const task = await startTask(host.containerd.namespace(namespace), container, {
-    mounts,
-    io: await ioOf(undefined, record.terminal),
-    imageDir: entry.memory === 'image' ? memory.imageDir : undefined,
-  });
+  const imageDir = entry.memory === 'image' ? memory.imageDir : undefined;
+  const client = host.containerd.namespace(namespace);
+  const io = await ioOf(undefined, record.terminal);
+  let diskNs: number;
+  let task: StartedTask;
+  if (entry.disk === 'snapshot' && imageDir !== undefined) {
+    const made = await makeBoth(host, options, container, { io, imageDir }, report);
+    diskNs = Number(made.diskAt - begin);
+    task = await startCreated(client, made.task);
+  } else {
+    const mounts = await makeDisk(host, options, container, report);
+    diskNs = Number(process.hrtime.bigint() - begin);
+    task = await startTask(client, container, { mounts, io, imageDir });
+  }
   steps.commit();
   await pending.done();
   return { container: id, task, diskNs, undo };
+}
+
+/**
+ * Disk and task side by side: the task needs no more of the disk than its place before it is started, and cloning takes as
+ * long as all the rest of making a task.
+ */
+async function makeBoth(
+  host: Host,
+  options: { namespace: string; id: string; entry: CheckpointEntry; memory: OpenMemory },
+  container: Container,
+  { io, imageDir }: { io: TaskIo; imageDir: string },
+  report: Report,
+): Promise<{ task: CreatedTask; diskAt: bigint }> {
+  const { namespace, id } = options;
+  const client = host.containerd.namespace(namespace);
+  await client.containers.create({ container });
+  const place = host.store.whenPlaced(namespace, id);
+  const making = prepareDisk(client, options, container.snapshotter, report).then((mounts) => {
+    place.close();
+    return { mounts, at: process.hrtime.bigint() };
+  });
+  making.catch(() => place.close());
+  const early = await place.mount;
+  if (early === undefined) {
+    const { mounts, at } = await making;
+    return { task: await createTask(client, container, { mounts, io, imageDir }), diskAt: at };
+  }
+  const mount: Mount = { ...early, target: '', options: [...early.options, mountAtStart] };
+  const [created, made] = await Promise.allSettled([
+    createTask(client, container, { mounts: [mount], io, imageDir }),
+    making,
+  ]);
+  if (made.status === 'rejected') throw made.reason;
+  if (created.status === 'rejected') throw created.reason;
+  const [real, ...others] = made.value.mounts;
+  if (real?.source === early.source && others.length === 0)
+    return { task: created.value, diskAt: made.value.at };
+  // Somebody else took the place meanwhile.
+  await removeTask(host, namespace, id);
+  const { mounts, at } = made.value;
+  return { task: await createTask(client, container, { mounts, io, imageDir }), diskAt: at };
 }
 
 /**
