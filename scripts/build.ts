@@ -119,6 +119,7 @@ await build({
   outExtension: { '.js': '.cjs' },
 });
 
+install(place.lib, 'criu-when-ready', readFileSync(join(root, 'shim/process/criu-when-ready'), 'utf8'));
 const { node, installed } = place;
 install(place.bin, 'stasis', `#!/bin/sh\nexec '${node}' '${installed}/stasis.cjs' "$@"\n`);
 install(place.sbin, 'stasisd', `#!/bin/sh\nexec '${node}' '${installed}/stasisd.mjs' "$@"\n`);

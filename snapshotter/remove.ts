@@ -101,7 +101,8 @@ async function trash(pool: Pool, node: Node, since: number, call?: CallOptions):
   });
 }
 
-async function destroyOrMark(pool: Pool, node: Node, call?: CallOptions): Promise<void> {
+/** Destroys it, or takes it out of use where something has it open. */
+export async function destroyOrMark(pool: Pool, node: Node, call?: CallOptions): Promise<void> {
   try {
     await destroyNode(pool, node, call);
   } catch (error) {

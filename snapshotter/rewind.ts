@@ -2,7 +2,7 @@ import type { CallOptions, Properties } from '../src/zfs/zfs.ts';
 import type { Node } from './index.ts';
 import { isLive } from './index.ts';
 import { lockName, type Pool } from './pool.ts';
-import { putAside } from './remove.ts';
+import { destroyOrMark, putAside } from './remove.ts';
 import { makeDataset, missing } from './dataset.ts';
 
 /** A name that stands on a new dataset, and can still go back. */
@@ -12,7 +12,7 @@ export interface Rewound {
   readonly previous: string;
   /** Path of the files. */
   readonly rootfs: string;
-  /** Puts the name back on the previous dataset and destroys the new one. Can be called more than once. */
+  /** Puts the name back on the previous dataset and destroys the new one, or leaves that to a sweep. Can be called more than once. */
   undo(): Promise<void>;
   /** Puts the previous dataset aside: kept where it has checkpoints, else to the trash. */
   done(): Promise<void>;
@@ -52,9 +52,8 @@ export async function rewind(
     rootfs,
     undo: () =>
       pool.locks.run({ exclusive }, async () => {
-        await pool.mounter.unmount(made.dataset);
-        await pool.zfs.destroyIdempotent(made.dataset, { recursive: true });
-        pool.index.delete(made.dataset);
+        // What was being restored on it may still be ending: then it is out of use at once, and a sweep takes it.
+        if (pool.index.has(made.dataset) && isLive(made)) await destroyOrMark(pool, made);
       }),
     done: () =>
       pool.locks.run({ exclusive }, async () => {

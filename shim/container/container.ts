@@ -279,8 +279,7 @@ export class Container {
     const restores = this.pid === 0;
     this.#order.starting();
     try {
-      await this.disk.mountLate();
-      await this.init.start();
+      await this.init.start(this.disk.isLate ? () => this.disk.mountLate() : undefined);
       if (restores) await this.#learn();
       this.#context.events.publish('start', { containerId: this.id, pid: this.pid });
       if (restores) this.#watchInit(expectation);

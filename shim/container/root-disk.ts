@@ -1,7 +1,8 @@
 import type { Config } from '../../src/config/config.ts';
 import { messageOf } from '../../src/errors.ts';
 import type { Logger } from '../../src/log.ts';
-import { mountAtStart, type Mount } from '../../src/sys/mount.ts';
+import type { Mount } from '../../src/sys/mount.ts';
+import { markerOf, sourcesMade, withoutMarker } from '../../src/sys/mount-late.ts';
 import { mountRootfs, unmountRootfs } from './rootfs.ts';
 import { bringDiskBack, type ReturnedDisk } from './stock-disk.ts';
 
@@ -25,7 +26,7 @@ export class RootDisk {
 
   constructor(options: RootDiskOptions) {
     this.#options = options;
-    this.#mounts = options.mounts.map(plain);
+    this.#mounts = options.mounts.map(withoutMarker);
   }
 
   /** What is mounted, or will be. */
@@ -40,13 +41,19 @@ export class RootDisk {
       this.#returned = await bringDiskBack(config, namespace, id, this.#mounts, imageDir);
       this.#mounts = this.#returned?.mounts ?? this.#mounts;
     }
-    this.#late = imageDir !== undefined && this.#options.mounts.some(isLate);
+    this.#late =
+      imageDir !== undefined && this.#options.mounts.some((mount) => markerOf(mount) !== undefined);
     if (!this.#late) await mountRootfs(this.#mounts, rootfs);
   }
 
-  /** What `mount` has left for now. */
+  /** Whether `mount` has left the mounting to `mountLate`. */
+  get isLate(): boolean {
+    return this.#late;
+  }
+
+  /** Mounts what is still being made, when it is there. @throws FailedPrecondition when it does not come */
   async mountLate(): Promise<void> {
-    if (!this.#late) return;
+    await sourcesMade(this.#options.mounts);
     await mountRootfs(this.#mounts, this.#options.rootfs);
     this.#late = false;
   }
@@ -71,14 +78,4 @@ export class RootDisk {
       this.#returned = undefined;
     }
   }
-}
-
-function isLate({ options }: Mount): boolean {
-  return options.includes(mountAtStart);
-}
-
-function plain(mount: Mount): Mount {
-  return isLate(mount)
-    ? { ...mount, options: mount.options.filter((option) => option !== mountAtStart) }
-    : mount;
 }

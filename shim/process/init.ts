@@ -59,7 +59,8 @@ export class InitProcess extends Process<InitStateName, InitVerb> {
     });
   }
 
-  async start(): Promise<void> {
+  /** @param disk brings the root file system, where a restore begins before it is there */
+  async start(disk?: () => Promise<void>): Promise<void> {
     this.state.require('start');
     const { runtime, restore, id, noPivot } = this.#options;
     if (restore === undefined) {
@@ -69,7 +70,7 @@ export class InitProcess extends Process<InitStateName, InitVerb> {
       if (prepared === undefined) throw new StasisError(Code.Unknown, 'the restore was not prepared');
       await this.#launch(async (common) => {
         try {
-          await prepared.run({ ...common, noPivot });
+          await prepared.run({ ...common, noPivot }, disk);
         } catch (error) {
           // crun leaves a container behind that nobody would delete: this task has not become one.
           await runtime.delete(id, { force: true }).catch(() => undefined);

@@ -8,6 +8,7 @@ import { isOciError, OciError } from '../../src/oci/error.ts';
 import type { OciRuntime, RestoreOptions } from '../../src/oci/types.ts';
 import { editConfig } from '../container/config-file.ts';
 import { unmountBelow } from '../container/rootfs.ts';
+import { DiskGate } from './disk-gate.ts';
 import { withLoopback } from './loopback.ts';
 
 /** Where the mounts stand that a restore hands to CRIU, while it works. */
@@ -15,6 +16,7 @@ export function criuFolder(bundle: string): string {
   return join(bundle, 'criu');
 }
 
+type Rest = Omit<RestoreOptions, keyof Options | 'detach' | 'noSubreaper'>;
 type Options = Pick<RestoreOptions, 'id' | 'bundle' | 'imageDir' | 'workDir'>;
 
 /** A restore with all ready that an image itself leaves to us. Its mounts stay until it is disposed of. */
@@ -46,8 +48,34 @@ export class PreparedRestore implements AsyncDisposable {
     return new PreparedRestore(runtime, options, tmpfs);
   }
 
-  /** Has the OCI runtime restore the container. */
-  async run(rest: Omit<RestoreOptions, keyof Options | 'detach' | 'noSubreaper'>): Promise<void> {
+  /**
+   * Has the OCI runtime restore the container.
+   * @param disk brings its root file system, where that is not there yet
+   */
+  async run(rest: Rest, disk?: () => Promise<void>): Promise<void> {
+    if (disk === undefined) return this.#restore(rest);
+    // runc asks CRIU for its version before it looks at the root file system; of others we do not know.
+    if (this.#runtime.name !== 'runc') {
+      await disk();
+      return this.#restore(rest);
+    }
+    await using gate = new DiskGate(join(criuFolder(this.#options.bundle), 'gate'));
+    const inVain = new AbortController();
+    const ready = disk().then(
+      () => gate.open(),
+      (error: unknown) => {
+        inVain.abort();
+        throw error;
+      },
+    );
+    const [disked, restored] = await Promise.allSettled([
+      ready,
+      this.#restore({ ...rest, diskGate: gate.folder, signal: inVain.signal }),
+    ]);
+    for (const result of [disked, restored]) if (result.status === 'rejected') throw result.reason;
+  }
+
+  async #restore(rest: Rest): Promise<void> {
     const criuConfig = join(this.#options.workDir, configName);
     try {
       await this.#runtime.restore({

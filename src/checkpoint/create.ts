@@ -6,20 +6,13 @@ import type { Mount } from '../proto/gen/containerd/mount.ts';
 import type { CheckpointEntry } from './entry.ts';
 import { applyDiff } from './foreign.ts';
 import { type Host, type Report, snapshotterName } from './host.ts';
-import { mountAtStart } from '../sys/mount.ts';
 import type { OpenMemory } from './memory-store.ts';
 import { diffFile } from './record.ts';
 import { assertSpecFitsHost, decodeSpec, encodeSpec, specForId } from './spec.ts';
-import {
-  createTask,
-  type CreatedTask,
-  ioOf,
-  startCreated,
-  type StartedTask,
-  startTask,
-  type TaskIo,
-} from './start.ts';
+import { ioOf, type StartedTask, startTask, type TaskIo } from './start.ts';
 import { Steps } from './steps.ts';
+import { lateOptions } from '../sys/mount-late.ts';
+import { notePlacing } from './placing.ts';
 import { removeTask } from './task.ts';
 
 /** Label by which our snapshotter clones a checkpoint's disk; only labels under this prefix reach it. */
@@ -99,7 +92,7 @@ export async function createFromCheckpoint(
   if (entry.disk === 'snapshot' && imageDir !== undefined) {
     const made = await makeBoth(host, options, container, { io, imageDir }, report);
     diskNs = Number(made.diskAt - begin);
-    task = await startCreated(client, made.task);
+    task = made.task;
   } else {
     const mounts = await makeDisk(host, options, container, report);
     diskNs = Number(process.hrtime.bigint() - begin);
@@ -111,8 +104,8 @@ export async function createFromCheckpoint(
 }
 
 /**
- * Disk and task side by side: the task needs no more of the disk than its place before it is started, and cloning takes as
- * long as all the rest of making a task.
+ * Disk and task side by side: until CRIU looks at the disk, a restore needs no more of it than its place, and cloning takes
+ * as long as all else before that.
  */
 async function makeBoth(
   host: Host,
@@ -120,35 +113,35 @@ async function makeBoth(
   container: Container,
   { io, imageDir }: { io: TaskIo; imageDir: string },
   report: Report,
-): Promise<{ task: CreatedTask; diskAt: bigint }> {
+): Promise<{ task: StartedTask; diskAt: bigint }> {
   const { namespace, id } = options;
   const client = host.containerd.namespace(namespace);
   await client.containers.create({ container });
+  const marker = await notePlacing(host.config.daemon.run_dir, namespace, id);
   const place = host.store.whenPlaced(namespace, id);
-  const making = prepareDisk(client, options, container.snapshotter, report).then((mounts) => {
-    place.close();
-    return { mounts, at: process.hrtime.bigint() };
-  });
-  making.catch(() => place.close());
-  const early = await place.mount;
+  const making = prepareDisk(client, options, container.snapshotter, report)
+    .then((mounts) => ({ mounts, at: process.hrtime.bigint() }))
+    .finally(async () => {
+      place.close();
+      await marker.done();
+    });
+  const early = await Promise.race([place.mount, making.then(() => undefined)]);
+  const starting = async (mounts: Mount[]): Promise<StartedTask> =>
+    startTask(client, container, { mounts, io, imageDir });
   if (early === undefined) {
     const { mounts, at } = await making;
-    return { task: await createTask(client, container, { mounts, io, imageDir }), diskAt: at };
+    return { task: await starting(mounts), diskAt: at };
   }
-  const mount: Mount = { ...early, target: '', options: [...early.options, mountAtStart] };
-  const [created, made] = await Promise.allSettled([
-    createTask(client, container, { mounts: [mount], io, imageDir }),
+  const [started, made] = await Promise.allSettled([
+    starting([{ ...early, target: '', options: lateOptions(early.options, marker.path) }]),
     making,
   ]);
   if (made.status === 'rejected') throw made.reason;
-  if (created.status === 'rejected') throw created.reason;
-  const [real, ...others] = made.value.mounts;
-  if (real?.source === early.source && others.length === 0)
-    return { task: created.value, diskAt: made.value.at };
-  // Somebody else took the place meanwhile.
-  await removeTask(host, namespace, id);
   const { mounts, at } = made.value;
-  return { task: await createTask(client, container, { mounts, io, imageDir }), diskAt: at };
+  if (started.status === 'fulfilled') return { task: started.value, diskAt: at };
+  // Somebody else took the place meanwhile, and the disk went to another.
+  if (mounts[0]?.source !== early.source) return { task: await starting(mounts), diskAt: at };
+  throw started.reason;
 }
 
 /**

@@ -45,24 +45,9 @@ export async function startTask(
   container: Container,
   options: { mounts: Mount[]; io: TaskIo; imageDir: string | undefined },
 ): Promise<StartedTask> {
-  return startCreated(client, await createTask(client, container, options));
-}
-
-/** A task that Start has still to let run. */
-export interface CreatedTask {
-  readonly id: string;
-  readonly pid: number;
-  readonly createNs: number;
-}
-
-/** The first half of `startTask`. */
-export async function createTask(
-  { tasks }: NamespaceClient,
-  container: Container,
-  options: { mounts: Mount[]; io: TaskIo; imageDir: string | undefined },
-): Promise<CreatedTask> {
   const begin = process.hrtime.bigint();
-  const { pid } = await tasks.create({
+  const { tasks } = client;
+  const created = await tasks.create({
     containerId: container.id,
     rootfs: options.mounts,
     ...options.io,
@@ -70,19 +55,18 @@ export async function createTask(
     options: taskOptions(container, options.imageDir),
     runtimePath: '',
   });
-  return { id: container.id, pid, createNs: Number(process.hrtime.bigint() - begin) };
-}
-
-/** The second half of `startTask`. A task that cannot be started is deleted. */
-export async function startCreated({ tasks }: NamespaceClient, created: CreatedTask): Promise<StartedTask> {
-  const { id: containerId, createNs } = created;
-  const begin = process.hrtime.bigint();
+  const between = process.hrtime.bigint();
   try {
-    const { pid } = await tasks.start({ containerId, execId: '' });
-    return { pid: pid || created.pid, createNs, startNs: Number(process.hrtime.bigint() - begin) };
+    const started = await tasks.start({ containerId: container.id, execId: '' });
+    const end = process.hrtime.bigint();
+    return {
+      pid: started.pid || created.pid,
+      createNs: Number(between - begin),
+      startNs: Number(end - between),
+    };
   } catch (error) {
-    await tasks.kill({ containerId, execId: '', signal: 9, all: true }).catch(() => undefined);
-    await tasks.delete({ containerId }).catch(() => undefined); // reported is why it did not start
+    await tasks.kill({ containerId: container.id, execId: '', signal: 9, all: true }).catch(() => undefined);
+    await tasks.delete({ containerId: container.id }).catch(() => undefined); // reported is why it did not start
     throw error;
   }
 }

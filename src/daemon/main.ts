@@ -13,6 +13,7 @@ import { ImageCache } from '../checkpoint/image-cache.ts';
 import { KeyedMutex } from '../checkpoint/locks.ts';
 import { MemoryStore } from '../checkpoint/memory-store.ts';
 import { Pending } from '../checkpoint/pending.ts';
+import { endPlacing } from '../checkpoint/placing.ts';
 import { clearStaging, stagingFolder } from '../checkpoint/staging.ts';
 import { type Config, configPath, loadConfig, shimSocketPath, socketPath } from '../config/config.ts';
 import { Containerd, explainUnavailable } from '../containerd/client.ts';
@@ -222,6 +223,7 @@ async function retireStaging(staging: string): Promise<void> {
 }
 
 async function removeUnfinished(host: Host): Promise<void> {
+  await endPlacing(host.config.daemon.run_dir);
   for (const left of await host.pending.left()) {
     const { container } = left;
     host.log.warn('removing a container whose making was cut off', { ...container });

@@ -184,7 +184,7 @@ class Door implements OciRuntime {
       options.id,
       args,
       { timeoutMs: CRIU_TIMEOUT_MS, ...options },
-      { stdioFds: options.stdioFds, ...this.#criuEnvironment(criuConfig) },
+      { stdioFds: options.stdioFds, ...this.#criuEnvironment(criuConfig, options.diskGate) },
     );
   }
 
@@ -206,8 +206,12 @@ class Door implements OciRuntime {
   }
 
   /** CRIU is the runtime's child and inherits it. */
-  #criuEnvironment(config: string | undefined): Pick<CommandOptions, 'env'> {
-    return config === undefined ? {} : { env: { ...this.#env, CRIU_CONFIG_FILE: config } };
+  #criuEnvironment(config: string | undefined, gate?: string): Pick<CommandOptions, 'env'> {
+    const env = {
+      ...(config === undefined ? {} : { CRIU_CONFIG_FILE: config }),
+      ...(gate === undefined ? {} : { STASIS_DISK_GATE: gate, PATH: `${gate}:${this.#env['PATH'] ?? ''}` }),
+    };
+    return { env: { ...this.#env, ...env } };
   }
 
   /** The runtime, by way of a shell that sets the limit which its container is to inherit. */

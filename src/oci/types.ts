@@ -92,6 +92,8 @@ export interface RestoreOptions extends CriuOptions, CallLimits {
   readonly noSubreaper?: boolean;
   readonly noPivot?: boolean;
   readonly stdioFds: StdioFds;
+  /** Folder with a `criu` that waits for the container's disk: shim/process/disk-gate.ts. */
+  readonly diskGate?: string;
   /** Memory comes from a page server on `workDir`'s `lazy-pages.socket`; runc only. */
   readonly lazyPages?: boolean;
 }

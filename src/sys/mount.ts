@@ -74,12 +74,6 @@ export interface Mount {
   readonly options: readonly string[];
 }
 
-/**
- * Option of a mount of ours that a restore needs no sooner than at Start: its source may be made meanwhile. As an option of
- * user space (mount(8)) it is nothing to the kernel, and other shims do not see it.
- */
-export const mountAtStart = 'x-stasis.at-start';
-
 export interface MountArguments {
   readonly flags: number;
   readonly propagation: number;

@@ -1,0 +1,39 @@
+import { closeSync, constants, mkdirSync, openSync, symlinkSync, writeFileSync, writeSync } from 'node:fs';
+import { rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { makeFifo } from '../../src/sys/fifo.ts';
+
+/** More than a runtime calls CRIU in one restore. */
+const CALLS = 8;
+
+/**
+ * Lets an OCI runtime begin a restore before the container's disk is there: runc spends 20 ms on starting itself and on
+ * asking CRIU for its version, before it looks at the root file system. It finds a `criu` that waits (criu-when-ready).
+ */
+export class DiskGate implements AsyncDisposable {
+  /** To be the first folder on the runtime's PATH, and its STASIS_DISK_GATE. */
+  readonly folder: string;
+  readonly #fifo: number;
+
+  /** @param folder is made, and taken away in the end */
+  constructor(folder: string) {
+    this.folder = folder;
+    mkdirSync(folder, { recursive: true, mode: 0o700 });
+    symlinkSync(join(import.meta.dirname, 'criu-when-ready'), join(folder, 'criu'));
+    const path = join(folder, 'wait');
+    makeFifo(path, 0o600);
+    // Open at both ends, so that what is written stays until it is read; closed, it ends those who wait.
+    this.#fifo = openSync(path, constants.O_RDWR | constants.O_NONBLOCK);
+  }
+
+  /** The disk is there. */
+  open(): void {
+    writeFileSync(join(this.folder, 'ready'), '', { mode: 0o600 });
+    writeSync(this.#fifo, '\n'.repeat(CALLS));
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    closeSync(this.#fifo);
+    await rm(this.folder, { recursive: true, force: true });
+  }
+}
