@@ -109,7 +109,7 @@ await build({
   format: 'cjs',
   banner: { js: '#!/usr/bin/env node' }, // npm's package has it as a program
   outExtension: { '.js': '.cjs' },
-  define: { ...define, STASIS_CODE_CACHE: JSON.stringify(place.cache) },
+  define: { ...define, STASIS_CODE_CACHE: JSON.stringify(values.package === undefined ? '' : place.cache) },
 });
 await build({
   ...common,

@@ -1,15 +1,17 @@
 // What is started as `stasis`: loads main.ts, which is bundled beside it, with its compiled code.
 import { createRequire } from 'node:module';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { commit, version } from '../version.ts';
 import { loadProgram } from './code-cache.ts';
 
-/** Set by the build. */
+/** Folder of the compiled code, set by the build; empty: beside the program. */
 declare const STASIS_CODE_CACHE: string;
+/** This bundle's own folder. */
+declare const __dirname: string;
 
-const lib = dirname(process.argv[1] ?? '');
+const lib = __dirname;
 const file = join(lib, 'stasis-main.cjs');
-const program = loadProgram({ file, cache: STASIS_CODE_CACHE, build: `${version}-${commit}` });
+const program = loadProgram({ file, cache: STASIS_CODE_CACHE || join(lib, 'compile-cache'), build: `${version}-${commit}` });
 const module = { exports: {} as { isWorthKeeping?: () => boolean } };
 program.run(module.exports, createRequire(file), module, file, lib);
 if (!program.cached) {
