@@ -70,17 +70,29 @@ start_time() {
 }
 
 # Lives the namespace's shim? Its start time tells it from another process that got its pid.
+serves() {
+  read -r pid started socket 2>/dev/null <"$resident" && read -r stat 2>/dev/null <"/proc/$pid/stat" || return 1
+  # shellcheck disable=SC2086 # the fields of proc(5) after the name, which may hold blanks itself
+  start_time ${stat##*) }
+  [ "$start_time" = "$started" ]
+}
+
+answer() {
+  printf 'unix://%s' "$socket" >"${bundle:-.}/address"
+  printf 'unix://%s' "$socket"
+  exit 0
+}
+
 # With SCHED_CORE each pod gets a shim of its own.
 if [ "$sharing" = namespace ] && [ -z "${SCHED_CORE-}" ]; then
   resident=$run_dir/resident/${address#/}/$namespace/shim
-  if read -r pid started socket 2>/dev/null <"$resident" && read -r stat 2>/dev/null <"/proc/$pid/stat"; then
-    # shellcheck disable=SC2086 # the fields of proc(5) after the name, which may hold blanks itself
-    start_time ${stat##*) }
-    if [ "$start_time" = "$started" ]; then
-      printf 'unix://%s' "$socket" >"${bundle:-.}/address"
-      printf 'unix://%s' "$socket"
-      exit 0
-    fi
+  serves && answer
+  # Of many first starts one boots Node, and the others wait here until it has a shim, or has failed. A system without
+  # flock(1) boots one for each, and all but one of these find out and leave.
+  folder=${resident%/*}
+  [ -d "$folder" ] || (umask 066 && mkdir -p "$folder") 2>/dev/null
+  if { command exec 9>>"$folder/starting"; } 2>/dev/null; then
+    flock -w 10 9 2>/dev/null && serves && answer
   fi
 fi
 
@@ -93,6 +105,6 @@ exec 3<&0
 # shellcheck disable=SC3045
 STASIS_OPEN_FILES=$(ulimit -Sn)
 export STASIS_OPEN_FILES
-started=$("$node" "$main" "$@" <&3 3<&- &)
+started=$("$node" "$main" "$@" <&3 3<&- 9>&- &)
 [ -n "$started" ] || exit 1
 printf '%s' "$started"

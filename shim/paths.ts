@@ -8,6 +8,7 @@ import { InvalidArgument } from '../src/errors.ts';
  * |---|---|
  * | `s/<hash>` | socket of a shim |
  * | `resident/<containerd's address>/<namespace>/shim` | `pid starttime socket` of the namespace's shared shim; the launcher reads it |
+ * | `resident/<containerd's address>/<namespace>/starting` | locked by the launcher that is starting that shim |
  * | `locks/<hash>` | held by a living shim with flock(2) |
  * | `tasks/<namespace>/<id>/address` | socket of the shim that holds the task |
  * | `tasks/<namespace>/<id>/state.json` | what a fresh process needs to take the task up again |

@@ -86,6 +86,42 @@ test('start leaves it to Node when containerd asks for core scheduling, as no co
   assert.match(run(...common, 'start').stderr, /^node MAIN/);
 });
 
+test('of many first starts one runs Node, and all get the address of its shim', async (t) => {
+  const { folder } = setUp(t);
+  const resident = join(folder, 'run/resident/c.sock/ns');
+  // Takes its time, as Node does, and announces a shim; the test's own process stands for it.
+  const lines = [
+    '#!/bin/sh',
+    `echo run >>${folder}/runs`,
+    'sleep 0.3',
+    `echo '${process.pid} ${await startTimeOf(process.pid)} /sock' >${resident}/shim`,
+    'printf unix:///sock',
+  ];
+  writeFileSync(join(folder, 'node'), `${lines.join('\n')}\n`);
+  const starts = Array.from({ length: 20 }, async (_, i) => {
+    const cwd = join(folder, `bundle-${i}`);
+    mkdirSync(cwd);
+    const env = { PATH: process.env['PATH'], STASIS_CONFIG: join(folder, 'config.toml') };
+    const child = spawn(join(folder, 'any-name'), [...common, 'start'], { cwd, env });
+    let output = '';
+    for (const stream of [child.stdout, child.stderr]) {
+      stream.on('data', (chunk: Buffer) => (output += chunk.toString()));
+    }
+    await once(child, 'close');
+    return output;
+  });
+  assert.deepEqual(new Set(await Promise.all(starts)), new Set(['unix:///sock']));
+  assert.equal(readFileSync(join(folder, 'runs'), 'utf8'), 'run\n');
+});
+
+test('a first start that fails lets the next one try', async (t) => {
+  const { folder, run } = setUp(t);
+  writeFileSync(join(folder, 'node'), '#!/bin/sh\nexit 1\n');
+  assert.equal(run(...common, 'start').status, 1);
+  writeFileSync(join(folder, 'node'), '#!/bin/sh\nprintf unix:///sock\n');
+  assert.equal(run(...common, 'start').stdout.toString(), 'unix:///sock');
+});
+
 test('Node is told the limit of open files that it is about to raise', (t) => {
   const { folder, run } = setUp(t);
   writeFileSync(join(folder, 'node'), '#!/bin/sh\nprintf %s "$STASIS_OPEN_FILES"\n');
