@@ -2,7 +2,7 @@
  * Orders what happens to one container.
  *
  * INVARIANTS
- * - An exclusive job runs alone; shared jobs run beside each other.
+ * - An exclusive job runs alone; shared jobs run beside each other, `MAX_SHARED` of them at most.
  * - Jobs start in the order they came, so no kind starves the other.
  * - A job must not wait for another job of the same queue: it would wait for ever.
  */
@@ -11,6 +11,8 @@ export class Queue {
   #all: Promise<void> = Promise.resolve();
   /** Settles when the last exclusive job so far has. */
   #exclusive: Promise<void> = Promise.resolve();
+  #running = 0;
+  readonly #waiting: (() => void)[] = [];
 
   /** Runs a job when all earlier ones have ended. */
   run<T>(job: () => Promise<T>): Promise<T> {
@@ -19,13 +21,31 @@ export class Queue {
     return result;
   }
 
-  /** Runs a job when the earlier exclusive ones have ended. */
+  /** Runs a job when the earlier exclusive ones have ended, and there is room. */
   share<T>(job: () => Promise<T>): Promise<T> {
-    const result = this.#exclusive.then(job);
+    const result = this.#exclusive.then(() => this.#inTurn(job));
     this.#all = Promise.all([this.#all, settled(result)]).then(() => undefined);
     return result;
   }
+
+  async #inTurn<T>(job: () => Promise<T>): Promise<T> {
+    if (this.#running === MAX_SHARED) await new Promise<void>((resolve) => this.#waiting.push(resolve));
+    else this.#running++;
+    try {
+      return await job();
+    } finally {
+      const next = this.#waiting.shift();
+      if (next === undefined) this.#running--;
+      else next();
+    }
+  }
 }
+
+/**
+ * A client may ask for any number of execs at once. Each is a program that this process starts, which holds its one thread
+ * until the kernel has it running: with a hundred of them on two processors other containers waited two seconds.
+ */
+const MAX_SHARED = 8;
 
 function settled(promise: Promise<unknown>): Promise<void> {
   return promise.then(

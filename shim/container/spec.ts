@@ -55,3 +55,16 @@ export function isSystemdPath(cgroupsPath: string): boolean {
     !cgroupsPath.includes('/')
   );
 }
+
+/**
+ * Where a cgroup path leads inside the hierarchy. Of `slice:prefix:name` systemd makes a scope in a slice, and each dash in
+ * a slice's name a level (systemd.slice(5)).
+ * @returns undefined for a path that depends on where the runtime itself runs
+ */
+export function cgroupOf(cgroupsPath: string): string | undefined {
+  if (!isSystemdPath(cgroupsPath)) return cgroupsPath.startsWith('/') ? cgroupsPath : undefined;
+  const [slice = '', prefix = '', name = ''] = cgroupsPath.split(':');
+  const parts = (slice === '' ? 'system.slice' : slice).slice(0, -'.slice'.length).split('-');
+  const levels = parts.map((_, i) => `${parts.slice(0, i + 1).join('-')}.slice`);
+  return `/${[...levels, prefix === '' ? `${name}.scope` : `${prefix}-${name}.scope`].join('/')}`;
+}

@@ -1,19 +1,22 @@
-import { readFile, rm } from 'node:fs/promises';
+import { readFile, realpath, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Config } from '../../src/config/config.ts';
+import { endStrayCriu } from '../../src/criu/stray.ts';
 import { codeOf, Code, messageOf } from '../../src/errors.ts';
 import { detectRuntime } from '../../src/oci/binary.ts';
 import { isOciError } from '../../src/oci/error.ts';
 import { openRuntime } from '../../src/oci/runtime.ts';
 import { DeleteResponse, TaskDefinition } from '../../src/proto/gen/containerd/task.ts';
-import { findCgroup, type Cgroup } from '../../src/sys/cgroup.ts';
+import { cgroupAt, findCgroup, type Cgroup } from '../../src/sys/cgroup.ts';
 import { killCgroup, removeCgroup } from '../../src/sys/cgroup-remove.ts';
 import { wallTime } from '../../src/sys/clock.ts';
 import { exec } from '../../src/sys/command.ts';
+import { endProcessesAt } from '../../src/sys/process-tree.ts';
 import { Client } from '../../ttrpc/index.ts';
 import type { ShimArguments } from '../arguments.ts';
 import { readRecord, startTimeOf, type TaskRecord } from '../container/record.ts';
 import { unmountBelow, unmountRootfs } from '../container/rootfs.ts';
+import { cgroupOf, readSpec } from '../container/spec.ts';
 import { Paths } from '../paths.ts';
 import { criuFolder } from '../process/restore.ts';
 
@@ -28,7 +31,10 @@ export async function clear(args: ShimArguments, config: Config): Promise<void> 
   const folder = new Paths(config.daemon.run_dir).task(args.namespace, args.id);
   const record = await readRecord(folder);
   const answered = await byShim(folder, args.id);
-  if (answered === undefined && record !== undefined) await clearAway(record);
+  if (answered === undefined && record !== undefined) {
+    await endRuntimes(record.bundle);
+    await clearAway(record);
+  }
   if (args.bundle !== '') {
     await unmountRootfs(join(args.bundle, 'rootfs'));
     await unmountBelow(criuFolder(args.bundle));
@@ -67,10 +73,21 @@ async function byShim(folder: string, id: string): Promise<DeleteResponse | unde
   }
 }
 
+/**
+ * Ends the OCI runtimes that the shim had at work in the bundle, with their CRIU and what that has restored so far; takes
+ * away what CRIU had mounted for itself. First of all: with any of them alive, the root file system would stay in use.
+ */
+async function endRuntimes(bundle: string): Promise<void> {
+  await endProcessesAt(bundle);
+  const work = await realpath(join(bundle, 'work')).catch(() => undefined);
+  if (work === undefined) return;
+  await endStrayCriu([work]);
+  await unmountBelow(work);
+}
+
 /** Processes, runtime state, cgroup and mounts of a task whose shim is gone. */
 async function clearAway(record: TaskRecord): Promise<void> {
-  const alive = record.pid !== 0 && record.startTime !== '' && startTimeOf(record.pid) === record.startTime;
-  const cgroup: Cgroup | undefined = alive ? await findCgroup(record.pid).catch(() => undefined) : undefined;
+  const cgroup = await cgroupOfTask(record);
   // First: what a shim left frozen, in the middle of a checkpoint, is not ended by every runtime's delete.
   if (cgroup !== undefined) await killCgroup(cgroup).catch(() => undefined);
   try {
@@ -80,6 +97,34 @@ async function clearAway(record: TaskRecord): Promise<void> {
   } catch (error) {
     if (!isOciError(error, 'not-found')) process.stderr.write(`delete ${record.id}: ${messageOf(error)}\n`);
   }
+  await removeRuntimeFolder(join(record.runtime.root, record.id));
   if (cgroup !== undefined) await removeCgroup(cgroup);
   await unmountRootfs(join(record.bundle, 'rootfs'));
+}
+
+/**
+ * A runtime that was killed in the middle of a restore leaves a folder that its own `delete` does not know, with the root
+ * file system mounted inside (runc: `criu-root`). Never removed with something mounted in it: those are the container's files.
+ */
+async function removeRuntimeFolder(folder: string): Promise<void> {
+  await unmountBelow(folder);
+  await rm(folder, { recursive: true, force: true });
+}
+
+/** Of a task whose process is known by it; of one that had none yet, a restore may have made it. */
+async function cgroupOfTask({ bundle, pid, startTime }: TaskRecord): Promise<Cgroup | undefined> {
+  if (pid === 0) {
+    const path = cgroupPathOf(bundle);
+    return path === undefined ? undefined : cgroupAt(path);
+  }
+  const alive = startTime !== '' && startTimeOf(pid) === startTime;
+  return alive ? findCgroup(pid).catch(() => undefined) : undefined;
+}
+
+function cgroupPathOf(bundle: string): string | undefined {
+  try {
+    return cgroupOf(readSpec(bundle).cgroupsPath);
+  } catch {
+    return undefined; // containerd has taken the bundle away
+  }
 }

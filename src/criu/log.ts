@@ -5,6 +5,7 @@ import { hasErrno } from '../errors.ts';
 const generic = [
   /^(?:Dumping|Restoring|Pre-dumping) FAILED\.?$/,
   /^Dump (?:files|core|mm|sigaction|sighand|VMA|namespaces?|timers|itimers|mappings|fs|cgroup|creds|ids|task|thread|sk)\b.*failed with -?\d+$/i,
+  /^[\w ]+ \(pid: \d+\) failed with -?\d+$/,
   /^Failed to (?:dump|restore|wait for|start) .*(?:task|process|restorer|criu)\b/i,
   /^\d+ (?:exited|killed|stopped), status=/,
   /^\d+ (?:exited|killed|stopped) by signal/,

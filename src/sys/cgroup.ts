@@ -1,5 +1,5 @@
 import { existsSync, readFileSync } from 'node:fs';
-import { readFile, readdir, writeFile } from 'node:fs/promises';
+import { access, readFile, readdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { hasErrno, NotFound } from '../errors.ts';
 
@@ -139,6 +139,27 @@ export function hierarchiesOf(membership: string, mountinfo: string): Map<string
     found.set(controllers, mount.folder);
   }
   return found;
+}
+
+/**
+ * The cgroup of a path, for when none of its processes is known.
+ * @returns undefined where no hierarchy has one
+ */
+export async function cgroupAt(path: string): Promise<Cgroup | undefined> {
+  const own = await readFile('/proc/self/cgroup', 'utf8');
+  const membership = own.replace(/^(\d+:[^:\n]*:).*$/gm, (_, head: string) => head + path);
+  const found = resolveCgroup(membership, await readFile('/proc/self/mountinfo', 'utf8'));
+  if (found === undefined) return undefined;
+  const exist = await Promise.all(
+    [...found.folders].map(async (entry) =>
+      access(entry[1]).then(
+        () => [entry],
+        () => [],
+      ),
+    ),
+  );
+  const folders = new Map(exist.flat());
+  return folders.size === 0 ? undefined : { ...found, folders };
 }
 
 interface CgroupMount {

@@ -3,7 +3,7 @@ import test from 'node:test';
 import { BinaryWriter, WireType } from '@bufbuild/protobuf/wire';
 import { parseArguments } from '../../../shim/arguments.ts';
 import { readCheckpointOptions, readJson, readOptions } from '../../../shim/container/options.ts';
-import { isSystemdPath } from '../../../shim/container/spec.ts';
+import { cgroupOf, isSystemdPath } from '../../../shim/container/spec.ts';
 import { asPrintfFormat } from '../../../shim/lifecycle/answer.ts';
 import { readBootstrap } from '../../../shim/lifecycle/bootstrap.ts';
 import { checkName, Paths } from '../../../shim/paths.ts';
@@ -107,6 +107,14 @@ test('systemd cgroup paths are told from others', () => {
   assert.ok(isSystemdPath('system.slice:nerdctl:abc'));
   assert.ok(!isSystemdPath('/default/web'));
   assert.ok(!isSystemdPath('/a:b:c'));
+});
+
+test('cgroup paths lead where the runtimes make them', () => {
+  assert.equal(cgroupOf('/default/web'), '/default/web');
+  assert.equal(cgroupOf('system.slice:nerdctl:abc'), '/system.slice/nerdctl-abc.scope');
+  assert.equal(cgroupOf(':cri:abc'), '/system.slice/cri-abc.scope');
+  assert.equal(cgroupOf('a-b.slice::abc'), '/a.slice/a-b.slice/abc.scope');
+  assert.equal(cgroupOf('web'), undefined);
 });
 
 test('every byte survives the way through printf', () => {

@@ -94,7 +94,7 @@ test('of many first starts one runs Node, and all get the address of its shim', 
     '#!/bin/sh',
     `echo run >>${folder}/runs`,
     'sleep 0.3',
-    `echo '${process.pid} ${await startTimeOf(process.pid)} /sock' >${resident}/shim`,
+    `echo '${process.pid} ${startTimeOf(process.pid)} /sock' >${resident}/shim`,
     'printf unix:///sock',
   ];
   writeFileSync(join(folder, 'node'), `${lines.join('\n')}\n`);

@@ -57,6 +57,29 @@ test('an exclusive job waits for shared ones, and they for it', async () => {
   assert.deepEqual(log, ['a+', 'b+', 'b-', 'a-', 'c+', 'c-', 'd+', 'd-']);
 });
 
+test('of many shared jobs some run at a time, in the order they came, whether or not they fail', async () => {
+  const queue = new Queue();
+  let [running, most] = [0, 0];
+  const begun: number[] = [];
+  const jobs = Array.from({ length: 50 }, (_, i) =>
+    queue.share(async () => {
+      begun.push(i);
+      most = Math.max(most, ++running);
+      await new Promise((resolve) => setTimeout(resolve, 1));
+      running--;
+      if (i % 3 === 0) throw new Error('no');
+    }),
+  );
+  const after = queue.run(async () => assert.equal(running, 0));
+  await Promise.allSettled(jobs);
+  await after;
+  assert.ok(most > 1 && most <= 10, `${most} at a time`);
+  assert.deepEqual(
+    begun,
+    begun.map((_, i) => i),
+  );
+});
+
 test('a job that fails does not hold up the next', async () => {
   const queue = new Queue();
   await assert.rejects(

@@ -1,0 +1,58 @@
+import { readdir, readFile, readlink } from 'node:fs/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { hasErrno } from '../errors.ts';
+
+/**
+ * Ends every process whose working directory is `folder`, with all that descend from it: what a program left behind that
+ * was killed while programs worked for it there. This process and its parent are spared. Nothing to end is no error.
+ * @param timeoutMs how long to wait for them to be gone
+ */
+export async function endProcessesAt(folder: string, { timeoutMs = 5_000 } = {}): Promise<void> {
+  const deadline = Date.now() + timeoutMs;
+  // Again and again, as those that die last may have started others.
+  for (let pause = 2; ; pause = Math.min(pause * 2, 50)) {
+    const pids = await treesAt(folder);
+    if (pids.length === 0 || Date.now() >= deadline) return;
+    for (const pid of pids) kill(pid);
+    await sleep(pause);
+  }
+}
+
+async function treesAt(folder: string): Promise<number[]> {
+  const children = new Map<number, number[]>();
+  const found: number[] = [];
+  const names = (await readdir('/proc')).filter((name) => /^\d+$/.test(name));
+  await Promise.all(
+    names.map(async (name) => {
+      const pid = Number(name);
+      const { parent, state } = await statOf(pid);
+      if (state === 'Z' || pid === process.pid || pid === process.ppid) return;
+      children.set(parent, [...(children.get(parent) ?? []), pid]);
+      if (await worksAt(pid, folder)) found.push(pid);
+    }),
+  );
+  const all = new Set(found);
+  for (const pid of all) for (const child of children.get(pid) ?? []) all.add(child);
+  return [...all];
+}
+
+/** Fields 3 and 4 of proc_pid_stat(5); of a process that has ended, those of a zombie. */
+async function statOf(pid: number): Promise<{ state: string; parent: number }> {
+  const stat = await readFile(`/proc/${pid}/stat`, 'latin1').catch(() => '');
+  const [state = 'Z', parent = '0'] = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+  return { state: state === '' ? 'Z' : state, parent: Number(parent) };
+}
+
+/** A folder that was removed meanwhile is shown with a remark behind its name, proc_pid_cwd(5). */
+async function worksAt(pid: number, folder: string): Promise<boolean> {
+  const cwd = await readlink(`/proc/${pid}/cwd`).catch(() => '');
+  return cwd === folder || cwd === `${folder} (deleted)`;
+}
+
+function kill(pid: number): void {
+  try {
+    process.kill(pid, 'SIGKILL');
+  } catch (error) {
+    if (!hasErrno(error, 'ESRCH')) throw error;
+  }
+}
