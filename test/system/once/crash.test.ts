@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { chmodSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, suite, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -136,8 +136,9 @@ suite('kill -9 of stasisd leaves a whole checkpoint or none', () => {
       await daemon.kill();
       const { exitCode } = await cloning;
       await daemon.start();
+      const pending = join(stack.state, 'run/pending'); // made at the first need
       await until('what the kill left to be removed', () =>
-        readdirSync(join(stack.state, 'run/pending')).length === 0 ? true : undefined,
+        !existsSync(pending) || readdirSync(pending).length === 0 ? true : undefined,
       );
       const known = (await ctr('containers', 'ls', '-q')).split('\n').includes(`${web}-x${n}`);
       if (exitCode === 0) assert.ok(known);
