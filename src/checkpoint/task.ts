@@ -61,12 +61,19 @@ export async function endTask(host: Host, namespace: string, container: string):
 /** Ends a task if it runs and deletes it, so that the container can have a new one. */
 export async function removeTask(host: Host, namespace: string, container: string): Promise<void> {
   const client = host.containerd.namespace(namespace);
-  const task = await findTask(client, container);
-  if (task === undefined) return;
-  if (task.status !== Status.STOPPED) await endTask(host, namespace, container);
-  try {
-    await client.tasks.delete({ containerId: container });
-  } catch (error) {
-    if (codeOf(error) !== Code.NotFound) throw error;
+  for (let again = true; ; again = false) {
+    const task = await findTask(client, container);
+    if (task === undefined) return;
+    // One that is still to be restored has no process that could end.
+    const unborn = task.status === Status.CREATED && task.pid === 0;
+    if (!unborn && task.status !== Status.STOPPED) await endTask(host, namespace, container);
+    try {
+      await client.tasks.delete({ containerId: container });
+      return;
+    } catch (error) {
+      if (codeOf(error) === Code.NotFound) return;
+      // Delete waits for a Start that is under way, and then the task may run.
+      if (!unborn || !again) throw error;
+    }
   }
 }

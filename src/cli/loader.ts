@@ -11,7 +11,11 @@ declare const __dirname: string;
 
 const lib = __dirname;
 const file = join(lib, 'stasis-main.cjs');
-const program = loadProgram({ file, cache: STASIS_CODE_CACHE || join(lib, 'compile-cache'), build: `${version}-${commit}` });
+const program = loadProgram({
+  file,
+  cache: STASIS_CODE_CACHE || join(lib, 'compile-cache'),
+  build: `${version}-${commit}`,
+});
 const module = { exports: {} as { isWorthKeeping?: () => boolean } };
 program.run(module.exports, createRequire(file), module, file, lib);
 if (!program.cached) {
