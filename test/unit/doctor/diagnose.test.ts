@@ -266,20 +266,6 @@ test('bind mounts are named, those that every engine makes are not', async () =>
   assert.match(found[0]?.message ?? '', /is \/srv\/data of the host/);
 });
 
-test('a stopped process is in the way on cgroup v1 alone', async () => {
-  const on = (cgroup: string) =>
-    of([
-      { pid: 100, texts: { cgroup } },
-      {
-        pid: 101,
-        parent: 100,
-        texts: { status: 'Name:\tvi\nState:\tT (stopped)\nPPid:\t100\nNSpid:\t101\t2\n' },
-      },
-    ]);
-  assert.deepEqual(names(await on('7:memory:/web\n4:freezer:/web\n0::/\n')), ['stopped']);
-  assert.deepEqual(await on('0::/web\n'), []);
-});
-
 test('a first process that sleeps for a time is warned of, one that waits for an event is not', async () => {
   const calls: Record<string, string[]> = { x64: ['35', '230', '232'], arm64: ['101', '115', '22'] };
   const call = calls[process.arch] ?? [];
