@@ -1,19 +1,19 @@
 // The ways of a container's input and output.
 import { writeFileSync } from 'node:fs';
 import { scenarios } from './parity.ts';
-import { LOOP } from './stage.ts';
+import { IDLE } from './stage.ts';
 
 const COUNT =
   'i=0; while [ $i -lt 5000 ]; do echo "$i 0123456789012345678901234567890123456789"; i=$((i+1)); done';
 
 scenarios('input and output', {
   'big output': (stage) => stage.run(COUNT),
-  'big output of both kinds': (stage) => stage.run(`(${COUNT}) & (${COUNT}) >&2; wait`),
+  'big output of both kinds': (stage) => stage.run(`(${COUNT}) & other=$!; (${COUNT}) >&2; wait $other`),
   input: (stage) => stage.run('cat; echo end', [], { input: 'line\nno end' }),
   'big input': (stage) => stage.run('md5sum', [], { input: '0123456789\n'.repeat(50_000) }),
   'input that nobody reads': (stage) => stage.run('exec <&-; echo done', [], { input: 'x'.repeat(300_000) }),
   'input of an exec': async (stage) => {
-    const name = await stage.detached(LOOP);
+    const name = await stage.detached(IDLE);
     const args = ['tasks', 'exec', '--exec-id', 'e', name, 'cat'];
     await stage.program('ctr', args, { input: 'line\n' });
   },
@@ -29,8 +29,9 @@ scenarios('input and output', {
   'attach after the reader left': async (stage) => {
     const name = stage.name();
     const flags = stage.flags(name, ['--rm', '--fifo-dir', stage.fifos]);
-    const script = 'trap "echo late; exit 4" TERM; while true; do sleep 0.02; done';
+    const script = 'trap "echo late; exit 4" TERM; touch /ready; while true; do sleep 0.02; done';
     await stage.leave(name, 'ctr', ['run', ...flags, stage.image, name, '/bin/sh', '-c', script]);
+    await stage.ready(name);
     const attached = stage.ctr('tasks', 'attach', name);
     await stage.pause(300);
     await stage.kill(name, 15);
@@ -83,7 +84,7 @@ scenarios('input and output', {
   'output to a kind of place that is unknown': (stage) =>
     stage.detached('echo out', ['--log-uri', 'gopher:///no/such']),
   'a terminal that is resized': async (stage) => {
-    const name = await stage.detached(LOOP);
+    const name = await stage.detached(IDLE);
     const out = stage.pipes();
     await stage.addExec(
       name,
@@ -101,7 +102,7 @@ scenarios('input and output', {
     await stage.end(name);
   },
   'a resize without terminal': async (stage) => {
-    const name = await stage.detached(LOOP);
+    const name = await stage.detached(IDLE);
     await stage.resize(name, '', 80, 25);
     await stage.resize(name, 'unknown', 80, 25);
     await stage.addExec(name, 'e', ['sleep', '600']);
@@ -112,7 +113,7 @@ scenarios('input and output', {
     await stage.resize(name, '', 80, 25);
   },
   'input that is closed': async (stage) => {
-    const name = await stage.detached(LOOP);
+    const name = await stage.detached(IDLE);
     await stage.closeIO(name);
     await stage.closeIO(name, 'unknown');
     const out = stage.pipes();

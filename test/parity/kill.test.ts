@@ -1,6 +1,6 @@
 // Signals, the task's states, and what is refused in each.
 import { scenarios } from './parity.ts';
-import { LOOP, type Stage } from './stage.ts';
+import { IDLE, LOOP, type Stage } from './stage.ts';
 
 const TRAP = (signal: string): string => `trap "exit 42" ${signal}; touch /ready; ${LOOP}`;
 
@@ -25,20 +25,22 @@ scenarios('kill and states', {
     }
   },
   'a signal that process 1 does not hear': async (stage) => {
-    const name = await stage.detached(LOOP);
+    // Before its exec the OCI runtime stands in its place, and hears.
+    const name = await stage.detached(`touch /ready; ${IDLE}`);
+    await stage.ready(name);
     await stage.ctr('tasks', 'kill', name);
     await stage.pause(200);
     await stage.state(name);
     await stage.end(name);
   },
   'signal 0': async (stage) => {
-    const name = await stage.detached(LOOP);
+    const name = await stage.detached(IDLE);
     await stage.kill(name, 0);
     await stage.end(name);
     await stage.kill(name, 0);
   },
   'unknown signals': async (stage) => {
-    const name = await stage.detached(LOOP);
+    const name = await stage.detached(IDLE);
     for (const signal of [64, 65, 99, 4000, 4_294_967_295]) await stage.kill(name, signal);
     await stage.ctr('tasks', 'kill', '-s', 'SIGNONE', name);
     await stage.addExec(name, 'e', ['sleep', '600']);
@@ -48,7 +50,7 @@ scenarios('kill and states', {
     await stage.end(name);
   },
   'kill twice': async (stage) => {
-    const name = await stage.detached(LOOP);
+    const name = await stage.detached(IDLE);
     await stage.end(name);
     await stage.kill(name, 9);
     await stage.kill(name, 15, { all: true });
@@ -57,7 +59,7 @@ scenarios('kill and states', {
     await stage.kill(name, 9);
   },
   'kill an exec, and again': async (stage) => {
-    const name = await stage.detached(LOOP);
+    const name = await stage.detached(IDLE);
     for (const signal of [15, 9]) {
       await stage.addExec(name, 'e', ['sleep', '600']);
       await stage.start(name, 'e');
@@ -69,7 +71,8 @@ scenarios('kill and states', {
     await stage.end(name);
   },
   'kill all': async (stage) => {
-    const name = await stage.detached(`trap "" TERM; sleep 600 & ${LOOP}`);
+    const name = await stage.detached(`trap "" TERM; sleep 600 & touch /ready; ${IDLE}`);
+    await stage.ready(name);
     await stage.kill(name, 15, { all: true });
     await stage.pause(100);
     await stage.state(name);
@@ -78,7 +81,7 @@ scenarios('kill and states', {
     await ended;
   },
   'delete while it runs': async (stage) => {
-    const name = await stage.detached(LOOP);
+    const name = await stage.detached(IDLE);
     await stage.delete(name);
     await stage.ctr('tasks', 'rm', name);
     await stage.ctr('containers', 'rm', name);
@@ -88,7 +91,7 @@ scenarios('kill and states', {
     await stage.delete(name);
   },
   'start twice': async (stage) => {
-    const name = await stage.created(LOOP);
+    const name = await stage.created(IDLE);
     await stage.task(name);
     await stage.start(name);
     await stage.start(name);
@@ -96,14 +99,14 @@ scenarios('kill and states', {
     await stage.start(name);
   },
   'a task that never starts': async (stage) => {
-    const name = await stage.created(LOOP);
+    const name = await stage.created(IDLE);
     await stage.task(name);
     await stage.shape(name);
     await verbs(stage, name);
     await stage.delete(name);
   },
   'kill before the start': async (stage) => {
-    const name = await stage.created(LOOP);
+    const name = await stage.created(IDLE);
     await stage.task(name);
     const ended = stage.wait(name);
     await stage.kill(name, 9);
@@ -123,24 +126,24 @@ scenarios('kill and states', {
     await stage.wait(name);
   },
   'all verbs while it runs': async (stage) => {
-    const name = await stage.detached(LOOP);
+    const name = await stage.detached(IDLE);
     await verbs(stage, name);
     await stage.end(name);
   },
   'all verbs after its end': async (stage) => {
-    const name = await stage.detached(LOOP);
+    const name = await stage.detached(IDLE);
     await stage.end(name);
     await verbs(stage, name);
     await stage.shape(name);
   },
   'all verbs without a task': async (stage) => {
-    const name = await stage.created(LOOP);
+    const name = await stage.created(IDLE);
     await verbs(stage, name);
     await stage.kill(name, 9);
     await stage.delete(name);
   },
   'pause and resume': async (stage) => {
-    const name = await stage.detached(LOOP);
+    const name = await stage.detached(IDLE);
     await stage.ctr('tasks', 'pause', name);
     await stage.shape(name);
     await stage.ctr('tasks', 'pause', name);
@@ -152,7 +155,7 @@ scenarios('kill and states', {
     await stage.end(name);
   },
   'kill while paused': async (stage) => {
-    const name = await stage.detached(LOOP);
+    const name = await stage.detached(IDLE);
     await stage.ctr('tasks', 'pause', name);
     await stage.end(name);
     await stage.state(name);
@@ -163,7 +166,7 @@ scenarios('kill and states', {
     // It ends when it is let go, which may be noticed before or after the resume is reported.
     unordered: true,
     play: async (stage) => {
-      const name = await stage.detached(LOOP);
+      const name = await stage.detached(IDLE);
       await stage.addExec(name, 'e', ['sleep', '600']);
       await stage.start(name, 'e');
       await stage.ctr('tasks', 'pause', name);

@@ -5,7 +5,7 @@ import { stack } from '../system/support/stack.ts';
 
 /** Everything on the machine that still bears one of the names, each as `kind: what`; waits a little for it to go. */
 export async function leftovers(names: readonly string[], folders: readonly string[]): Promise<string[]> {
-  const deadline = Date.now() + 3000;
+  const deadline = Date.now() + 10_000;
   for (;;) {
     const found = [...files(names, folders), ...processes(names), ...mounts(names), ...cgroups(names)];
     if (found.length === 0 || Date.now() > deadline) return found.sort();

@@ -9,8 +9,6 @@ import { image, readIfThere, stack, until } from '../system/support/stack.ts';
 import { uniqueName } from '../system/support/container.ts';
 import { Pipes } from './pipes.ts';
 
-export const LOOP = 'while true; do sleep 0.1; done';
-
 /** One step of a play as it went; made comparable at the end of the play, when all names are known. */
 export interface Step {
   readonly what: string;
@@ -71,7 +69,7 @@ export class Recorded {
   async program(file: string, args: string[], options: { input?: string } = {}): Promise<CommandResult> {
     const step: Step = { what: `${file} ${args.slice(0, 3).join(' ')}`, outcome: 'no end' };
     this.steps.push(step);
-    const result = await runProgram(file, args, { timeoutMs: 30_000, ...options });
+    const result = await runProgram(file, args, { timeoutMs: 90_000, ...options });
     const { exitCode, signal, stdout, stderr, timedOut } = result;
     step.outcome = { exit: timedOut ? 'timed out' : (exitCode ?? signal), stdout, stderr };
     return result;

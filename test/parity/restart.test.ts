@@ -1,7 +1,7 @@
 // containerd goes away and comes back while tasks run.
 import { dev } from '../system/support/stack.ts';
 import { scenarios, theHouse } from './parity.ts';
-import { LOOP } from './stage.ts';
+import { IDLE } from './stage.ts';
 
 const restart = async (): Promise<void> => {
   await dev('restart', 'containerd');
@@ -14,10 +14,10 @@ scenarios(
     'tasks in each state': {
       withoutEvents: true,
       play: async (stage) => {
-        const running = await stage.detached(LOOP);
-        const paused = await stage.detached(LOOP);
+        const running = await stage.detached(IDLE);
+        const paused = await stage.detached(IDLE);
         await stage.ctr('tasks', 'pause', paused);
-        const fresh = await stage.created(LOOP);
+        const fresh = await stage.created(IDLE);
         await stage.task(fresh);
         await stage.addExec(running, 'e', ['/bin/sh', '-c', 'exit 5']);
         await restart();

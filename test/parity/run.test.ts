@@ -1,6 +1,6 @@
 // Running a container: what the client sees, what is published and what stays behind.
 import { scenarios } from './parity.ts';
-import { LOOP } from './stage.ts';
+import { IDLE, LOOP } from './stage.ts';
 
 scenarios('run', {
   'run to the end': (stage) => stage.run('echo out; echo err >&2; exit 3'),
@@ -16,7 +16,7 @@ scenarios('run', {
     play: (stage) => stage.run('echo out; exit 3'),
   },
   'run detached': async (stage) => {
-    const name = await stage.detached(LOOP);
+    const name = await stage.detached(IDLE);
     await stage.shape(name);
     await stage.end(name);
     await stage.shape(name);
@@ -37,7 +37,7 @@ scenarios('run', {
   'a mount that cannot be made': (stage) =>
     stage.run('true', ['--mount', 'type=bind,src=/no/such,dst=/mnt,options=rbind:ro']),
   'a pid file': async (stage) => {
-    const name = await stage.detached(LOOP, ['--null-io', '--pid-file', `${stage.folder}/pid`]);
+    const name = await stage.detached(IDLE, ['--null-io', '--pid-file', `${stage.folder}/pid`]);
     await stage.file('pid', (text) => text !== '');
     await stage.end(name);
   },
@@ -56,8 +56,8 @@ scenarios('run', {
     await stage.end(name);
   },
   'the pid namespace of another container': async (stage) => {
-    const first = await stage.detached(LOOP);
-    const second = await stage.detached(LOOP, [
+    const first = await stage.detached(IDLE);
+    const second = await stage.detached(IDLE, [
       '--null-io',
       '--with-ns',
       `pid:/proc/${stage.pids[0]}/ns/pid`,
@@ -77,7 +77,7 @@ scenarios('run', {
     await stage.ctr('tasks', 'rm', name);
   },
   'a container that exists': async (stage) => {
-    const name = await stage.detached(LOOP);
+    const name = await stage.detached(IDLE);
     await stage.ctr('run', '-d', '--null-io', ...stage.flags(name), stage.image, name, 'true');
     await stage.task(name);
     await stage.end(name);

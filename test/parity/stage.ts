@@ -8,6 +8,11 @@ import { CheckpointOptions, ProcessDetails } from '../../src/proto/gen/container
 import { until } from '../system/support/stack.ts';
 import { Recorded } from './recorded.ts';
 
+/** Goes on, as one process all the time. */
+export const IDLE = 'exec sleep 600';
+/** The same for a container that is checkpointed, which ends a busybox sleep early. */
+export const TICK = `exec perl -e 'select(undef, undef, undef, 0.05) while 1'`;
+/** Goes on, and hears of signals and children between two programs that it starts. */
 export const LOOP = 'while true; do sleep 0.1; done';
 
 interface Stdio {
@@ -106,7 +111,7 @@ export class Stage extends Recorded {
   }
 
   wait(containerId: string, execId = '') {
-    return this.call(`wait ${execId}`, this.api.tasks.wait({ containerId, execId }, { timeoutMs: 20_000 }));
+    return this.call(`wait ${execId}`, this.api.tasks.wait({ containerId, execId }, { timeoutMs: 60_000 }));
   }
 
   kill(containerId: string, signal: number, options: { execId?: string; all?: boolean } = {}) {
@@ -167,7 +172,7 @@ export class Stage extends Recorded {
     const spec = { typeUrl: `${SPEC}Process`, value: Buffer.from(JSON.stringify(process)) };
     const { tasks } = this.api;
     await tasks.exec({ containerId: name, execId, spec, ...NO_STDIO });
-    const ended = tasks.wait({ containerId: name, execId }, { timeoutMs: 60_000 });
+    const ended = tasks.wait({ containerId: name, execId }, { timeoutMs: 240_000 });
     await tasks.start({ containerId: name, execId });
     await ended;
     const { exitStatus } = await tasks.deleteProcess({ containerId: name, execId });
@@ -261,8 +266,9 @@ export class Stage extends Recorded {
   }
 }
 
+/** The columns are as wide as the longest pid. */
 function withoutPids(text: string): string {
-  return text.replace(/^\d+ +/gm, '<pid> ');
+  return text.replace(/^\d+ +/gm, '<pid> ').replace(/^PID +/m, 'PID ');
 }
 
 /** The names of all fields that are set, with those of their fields; values are left out. */
