@@ -2,6 +2,7 @@ import { NotFound } from '../src/errors.ts';
 import { encodeText, property, stateValue } from './properties.ts';
 import type { Node } from './index.ts';
 import { isLive } from './index.ts';
+import { changing } from './unsettled.ts';
 import { lockName, type Pool } from './pool.ts';
 import type { Snapshot } from './snapshot.ts';
 
@@ -58,7 +59,7 @@ function reasonToSkip(node: Node, owner: string): string | undefined {
 async function take(pool: Pool, node: Node, owner: string): Promise<void> {
   const { snapshot } = node;
   if (snapshot === undefined) return;
-  await pool.locks.run({ exclusive: [lockName(snapshot.owner, snapshot.name)] }, async () => {
+  await changing(pool, { exclusive: [lockName(snapshot.owner, snapshot.name)] }, async () => {
     const since = Number(pool.now().seconds);
     const holder = snapshot.kind === 'committed' ? pool.index.layerOf(node) : node.dataset;
     await pool.zfs.set(node.dataset, { [property.state]: stateValue('adopted', since) });

@@ -2,6 +2,7 @@ import { FailedPrecondition, InvalidArgument, messageOf } from '../src/errors.ts
 import type { CallOptions } from '../src/zfs/zfs.ts';
 import { exists, filled, missing, rootfsOf } from './dataset.ts';
 import type { Node } from './index.ts';
+import { changing } from './unsettled.ts';
 import { lockName, type Pool } from './pool.ts';
 import { labelProperties, nextSet, property, toProperties } from './properties.ts';
 import { LAYER, type Labels, type Snapshot } from './snapshot.ts';
@@ -18,7 +19,7 @@ export async function commit(
 ): Promise<void> {
   const { owner, name, key } = request;
   if (name === '') throw new InvalidArgument('a committed snapshot needs a name', { subject: 'name' });
-  await pool.locks.run({ exclusive: [lockName(owner, key), lockName(owner, name)] }, async () => {
+  await changing(pool, { exclusive: [lockName(owner, key), lockName(owner, name)] }, async () => {
     if (pool.index.current(owner, name) !== undefined) throw exists(name);
     const node = pool.index.current(owner, key);
     const active = node?.snapshot;
@@ -78,7 +79,7 @@ export async function update(
   call?: CallOptions,
 ): Promise<Snapshot> {
   const { owner, name } = request;
-  return pool.locks.run({ exclusive: [lockName(owner, name)] }, async () => {
+  return changing(pool, { exclusive: [lockName(owner, name)] }, async () => {
     const node = pool.index.current(owner, name);
     const before = node?.snapshot;
     if (node === undefined || before === undefined) throw missing(name);

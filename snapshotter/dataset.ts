@@ -1,5 +1,5 @@
-import { chmod, mkdir } from 'node:fs/promises';
-import { AlreadyExists, hasErrno, messageOf, NotFound } from '../src/errors.ts';
+import { chmod, lstat, mkdir } from 'node:fs/promises';
+import { AlreadyExists, DeadlineExceeded, hasErrno, messageOf, NotFound } from '../src/errors.ts';
 import type { CallOptions, Properties } from '../src/zfs/zfs.ts';
 import type { Node } from './index.ts';
 import { ensureContainer } from './load.ts';
@@ -81,7 +81,10 @@ async function makeAt(
     index.add(node);
     return { node, rootfs };
   } catch (error) {
-    if (!(error instanceof AlreadyExists) && !(error instanceof NotFound)) {
+    // Of a command that gave no answer nothing can be said yet: see unsettled.ts.
+    const known =
+      error instanceof AlreadyExists || error instanceof NotFound || error instanceof DeadlineExceeded;
+    if (!known) {
       await undoMake(pool, dataset, snapshot.name);
     }
     throw error;
@@ -110,14 +113,18 @@ async function undoMake(pool: Pool, dataset: string, name: string): Promise<void
   }
 }
 
-/** The folder with the files of a dataset; mounts it, and makes the folder where a crash left it out. */
+/**
+ * The folder with the files of a dataset; mounts it, and makes the folder where a crash left it out. Looks before it
+ * makes: a pool whose device fails answers what it knows, and lets a mkdir wait, though the folder is there.
+ */
 export async function rootfsOf(pool: Pool, dataset: string): Promise<string> {
   const path = `${await pool.mounter.mount(dataset)}/${ROOTFS}`;
   try {
-    await mkdir(path);
-    await chmod(path, 0o755); // whatever the umask
+    await lstat(path);
   } catch (error) {
-    if (!hasErrno(error, 'EEXIST')) throw error;
+    if (!hasErrno(error, 'ENOENT')) throw error;
+    await mkdir(path, { recursive: true }); // another caller may make it too
+    await chmod(path, 0o755); // whatever the umask
   }
   return path;
 }

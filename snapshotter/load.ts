@@ -51,6 +51,15 @@ export async function loadIndex(pool: Pool, listing: readonly Row[]): Promise<vo
     await zfs.create(layout.root, { properties: rootProperties(zfs.kind) });
     pool.index.add(plainNode(layout.root));
   }
+  for (const node of await interpret(pool, layout.root, listing)) pool.index.add(node);
+  for (const dataset of [layout.layers, layout.containers, layout.trash]) {
+    if (!pool.index.has(dataset)) await ensureContainer(pool, dataset);
+  }
+}
+
+/** The nodes that a listing of `root` describes. Destroys what is left of diffs that were cut off. */
+export async function interpret(pool: Pool, root: string, listing: readonly Row[]): Promise<Node[]> {
+  const { zfs, layout } = pool;
   // Clones to read from are no part of the index: they go with what reads them, or at the start.
   let rows = listing.filter((row) => !row.name.startsWith(`${layout.root}/reading/`));
   for (const { name } of rows.filter((row) => isPassing(row.name))) {
@@ -58,11 +67,7 @@ export async function loadIndex(pool: Pool, listing: readonly Row[]): Promise<vo
     pool.log.warn('the snapshot of a diff that was cut off is destroyed', { snapshot: name });
   }
   rows = rows.filter((row) => !isPassing(row.name));
-  const chunks = await readChunks(zfs, layout.root, rows);
-  for (const node of nodesOf(pool, rows, chunks)) pool.index.add(node);
-  for (const dataset of [layout.layers, layout.containers, layout.trash]) {
-    if (!pool.index.has(dataset)) await ensureContainer(pool, dataset);
-  }
+  return nodesOf(pool, rows, await readChunks(zfs, root, rows));
 }
 
 /** Makes a dataset that only holds others. */

@@ -1,3 +1,9 @@
+/** Names that one call needs; one that is asked for both ways is held exclusively. */
+export interface LockRequest {
+  readonly exclusive?: readonly string[];
+  readonly shared?: readonly string[];
+}
+
 /**
  * Locks by name, shared or exclusive, first come first served.
  *
@@ -8,11 +14,8 @@
 export class KeyedLocks {
   readonly #queues = new Map<string, Queue>();
 
-  /** Runs `work` while every name is held as asked; a name asked for both ways is held exclusively. */
-  async run<T>(
-    names: { exclusive?: readonly string[]; shared?: readonly string[] },
-    work: () => Promise<T>,
-  ): Promise<T> {
+  /** Runs `work` while every name is held as asked. */
+  async run<T>(names: LockRequest, work: () => Promise<T>): Promise<T> {
     const modes = new Map<string, boolean>();
     for (const name of names.shared ?? []) modes.set(name, false);
     for (const name of names.exclusive ?? []) modes.set(name, true);

@@ -2,7 +2,7 @@ import type { Logger } from '../src/log.ts';
 import { wallTime, type WallTime } from '../src/sys/clock.ts';
 import type { Mounter } from '../src/zfs/mounter.ts';
 import type { Zfs } from '../src/zfs/zfs.ts';
-import type { SnapshotIndex } from './index.ts';
+import type { Node, SnapshotIndex } from './index.ts';
 import type { Layout } from './layout.ts';
 import type { KeyedLocks } from './locks.ts';
 
@@ -18,6 +18,10 @@ export interface Pool {
   readonly owners: Set<string>;
   /** Datasets that a command is about to make: names are taken before they exist. */
   readonly reserved: Set<string>;
+  /** Datasets of which nobody knows what became of them, since a command gave no answer; see unsettled.ts. */
+  readonly unsettled: Set<string>;
+  /** Nodes that are out of use in the index alone, because the pool was too full to write it down. */
+  readonly unmarked: Set<Node>;
   readonly log: Logger;
   readonly now: () => WallTime;
   /** Told where the files of a snapshot will be, before the command that makes it is started. */

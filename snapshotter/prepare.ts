@@ -3,6 +3,7 @@ import type { CallOptions, Properties } from '../src/zfs/zfs.ts';
 import { commitNode } from './commit.ts';
 import { exists, filled, makeDataset, type Made } from './dataset.ts';
 import type { Node } from './index.ts';
+import { changing } from './unsettled.ts';
 import { lockName, type Pool } from './pool.ts';
 import { CHECKPOINT_LABEL, MAX_SIZE_LABEL, REF_LABEL, type Labels } from './snapshot.ts';
 
@@ -25,7 +26,7 @@ export async function prepare(pool: Pool, request: PrepareRequest, call?: CallOp
   const { owner, name, parent } = request;
   if (name === '') throw new InvalidArgument('a snapshot needs a key', { subject: 'key' });
   const shared = parent === '' ? [] : [lockName(owner, parent)];
-  return pool.locks.run({ exclusive: [lockName(owner, name)], shared }, async () => {
+  return changing(pool, { exclusive: [lockName(owner, name)], shared }, async () => {
     if (pool.index.current(owner, name) !== undefined) throw exists(name);
     const origin = originFor(pool, request);
     await reuseLayer(pool, request, call);

@@ -1,10 +1,11 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { FailedPrecondition, messageOf } from '../src/errors.ts';
+import { FailedPrecondition, messageOf, ResourceExhausted } from '../src/errors.ts';
 import { Busy, HasClones } from '../src/zfs/errors.ts';
 import { poolOf } from '../src/zfs/names.ts';
 import type { CallOptions } from '../src/zfs/zfs.ts';
 import type { Node } from './index.ts';
 import { isLive } from './index.ts';
+import { changing, settle } from './unsettled.ts';
 import { lockName, withReserved, type Pool } from './pool.ts';
 import { property, stateValue } from './properties.ts';
 import { isExtraction, type DatasetState } from './snapshot.ts';
@@ -22,7 +23,7 @@ const SCARCE = 0.05;
  * @throws NotFound; FailedPrecondition where snapshots stand on it
  */
 export async function remove(pool: Pool, owner: string, name: string, call?: CallOptions): Promise<void> {
-  await pool.locks.run({ exclusive: [lockName(owner, name)] }, async () => {
+  await changing(pool, { exclusive: [lockName(owner, name)] }, async () => {
     const node = pool.index.current(owner, name);
     const snapshot = node?.snapshot;
     if (node === undefined || snapshot === undefined) throw missing(name);
@@ -58,8 +59,45 @@ export async function mark(
   call?: CallOptions,
 ): Promise<void> {
   const since = Number(pool.now().seconds);
-  await pool.zfs.set(node.dataset, { [property.state]: stateValue(state, since) }, call);
+  try {
+    await pool.zfs.set(node.dataset, { [property.state]: stateValue(state, since) }, call);
+  } catch (error) {
+    if (!(error instanceof ResourceExhausted)) throw error;
+    if (await makeRoom(pool, node, call)) return;
+    pool.unmarked.add(node);
+  }
   pool.index.change(node, { state, since });
+}
+
+/**
+ * A full pool has no room for a mark, but takes a destroy: who removes something to make room is not turned away. What
+ * cannot go yet is out of use in the index, and written down by the next sweep that can.
+ * @returns whether the dataset is gone
+ */
+async function makeRoom(pool: Pool, node: Node, call: CallOptions | undefined): Promise<boolean> {
+  if (pool.index.isNeeded(node)) return false;
+  try {
+    await destroyNode(pool, node, call);
+    return true;
+  } catch (error) {
+    if (error instanceof Busy || error instanceof HasClones) return false;
+    throw error;
+  }
+}
+
+/** Writes down what was removed while the pool was full. */
+async function writeMarks(pool: Pool, call: CallOptions): Promise<void> {
+  for (const node of [...pool.unmarked]) {
+    if (pool.index.get(node.dataset) === node && node.state !== 'live') {
+      try {
+        await pool.zfs.set(node.dataset, { [property.state]: stateValue(node.state, node.since) }, call);
+      } catch (error) {
+        if (!(error instanceof ResourceExhausted)) throw error;
+        return;
+      }
+    }
+    pool.unmarked.delete(node);
+  }
 }
 
 /** Unmounts what is kept out of use; a sweep will try again where it is still open. */
@@ -83,8 +121,11 @@ export async function trashOrMark(pool: Pool, node: Node, call?: CallOptions): P
   try {
     await trash(pool, node, Number(pool.now().seconds), call);
   } catch (error) {
-    if (!(error instanceof Busy)) throw error;
-    pool.log.info('a removed dataset is still in use: it stays in its place', { dataset: node.dataset });
+    if (!(error instanceof Busy || error instanceof ResourceExhausted)) throw error;
+    pool.log.info('a removed dataset cannot be moved: it stays in its place', {
+      dataset: node.dataset,
+      error: messageOf(error),
+    });
     await mark(pool, node, 'removed', call);
   }
 }
@@ -130,6 +171,7 @@ export interface Swept {
 export async function sweep(pool: Pool, graceSeconds: number, call: CallOptions = {}): Promise<Swept> {
   const destroyed: string[] = [];
   const failed = new Map<string, string>();
+  await settle(pool, call);
   await settleOlderGenerations(pool, failed);
   const scarce = await isScarce(pool);
   for (;;) {
@@ -151,6 +193,7 @@ export async function sweep(pool: Pool, graceSeconds: number, call: CallOptions 
     }
   }
   await tidy(pool, call);
+  await writeMarks(pool, call);
   await recordInodes(pool, call);
   if (destroyed.length > 0) pool.log.info('removed datasets destroyed', { count: destroyed.length });
   return { destroyed, failed: report(failed) };

@@ -1,6 +1,7 @@
 import type { CallOptions, Properties } from '../src/zfs/zfs.ts';
 import type { Node } from './index.ts';
 import { isLive } from './index.ts';
+import { changing } from './unsettled.ts';
 import { lockName, type Pool } from './pool.ts';
 import { destroyOrMark, putAside } from './remove.ts';
 import { makeDataset, missing } from './dataset.ts';
@@ -34,7 +35,7 @@ export async function rewind(
     node: made,
     rootfs,
     previous,
-  } = await pool.locks.run({ exclusive }, async () => {
+  } = await changing(pool, { exclusive }, async () => {
     const node = pool.index.current(owner, name);
     if (node?.snapshot === undefined) throw missing(name);
     const generation = 1 + highest(pool.index.generations(owner, name));
@@ -51,12 +52,12 @@ export async function rewind(
     previous: previous.dataset,
     rootfs,
     undo: () =>
-      pool.locks.run({ exclusive }, async () => {
+      changing(pool, { exclusive }, async () => {
         // What was being restored on it may still be ending: then it is out of use at once, and a sweep takes it.
         if (pool.index.has(made.dataset) && isLive(made)) await destroyOrMark(pool, made);
       }),
     done: () =>
-      pool.locks.run({ exclusive }, async () => {
+      changing(pool, { exclusive }, async () => {
         if (isLive(previous) && pool.index.current(owner, name) !== previous) await putAside(pool, previous);
       }),
   };

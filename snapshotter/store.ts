@@ -19,6 +19,7 @@ import { prepare } from './prepare.ts';
 import { remove, sweep, type Swept } from './remove.ts';
 import { rewind, type Rewound } from './rewind.ts';
 import { ROOTFS, splitName, type Labels, type Snapshot } from './snapshot.ts';
+import { noting } from './unsettled.ts';
 import { usage } from './usage.ts';
 
 export interface StoreOptions {
@@ -75,14 +76,17 @@ export class SnapshotStore {
   readonly #awaited = new Map<string, (mount: BindMount) => void>();
 
   constructor(options: StoreOptions) {
+    const unsettled = new Set<string>();
     this.#pool = {
-      zfs: options.zfs,
+      zfs: noting(options.zfs, unsettled),
       mounter: options.mounter,
       layout: new Layout(options.root),
       index: new SnapshotIndex(),
       locks: new KeyedLocks(),
       owners: new Set(options.owner === undefined ? [] : [options.owner]),
       reserved: new Set(),
+      unsettled,
+      unmarked: new Set(),
       log: options.log ?? silent,
       placing: (name, rootfs) => this.#placing(name, rootfs),
       now: options.now ?? realTime,

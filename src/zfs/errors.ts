@@ -69,7 +69,7 @@ const table: readonly (readonly [RegExp, Kind, string?])[] = [
     /^cannot destroy snapshot .+: (snapshot is cloned|snapshot has dependent clones|dataset is cloned)$/,
     HasClones,
   ],
-  [/^cannot .+: (dataset|filesystem|pool or dataset|pool|snapshot) is busy$/, Busy],
+  [/^cannot .+: (dataset|filesystem|pool or dataset|mountpoint or dataset|pool|snapshot) is busy$/, Busy],
   [
     /^cannot .+: (Device or resource busy|Device busy|target is busy\.?|umount failed.*|unmount failed)$/,
     Busy,
@@ -94,10 +94,10 @@ export function commandError(what: string, subject: string, result: CommandResul
   }
   if (result.cancelled) return new Cancelled(`cannot ${what}: cancelled`, details);
   if (result.timedOut) {
-    return new DeadlineExceeded(
-      `cannot ${what}: no answer from ZFS in ${Math.round(result.durationMs)} ms`,
-      details,
-    );
+    return new DeadlineExceeded(`cannot ${what}: no answer from ZFS in ${Math.round(result.durationMs)} ms`, {
+      ...details,
+      remedy: 'see zpool status: a pool whose devices fail answers late or never',
+    });
   }
   const lines = result.stderr.split('\n').map((line) => line.trim());
   for (const [pattern, kind, remedy] of table) {

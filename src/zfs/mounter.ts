@@ -10,6 +10,8 @@ import type { Properties, Zfs } from './zfs.ts';
 
 /** Milliseconds that zfs-fuse gets to read what the kernel has for it before a mount goes. */
 const SETTLE_MS = 5;
+/** Pauses after each attempt to mount a zfs-fuse dataset that is busy, in milliseconds. */
+const REMOUNT_MS = [20, 50, 100, 200, 500];
 
 /** How a file system comes to be: zfs-fuse mounts a clone whatever canmount says, and a new one only if it is on. */
 export type Birth = 'create' | 'clone';
@@ -151,7 +153,14 @@ export class ZfsMounter implements Mounter {
       await this.#zfs.set(dataset, { canmount: 'noauto', mountpoint: path });
     }
     await this.#clearStale(path);
-    await this.#zfs.mount(dataset);
+    for (const wait of [...REMOUNT_MS, undefined]) {
+      try {
+        return await this.#zfs.mount(dataset);
+      } catch (error) {
+        if (!(error instanceof Busy) || wait === undefined) throw error;
+        await sleep(wait); // an unmount takes effect a little after it has returned
+      }
+    }
   }
 
   /** A mount whose daemon is gone answers ENOTCONN and blocks its path. */

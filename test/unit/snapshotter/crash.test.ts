@@ -1,92 +1,8 @@
 import assert from 'node:assert/strict';
 import { test, type TestContext } from 'node:test';
 import type { ZfsKind } from '../../../src/zfs/zfs.ts';
-import type { SnapshotStore } from '../../../snapshotter/store.ts';
 import { dying, harness, Killed, type Harness } from './harness.ts';
-
-const LAYER = 'default/2/layer';
-const WEB = 'default/3/web';
-
-/** Every method, on a pool with a layer, a container with one checkpoint, a view and an extraction. */
-const methods: Record<string, (store: SnapshotStore, dataset: string) => Promise<unknown>> = {
-  prepare: (store) =>
-    store.prepare({ name: 'other/9/new', kind: 'active', parent: LAYER, labels: { a: 'b' } }),
-  'prepare without parent': (store) =>
-    store.prepare({ name: 'other/9/new', kind: 'active', parent: '', labels: {} }),
-  'prepare from a checkpoint': (store) =>
-    store.prepare({
-      name: 'default/9/new',
-      kind: 'active',
-      parent: LAYER,
-      labels: { 'containerd.io/snapshot/stasis.checkpoint': 'id-one' },
-    }),
-  view: (store) => store.prepare({ name: 'default/9/new', kind: 'view', parent: LAYER, labels: {} }),
-  commit: (store) =>
-    store.commit({ name: 'default/9/new', key: 'default/5/extract-2', labels: { a: 'b' }, parent: '' }),
-  update: (store) => store.update({ name: WEB, labels: { a: 'b'.repeat(3000) }, paths: undefined }),
-  'update of a long set': (store) =>
-    store.update({ name: LAYER, labels: { a: 'c'.repeat(3000) }, paths: undefined }),
-  'remove of a container with checkpoints': (store) => store.remove(WEB),
-  'remove of a container': (store) => store.remove('default/6/job'),
-  'remove of a view': (store) => store.remove('default/4/view'),
-  'remove of an extraction': (store) => store.remove('default/5/extract-2'),
-  rewind: async (store, dataset) => (await store.rewind(WEB, `${dataset}@one`)).done(),
-  'rewind, undone': async (store, dataset) => (await store.rewind(WEB, `${dataset}@one`)).undo(),
-  'remove after a rewind': async (store, dataset) => {
-    await store.rewind(WEB, `${dataset}@one`);
-    await store.remove(WEB);
-  },
-  sweep: (store) => store.sweep(),
-};
-
-async function prepared(h: Harness): Promise<string> {
-  const { store } = h;
-  const make = (name: string, kind: 'active' | 'view', parent: string): Promise<unknown> =>
-    store.prepare({ name, kind, parent, labels: {} });
-  await make('default/1/extract-1', 'active', '');
-  await store.commit({
-    name: LAYER,
-    key: 'default/1/extract-1',
-    labels: { long: 'x'.repeat(3000) },
-    parent: '',
-  });
-  await make(WEB, 'active', LAYER);
-  await make('default/4/view', 'view', LAYER);
-  await make('default/5/extract-2', 'active', LAYER);
-  await make('default/6/job', 'active', LAYER);
-  await make('default/7/old', 'active', LAYER);
-  await store.remove('default/7/old');
-  h.clock.seconds += 1000;
-  const dataset = store.findContainer('default', 'web')?.dataset ?? '';
-  await h.zfs.snapshot([`${dataset}@one`], { properties: { 'stasis:checkpoint': 'id-one' } });
-  store.noteCheckpoint(dataset, 'one', 'id-one');
-  return dataset;
-}
-
-/** What a store shows of itself: all that must be the same after a restart. */
-function state(store: SnapshotStore): unknown {
-  return {
-    snapshots: [...store.list([])].sort((a, b) => (a.name < b.name ? -1 : 1)),
-    datasets: store
-      .datasets()
-      .map(({ dataset, origin, state, inTrash, snapshots }) => ({
-        dataset,
-        origin,
-        state,
-        inTrash,
-        snapshots: [...snapshots.keys()],
-      }))
-      .sort((a, b) => (a.dataset < b.dataset ? -1 : 1)),
-  };
-}
-
-/** Visible snapshots alone: a crash may leave the old ones or the new, and nothing between. */
-const visible = (store: SnapshotStore): string =>
-  JSON.stringify(
-    [...store.list([])]
-      .map(({ name, kind, parent, labels, generation }) => [name, kind, parent, labels, generation])
-      .sort(),
-  );
+import { GONE, LAYER, methods, prepared, REUSED, state, visible, WEB } from './methods.ts';
 
 // The kinds differ in how a container is taken out of use, and in nothing else here.
 const differing = new Set(['remove of a container', 'rewind', 'sweep']);
@@ -99,15 +15,17 @@ for (const { kind, name, run } of cases) {
   test(`${kind}: killed at any step of ${name}, a restart finds all of it or none`, async (t) => {
     const whole = await harness(t, {}, kind);
     const from = await prepared(whole);
-    const before = visible(whole.store);
-    await run(whole.store, from);
-    const after = visible(whole.store);
+    const alive = await whole.restart();
+    const before = visible(alive);
+    await run(alive, from);
+    const after = visible(alive);
     const middle = new Set([before, after]);
-    assert.deepEqual(
-      state(await whole.restart()),
-      state(whole.store),
-      'index and pool agree without a crash',
-    );
+    if (name === 'prepare of a layer that was removed') {
+      // Two commands: between them it is a Prepare whose answer was lost, which containerd's collector takes back.
+      const between = JSON.parse(before) as unknown[];
+      middle.add(JSON.stringify([...between, [REUSED, 'active', LAYER, GONE, 1]].sort()));
+    }
+    assert.deepEqual(state(await whole.restart()), state(alive), 'index and pool agree without a crash');
 
     for (let nth = 0; ; nth++) {
       let died = false;

@@ -2,6 +2,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
+import { DeadlineExceeded } from '../../../src/errors.ts';
 import type { WallTime } from '../../../src/sys/clock.ts';
 import type { Zfs, ZfsKind } from '../../../src/zfs/zfs.ts';
 import { SnapshotStore, type StoreOptions } from '../../../snapshotter/store.ts';
@@ -105,6 +106,31 @@ export function dying(zfs: Zfs, nth: number, when: 'before' | 'after'): Zfs {
     if (at === nth) throw new Killed('killed');
     return result;
   });
+}
+
+/**
+ * The same ZFS on a pool whose device fails at the nth command (from 0): that one and what follows give no answer, and
+ * have their effect when the device is back, in their order.
+ */
+export function stalling(zfs: Zfs, nth: number): { zfs: Zfs; mend: () => Promise<void> } {
+  let count = 0;
+  let stalled = false;
+  let mended = false;
+  const waiting: (() => Promise<unknown>)[] = [];
+  const wrapped = wrap(zfs, async (name, subject, run) => {
+    stalled ||= count++ === nth && !mended;
+    if (!stalled || name === 'list') return run();
+    waiting.push(run);
+    throw new DeadlineExceeded(`cannot ${name} ${subject}: no answer from ZFS`);
+  });
+  return {
+    zfs: wrapped,
+    mend: async () => {
+      stalled = false;
+      mended = true;
+      for (const run of waiting.splice(0)) await run().catch(() => undefined);
+    },
+  };
 }
 
 function wrap(

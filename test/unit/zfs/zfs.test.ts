@@ -202,6 +202,7 @@ const messages: readonly (readonly [string, new (...args: never[]) => Error])[] 
   ["cannot destroy 't/a@b': snapshot has dependent clones", HasClones],
   ["cannot destroy 't/a': dataset is busy", Busy],
   ["cannot rename 't/a': pool or dataset is busy", Busy],
+  ["cannot mount 't/a': mountpoint or dataset is busy", Busy],
   ["umount: /x: target is busy.\ncannot unmount '/x': umount failed: umount child process failed", Busy],
   ["cannot unmount '/x': unmount failed", Busy],
   ["cannot create 't/a': out of space", ResourceExhausted],

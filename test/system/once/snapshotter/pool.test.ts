@@ -86,6 +86,7 @@ suite('the snapshotter on a real pool', { skip }, () => {
     const store = await pool.open();
     await store.prepare({ name: 'default/1/extract-1', kind: 'active', parent: '', labels: {} });
     await store.commit({ name: LAYER, key: 'default/1/extract-1', labels: {}, parent: '' });
+    await store.sweep();
   });
   after(() => pool.close());
 

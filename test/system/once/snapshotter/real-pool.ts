@@ -27,11 +27,32 @@ let serial = 0;
 /** A root dataset of this test's own in the stack's pool. */
 export async function realPool(): Promise<RealPool> {
   const root = `${process.env['STASIS_POOL'] ?? ''}/test-${process.pid}-${serial++}`;
+  return openPool(root, await mkdtemp(join(tmpdir(), 'stasis-pool-')));
+}
+
+/** A pool of this test's own, on a device that can be as bad as it likes. @param device a sparse file, made already */
+export async function poolOn(device: string, options: { timeoutMs?: number } = {}): Promise<RealPool> {
+  const name = `stasis-test-${process.pid}-${serial++}`;
   const folder = await mkdtemp(join(tmpdir(), 'stasis-pool-'));
+  const create = ['create', '-f', '-m', 'none', '-o', 'failmode=continue', name, device];
+  const { exitCode, stderr } = await exec('zpool', create);
+  if (exitCode !== 0) throw new Error(`zpool ${create.join(' ')}: ${stderr}`);
+  const pool = await openPool(`${name}/stasis`, folder, options.timeoutMs);
+  return {
+    ...pool,
+    close: async () => {
+      await pool.close();
+      const destroyed = await exec('zpool', ['destroy', '-f', name]);
+      if (destroyed.exitCode !== 0) throw new Error(`zpool destroy ${name}: ${destroyed.stderr}`);
+    },
+  };
+}
+
+async function openPool(root: string, folder: string, timeoutMs?: number): Promise<RealPool> {
   const commands: string[][] = [];
-  const recording: Exec = (file, args, options) => {
+  const recording: Exec = (file, args, options = {}) => {
     commands.push([...args]);
-    return exec(file, args, options);
+    return exec(file, args, timeoutMs === undefined ? options : { timeoutMs, ...options });
   };
   const zfs = await openZfs(recording);
   const mounter = new ZfsMounter(zfs, root, `${folder}/mnt`);
