@@ -54,8 +54,7 @@ export class PreparedRestore implements AsyncDisposable {
    */
   async run(rest: Rest, disk?: () => Promise<void>): Promise<void> {
     if (disk === undefined) return this.#restore(rest);
-    // runc asks CRIU for its version before it looks at the root file system; of others we do not know.
-    if (this.#runtime.name !== 'runc') {
+    if (!this.#runtime.asksCriuFirst) {
       await disk();
       return this.#restore(rest);
     }

@@ -6,7 +6,7 @@ import { isAtLeast } from '../criu/find.ts';
 import { emptyImage, requireWholeImage } from '../criu/image.ts';
 import { describeFailure, lastError } from '../criu/log.ts';
 import { endStrayCriu } from '../criu/stray.ts';
-import { dumpLines, findEmptyTmpfs, recordTmpfs } from '../criu/tmpfs.ts';
+import { dumpLines, findPlainTmpfs, recordTmpfs } from '../criu/tmpfs.ts';
 import { Cancelled, DeadlineExceeded, messageOf } from '../errors.ts';
 import { isOciError } from '../oci/error.ts';
 import { cgroupPids } from '../sys/cgroup.ts';
@@ -165,7 +165,7 @@ async function networkLockLines(pid: number): Promise<string[]> {
 }
 
 async function tmpfsLines(pid: number, imageDir: string): Promise<string[]> {
-  const mounts = await findEmptyTmpfs(pid);
+  const mounts = await findPlainTmpfs(pid);
   await recordTmpfs(imageDir, mounts);
   return dumpLines(mounts);
 }

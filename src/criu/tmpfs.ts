@@ -1,17 +1,19 @@
-// Empty tmpfs mounts of a container, which CRIU need neither pack nor unpack.
-import { mkdir, readdir, readFile, rm, stat, utimes, writeFile } from 'node:fs/promises';
+// Tmpfs mounts of a container that CRIU need neither pack nor unpack: empty ones, and /dev.
+import { mkdir, readFile, rm, stat, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { hasErrno } from '../errors.ts';
 import { mount, unmount } from '../sys/mount.ts';
+import { makeTree, readTree, type TreeNode } from './nodes.ts';
 import { parseMountTable, readMountTable, type MountEntry } from '../sys/mount-table.ts';
 
 /**
  * CRIU keeps the content of a tmpfs by `tar --gzip`: three processes for each, at the dump and again at the restore. Of the
  * five in a usual container (/dev, /dev/shm, /run, and two that mask folders) four are empty, and these fifteen processes
- * were more than half of a small container's frozen time. So an empty one is named to CRIU as an external mount, and
- * written down here; before the restore a new one with the same options is mounted and handed to CRIU as that mount.
+ * were more than half of a small container's frozen time. So one that is empty, or holds nothing but devices, folders and
+ * links, is named to CRIU as an external mount, and written down here; before the restore a new one with the same options
+ * and content is mounted and handed to CRIU as that mount.
  */
-export interface EmptyTmpfs {
+export interface PlainTmpfs {
   /** The name of the external mount. */
   readonly key: string;
   readonly target: string;
@@ -19,6 +21,8 @@ export interface EmptyTmpfs {
   /** For mount(2), owner and mode of its root included. */
   readonly options: readonly string[];
   readonly modifiedMs: number;
+  /** What is in it; none where it is empty. */
+  readonly tree?: readonly TreeNode[];
 }
 
 /** In the image folder, beside CRIU's files. Where it is missing, nothing was left out. */
@@ -32,18 +36,19 @@ const known =
 const plain = /^\/[\w./-]*$/;
 
 /**
- * The empty tmpfs mounts of a process's mount namespace that nobody else has: neither bound a second time there, nor
+ * The plain tmpfs mounts of a process's mount namespace that nobody else has: neither bound a second time there (but for
+ * their `null` over files that are masked, which the runtimes bind from the host at a restore), nor
  * mounted on the host (a pod's /dev/shm), nor in a user namespace, whose owner a new one would not have. The
  * process has to stand still.
  */
-export async function findEmptyTmpfs(pid: number): Promise<EmptyTmpfs[]> {
+export async function findPlainTmpfs(pid: number): Promise<PlainTmpfs[]> {
   const [own, theirs] = await Promise.all([userNamespace('self'), userNamespace(String(pid))]);
   if (own !== theirs) return [];
   const [host, table] = await Promise.all([
     readMountTable(),
     readFile(`/proc/${pid}/mountinfo`, 'utf8').then(parseMountTable),
   ]);
-  const found: EmptyTmpfs[] = [];
+  const found: PlainTmpfs[] = [];
   for (const entry of candidates(table, host)) {
     const empty = await describe(`/proc/${pid}/root${entry.target}`, entry, found.length);
     if (empty !== undefined) found.push(empty);
@@ -61,14 +66,21 @@ export function candidates(table: readonly MountEntry[], host: readonly MountEnt
       plain.test(`/${entry.source}`) &&
       entry.superOptions.split(',').every((option) => known.test(option)) &&
       !host.some(({ device }) => device === entry.device) &&
-      table.filter(({ device, target }) => device === entry.device || target === entry.target).length === 1,
+      table.filter(
+        ({ device, target, root }) =>
+          (device === entry.device && !(entry.target === '/dev' && root === '/null')) ||
+          target === entry.target,
+      ).length === 1,
   );
 }
 
-/** @returns undefined for one that is not empty, or that another mount hides */
-async function describe(path: string, entry: MountEntry, index: number): Promise<EmptyTmpfs | undefined> {
+/** @returns undefined for one that is not plain, or that another mount hides */
+async function describe(path: string, entry: MountEntry, index: number): Promise<PlainTmpfs | undefined> {
   const root = await stat(path);
-  if (deviceOf(root.dev) !== entry.device || (await readdir(path)).length > 0) return undefined;
+  if (deviceOf(root.dev) !== entry.device) return undefined;
+  const tree = await readTree(path);
+  if (tree === undefined || (tree.length > 0 && entry.superOptions.split(',').includes('ro')))
+    return undefined;
   const replaced = /^(mode|uid|gid)=/;
   return {
     key: `stasis-tmpfs-${index}`,
@@ -81,6 +93,7 @@ async function describe(path: string, entry: MountEntry, index: number): Promise
       `gid=${root.gid}`,
     ],
     modifiedMs: root.mtimeMs,
+    ...(tree.length === 0 ? {} : { tree }),
   };
 }
 
@@ -93,18 +106,18 @@ export function deviceOf(dev: number): string {
 }
 
 /** Lines for CRIU's configuration at the dump: these mounts are somebody else's to bring back. */
-export function dumpLines(mounts: readonly EmptyTmpfs[]): string[] {
+export function dumpLines(mounts: readonly PlainTmpfs[]): string[] {
   return mounts.map(({ target, key }) => `external mnt[${target}]:${key}`);
 }
 
 /** Writes down beside the image what it leaves out. */
-export async function recordTmpfs(imageDir: string, mounts: readonly EmptyTmpfs[]): Promise<void> {
+export async function recordTmpfs(imageDir: string, mounts: readonly PlainTmpfs[]): Promise<void> {
   if (mounts.length > 0) await writeFile(join(imageDir, file), JSON.stringify(mounts), { mode: 0o600 });
 }
 
-async function readTmpfs(imageDir: string): Promise<readonly EmptyTmpfs[]> {
+async function readTmpfs(imageDir: string): Promise<readonly PlainTmpfs[]> {
   try {
-    return JSON.parse(await readFile(join(imageDir, file), 'utf8')) as EmptyTmpfs[];
+    return JSON.parse(await readFile(join(imageDir, file), 'utf8')) as PlainTmpfs[];
   } catch (error) {
     if (hasErrno(error, 'ENOENT')) return [];
     throw error;
@@ -134,12 +147,13 @@ export async function remakeTmpfs(imageDir: string, folder: string): Promise<Rem
     },
   };
   try {
-    for (const { key, source, options, modifiedMs } of mounts) {
+    for (const { key, source, options, modifiedMs, tree = [] } of mounts) {
       if (!/^stasis-tmpfs-\d+$/.test(key)) throw new Error(`"${key}" in ${imageDir} is no name of a mount`);
       const target = join(folder, key);
       await mkdir(target, { recursive: true, mode: 0o700 });
       await mount({ type: 'tmpfs', source, target, options });
       made.push(target);
+      await makeTree(target, tree);
       if (!options.includes('ro')) await utimes(target, modifiedMs / 1000, modifiedMs / 1000);
     }
   } catch (error) {

@@ -59,12 +59,15 @@ let calls = 0;
 class Door implements OciRuntime {
   readonly name: RuntimeName;
   readonly path: string;
+  readonly asksCriuFirst: boolean;
   readonly #options: RuntimeOptions;
   readonly #env: Record<string, string>;
 
   constructor(options: RuntimeOptions) {
     this.name = options.binary.name;
     this.path = options.binary.path;
+    // libcontainer's Restore begins so in these; of later ones it is not known.
+    this.asksCriuFirst = this.name === 'runc' && /^1\.[1-4]\./.test(options.binary.version);
     this.#options = options;
     this.#env = environment(options.env ?? process.env, options.criuDir);
   }

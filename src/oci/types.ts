@@ -115,6 +115,8 @@ export interface RuntimeState {
 export interface OciRuntime {
   readonly name: RuntimeName;
   readonly path: string;
+  /** Whether a restore asks CRIU for its version, in a call of its own, before it looks at the root file system. */
+  readonly asksCriuFirst: boolean;
   create(options: CreateOptions): Promise<void>;
   start(id: string, limits?: CallLimits): Promise<void>;
   /** `signal`: a number or name. `all`: every process of the container. */

@@ -18,37 +18,48 @@ beforeEach(() => {
 afterEach(() => rmSync(folder, { recursive: true, force: true }));
 
 /** Calls `criu` as a runtime does, by its name. */
-function call(gate: DiskGate): { ended: Promise<{ code: number | null; said: string }> } {
+function call(gate: DiskGate): {
+  answer: Promise<unknown>;
+  ended: Promise<{ code: number | null; said: string }>;
+} {
   const child = spawn('criu', ['swrk', '3'], {
     env: { PATH: `${gate.folder}:${folder}/bin:/usr/bin:/bin`, STASIS_DISK_GATE: gate.folder },
     stdio: ['ignore', 'pipe', 'ignore'],
   });
   let said = '';
   child.stdout.on('data', (chunk: Buffer) => (said += chunk.toString()));
-  return { ended: once(child, 'close').then(([code]) => ({ code: code as number | null, said })) };
+  return {
+    answer: once(child.stdout, 'data'),
+    ended: once(child, 'close').then(([code]) => ({ code: code as number | null, said })),
+  };
 }
 
-test('CRIU starts when the disk is there, the first time and every other', async () => {
+test('CRIU is asked at once, but not let go before the disk is there; the next time it is not kept', async () => {
   await using gate = new DiskGate(join(folder, 'gate'));
   let open = false;
-  const first = call(gate).ended.then((result) => {
+  const first = call(gate);
+  const ended = first.ended.then((result) => {
     assert.ok(open, 'it did not wait');
     return result;
   });
-  await sleep(100);
+  await first.answer;
+  assert.equal(open, false);
   open = true;
   gate.open();
-  assert.deepEqual(await first, { code: 0, said: 'real swrk 3 gone\n' });
+  assert.deepEqual(await ended, { code: 0, said: 'real swrk 3 gone\n' });
   assert.deepEqual(await call(gate).ended, { code: 0, said: 'real swrk 3 gone\n' });
 });
 
-test('where the disk does not come, it ends without CRIU', async () => {
+test('where the disk does not come, no restore is begun', async () => {
   let waiting;
   {
     await using gate = new DiskGate(join(folder, 'gate'));
-    waiting = call(gate).ended;
+    const first = call(gate);
+    await first.answer;
+    waiting = [first.ended, call(gate).ended] as const;
     await sleep(100);
   }
-  assert.deepEqual(await waiting, { code: 1, said: '' });
+  assert.equal((await waiting[0]).code, 1);
+  assert.deepEqual(await waiting[1], { code: 1, said: '' });
   assert.equal(existsSync(join(folder, 'gate')), false);
 });
