@@ -8,6 +8,9 @@ import type { Pool } from './pool.ts';
 import { chunkProperties, fromProperties, indexed, own, parseState, property } from './properties.ts';
 import { LAYER } from './snapshot.ts';
 
+/** zfs-fuse needs some 10 ms for each dataset: two minutes for 10,000 of them. */
+const LISTING_TIMEOUT_MS = 10 * 60_000;
+
 /** Properties of the datasets that hold the others, for the user to change later; children inherit them. */
 export function rootProperties(kind: Zfs['kind']): Record<string, string> {
   return kind === 'openzfs'
@@ -29,12 +32,10 @@ export function rootProperties(kind: Zfs['kind']): Record<string, string> {
 export async function readPool(zfs: Zfs, root: string): Promise<Row[]> {
   const wanted = new Set([...indexed, ...Object.values(checkpointProperties)]);
   try {
-    return await zfs.list({
-      root,
-      types: ['filesystem', 'snapshot'],
-      properties: [...wanted],
-      ownOnly: true,
-    });
+    return await zfs.list(
+      { root, types: ['filesystem', 'snapshot'], properties: [...wanted], ownOnly: true },
+      { timeoutMs: LISTING_TIMEOUT_MS },
+    );
   } catch (error) {
     if (error instanceof NotFound) return [];
     throw error;
@@ -103,7 +104,11 @@ async function readChunks(zfs: Zfs, root: string, rows: readonly Row[]): Promise
   if (wanted.size === 0) return found;
   const properties = [...new Set([...wanted.values()].flat())];
   const types = ['filesystem', 'snapshot'] as const;
-  for (const row of await zfs.list({ root, types, properties, setOnly: true })) {
+  const listing = await zfs.list(
+    { root, types, properties, setOnly: true },
+    { timeoutMs: LISTING_TIMEOUT_MS },
+  );
+  for (const row of listing) {
     const names = wanted.get(row.name);
     if (names === undefined) continue;
     found.set(
