@@ -221,10 +221,9 @@ export class Stage extends Recorded {
       known: this.pids.indexOf(pid),
       details: info === undefined ? undefined : [info.typeUrl, ProcessDetails.decode(info.value)],
     }));
-    this.note(
-      'processes',
-      seen.filter(({ known }) => known !== -1),
-    );
+    // The kernel tells them in the order of their pids, which begin anew now and then.
+    const known = seen.filter((process) => process.known !== -1).sort((a, b) => a.known - b.known);
+    this.note('processes', known);
   }
 
   /** Waits until the container's script has made /ready. */
