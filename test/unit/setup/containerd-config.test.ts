@@ -33,6 +33,13 @@ suite("setup's file for containerd", () => {
     assert.deepEqual(change('1.7.24').dropIn, plain(documented));
   });
 
+  test('announces no capability: remap-ids and rebase are not to be had', () => {
+    for (const version of ['1.6.20', '1.7.24', '2.1.9']) {
+      const announced = change(version, 'version = 2\n').dropIn['proxy_plugins']?.['stasis'] ?? {};
+      assert.deepEqual(Object.keys(announced).sort(), ['address', 'type'], version);
+    }
+  });
+
   test('has no differ and no transfer service for 1.6, which would panic', () => {
     const { dropIn } = change('1.6.20', 'version = 2\n');
     assert.deepEqual(Object.keys(dropIn), ['version', 'proxy_plugins']);
