@@ -1,3 +1,4 @@
+import { FailedPrecondition } from '../src/errors.ts';
 import type { CallOptions, Properties } from '../src/zfs/zfs.ts';
 import type { Node } from './index.ts';
 import { isLive } from './index.ts';
@@ -22,7 +23,7 @@ export interface Rewound {
 /**
  * Points a name at a new clone of a ZFS snapshot. The clone carries the next generation, and the highest
  * generation is the name's dataset: so the one `zfs clone` is the whole change, and a crash leaves either.
- * @throws NotFound for the name or the snapshot
+ * @throws NotFound for the name or the snapshot; FailedPrecondition for what is no container's
  */
 export async function rewind(
   pool: Pool,
@@ -38,6 +39,11 @@ export async function rewind(
   } = await changing(pool, { exclusive }, async () => {
     const node = pool.index.current(owner, name);
     if (node?.snapshot === undefined) throw missing(name);
+    const { kind } = node.snapshot;
+    if (kind !== 'active')
+      throw new FailedPrecondition(`snapshot ${name} is ${kind}, not active: it cannot be rewound`, {
+        subject: name,
+      });
     const generation = 1 + highest(pool.index.generations(owner, name));
     const snapshot = { ...node.snapshot, generation, updated: pool.now() };
     const place = (taken: (dataset: string) => boolean): string =>

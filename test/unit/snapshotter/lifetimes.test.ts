@@ -169,6 +169,15 @@ test("a rewind points the key at the checkpoint's files, back and then forward a
   assert.deepEqual([store.findContainer('default', 'web')?.generation, back.previous], [3, dataset]);
 });
 
+test('a layer or a view cannot be rewound', async (t) => {
+  const h = await harness(t);
+  const dataset = await withContainer(h);
+  const one = await checkpoint(h, dataset, 'one');
+  await h.store.prepare({ name: 'default/4/view', kind: 'view', parent: LAYER, labels: {} });
+  for (const name of [LAYER, 'default/4/view'])
+    await assert.rejects(h.store.rewind(name, one), (error) => codeOf(error) === Code.FailedPrecondition);
+});
+
 test('a rewind that is undone leaves the former disk, and nothing else', async (t) => {
   const h = await harness(t);
   const dataset = await withContainer(h);

@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Code, codeOf, messageOf } from '../../../src/errors.ts';
+import type { Zfs } from '../../../src/zfs/zfs.ts';
+import type { SnapshotStore } from '../../../snapshotter/store.ts';
 import { harness } from './harness.ts';
 
 /** A small deterministic generator, so that a failure can be run again. */
@@ -33,7 +35,7 @@ for (const seed of [1, 2, 3]) {
     const count = (key: string, by: number): void => void made.set(key, (made.get(key) ?? 0) + by);
     const call = async (): Promise<void> => {
       const [key, other] = [name(), name()];
-      switch (pick(7)) {
+      switch (pick(12)) {
         case 0:
         case 1:
           await store.prepare({ name: key, kind: 'active', parent: pick(2) === 0 ? '' : other, labels: {} });
@@ -51,10 +53,43 @@ for (const seed of [1, 2, 3]) {
         case 5:
           await store.update({ name: key, labels: { at: String(pick(1000)) }, paths: ['labels.at'] });
           return;
+        case 6:
+          await checkpoint(store, h.zfs, key, String(serial++));
+          return;
+        case 7: {
+          const id = checkpoints[pick(Math.max(1, checkpoints.length))]?.id ?? 'none';
+          const labels = { 'containerd.io/snapshot/stasis.checkpoint': id };
+          await store.prepare({ name: key, kind: 'active', parent: '', labels });
+          return count(key, 1);
+        }
+        case 8: {
+          const one = checkpoints[pick(Math.max(1, checkpoints.length))];
+          if (one === undefined) return;
+          const rewound = await store.rewind(one.name, one.snapshot);
+          return pick(2) === 0 ? rewound.done() : rewound.undo();
+        }
+        case 9:
+          await store.usage(key);
+          return;
+        case 10:
+          for (const { name: child } of store.list(['kind==active'])) store.lookup(child);
+          return;
         default:
           await store.mounts(key);
       }
     };
+    let serial = 0;
+    const checkpoints: { id: string; name: string; snapshot: string }[] = [];
+    /** What the engine does: the disk half, under the container's lock. */
+    const checkpoint = (store: SnapshotStore, zfs: Zfs, name: string, at: string): Promise<void> =>
+      store.withName(name, async () => {
+        const { dataset, kind } = store.stat(name);
+        if (kind !== 'active') return;
+        const id = `id-${at}`;
+        await zfs.snapshot([`${dataset}@c${at}`], { properties: { 'stasis:checkpoint': id } });
+        store.noteCheckpoint(dataset, `c${at}`, id);
+        checkpoints.push({ id, name, snapshot: `${dataset}@c${at}` });
+      });
     await Promise.all(
       Array.from({ length: CALLERS }, async () => {
         for (let at = 0; at < CALLS; at++) {
