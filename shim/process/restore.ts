@@ -37,7 +37,7 @@ export class PreparedRestore implements AsyncDisposable {
     await mkdir(workDir, { recursive: true, mode: 0o711 });
     const tmpfs = await remakeTmpfs(imageDir, criuFolder(bundle));
     try {
-      const lines = [...tmpfs.lines, ...(await makeCgroupYard(yardIn(bundle)))];
+      const lines = [...tmpfs.lines, ...makeCgroupYard(yardIn(bundle))];
       await writeFile(join(workDir, configName), `${lines.join('\n')}\n`, { mode: 0o600 });
       // crun has CRIU restore the interface with the namespace.
       if (runtime.name === 'runc') await editConfig(bundle, withLoopback);

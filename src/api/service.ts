@@ -149,16 +149,24 @@ interface ProgressUpdate {
   warnings: string[];
 }
 
+/** Milliseconds between two updates of one phase: more is not seen, and each takes a while at both ends. */
+const PROGRESS_MS = 100;
+
 /** What an operation reports, as updates of its stream. */
 function reporter<T>(updates: Updates<T>, as: (update: ProgressUpdate) => T): Report {
+  let last = { phase: '', at: 0 };
   return {
-    phase: (phase, done = 0, total = 0) =>
+    phase: (phase, done = 0, total = 0) => {
+      const now = performance.now();
+      if (phase === last.phase && now - last.at < PROGRESS_MS) return;
+      last = { phase, at: now };
       updates.push(
         as({
           update: { $case: 'progress', value: { phase, doneBytes: BigInt(done), totalBytes: BigInt(total) } },
           warnings: [],
         }),
-      ),
+      );
+    },
     warn: (message) => updates.push(as({ update: undefined, warnings: [message] })),
   };
 }

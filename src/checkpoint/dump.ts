@@ -141,9 +141,9 @@ async function writeCriuConfig(
 ): Promise<string | undefined> {
   const version = (await tools.criu?.get().catch(() => undefined))?.version;
   if (version === undefined || !isAtLeast(version, 3, 19)) return undefined;
-  const [networkLock, yard, tmpfs] = await Promise.all([
+  const yard = makeCgroupYard(join(memory.workDir, 'cgroups'));
+  const [networkLock, tmpfs] = await Promise.all([
     networkLockLines(target.pid),
-    makeCgroupYard(join(memory.workDir, 'cgroups')),
     memory.ownRestore === true ? tmpfsLines(target.pid, memory.imageDir) : [],
   ]);
   const lines = [...networkLock, ...yard, ...tmpfs, ghostLimit];

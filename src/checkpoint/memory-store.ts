@@ -58,6 +58,8 @@ export class MemoryStore {
   /** Parent of the short-lived clones that restores read from. */
   readonly #reading: string;
   readonly #known = new Set<string>();
+  /** Heads that are being emptied, by their dataset. */
+  readonly #clearing = new Map<string, Promise<void>>();
   /** Clones to be destroyed that were busy. */
   readonly #leftovers = new Set<string>();
   #sequence = 0;
@@ -120,7 +122,22 @@ export class MemoryStore {
     }
   }
 
+  /**
+   * Empties the head after a commit, so that the next checkpoint need not wait for that. Never rejects: what is left is
+   * removed by the next `write`.
+   */
+  clear(containerDataset: string): Promise<void> {
+    const dataset = MemoryStore.datasetOf(containerDataset);
+    const clearing = this.ensure(containerDataset)
+      .then((folder) => emptyFolder(folder, []))
+      .catch(() => undefined)
+      .finally(() => this.#clearing.delete(dataset));
+    this.#clearing.set(dataset, clearing);
+    return clearing;
+  }
+
   async #write(request: StoreRequest): Promise<void> {
+    await this.#clearing.get(MemoryStore.datasetOf(request.dataset));
     const folder = await this.ensure(request.dataset);
     await this.#empty(request);
     if (request.imageDir !== undefined && !request.inPlace) {
@@ -163,11 +180,8 @@ export class MemoryStore {
   }
 
   async #empty(request: StoreRequest): Promise<void> {
-    const folder = await this.ensure(request.dataset);
-    for (const name of await readdir(folder)) {
-      if (request.inPlace && request.imageDir !== undefined && name === imageFolder) continue;
-      await rm(`${folder}/${name}`, { recursive: true, force: true });
-    }
+    const inPlace = request.inPlace && request.imageDir !== undefined;
+    await emptyFolder(await this.ensure(request.dataset), inPlace ? [imageFolder] : []);
   }
 
   async #copyImage(from: string, to: string, request: StoreRequest): Promise<void> {
@@ -235,4 +249,10 @@ function outOfSpace(error: unknown, request: StoreRequest): ResourceExhausted | 
     reason: 'no-room',
     remedy: 'see stasis df for what takes it; remove checkpoints with stasis rm, or raise the quota',
   });
+}
+
+async function emptyFolder(folder: string, but: readonly string[]): Promise<void> {
+  for (const name of await readdir(folder)) {
+    if (!but.includes(name)) await rm(`${folder}/${name}`, { recursive: true, force: true });
+  }
 }

@@ -143,6 +143,7 @@ export async function storeMemory(
     },
   };
   await host.memory.commit(entry);
+  if (!inPlace) host.later('empty the head of a memory image', host.memory.clear(made.dataset));
   if (entry.memory === 'image' && entry.disk === 'snapshot' && !inPlace) {
     await host.images.keep(entry.id, { stage: made.stage, record: kept, bytes: entry.memoryBytes });
   } else {

@@ -1,5 +1,15 @@
-// Trees of device nodes, folders and links, as a container's /dev is.
-import { chmod, lchown, lstat, lutimes, mkdir, readdir, readlink, symlink } from 'node:fs/promises';
+// Trees of device nodes, folders and links, as a container's /dev is. On this thread: they are on a tmpfs, a container stands
+// still meanwhile, and each trip through libuv's threads takes longer than the call.
+import {
+  chmodSync,
+  lchownSync,
+  lstatSync,
+  lutimesSync,
+  mkdirSync,
+  opendirSync,
+  readlinkSync,
+  symlinkSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { check, native } from '../sys/libc.ts';
 
@@ -32,15 +42,15 @@ const S_IFMT = 0o170000;
  * What is in a folder, parents first, without what is mounted in it.
  * @returns undefined where there is anything but folders, links and devices, or much of it
  */
-export async function readTree(root: string): Promise<TreeNode[] | undefined> {
-  const { dev } = await lstat(root);
+export function readTree(root: string): TreeNode[] | undefined {
+  const { dev } = lstatSync(root);
   const found: TreeNode[] = [];
-  const visit = async (folder: string, depth: number): Promise<boolean> => {
-    const names = await readdir(join(root, folder));
-    if (found.length + names.length > MAX_NODES || (names.length > 0 && depth > MAX_DEPTH)) return false;
+  const visit = (folder: string, depth: number): boolean => {
+    const names = someNames(join(root, folder), MAX_NODES - found.length);
+    if (names === undefined || (names.length > 0 && depth > MAX_DEPTH)) return false;
     for (const name of names) {
       const path = join(folder, name);
-      const entry = await lstat(join(root, path));
+      const entry = lstatSync(join(root, path));
       if (entry.nlink > 1 && !entry.isDirectory()) return false;
       const common = { path, mode: entry.mode, uid: entry.uid, gid: entry.gid, modifiedMs: entry.mtimeMs };
       if (entry.dev !== dev) {
@@ -49,9 +59,9 @@ export async function readTree(root: string): Promise<TreeNode[] | undefined> {
         found.push({ path, mode: 0o040755, uid: 0, gid: 0, modifiedMs: entry.mtimeMs });
       } else if (entry.isDirectory()) {
         found.push(common);
-        if (!(await visit(path, depth + 1))) return false;
+        if (!visit(path, depth + 1)) return false;
       } else if (entry.isSymbolicLink()) {
-        found.push({ ...common, link: await readlink(join(root, path)) });
+        found.push({ ...common, link: readlinkSync(join(root, path)) });
       } else if (entry.isCharacterDevice() || entry.isBlockDevice()) {
         found.push({ ...common, device: entry.rdev });
       } else {
@@ -60,25 +70,40 @@ export async function readTree(root: string): Promise<TreeNode[] | undefined> {
     }
     return true;
   };
-  return (await visit('', 1)) ? found : undefined;
+  return visit('', 1) ? found : undefined;
+}
+
+/** Names in a folder; undefined where there are more than that, which are not all read. */
+function someNames(folder: string, atMost: number): string[] | undefined {
+  const names: string[] = [];
+  const directory = opendirSync(folder);
+  try {
+    for (let entry = directory.readSync(); entry !== null; entry = directory.readSync()) {
+      if (names.length === atMost) return undefined;
+      names.push(entry.name);
+    }
+    return names;
+  } finally {
+    directory.closeSync();
+  }
 }
 
 /** Makes a tree in an empty folder, owners, modes and times included. @throws SysError */
-export async function makeTree(root: string, tree: readonly TreeNode[]): Promise<void> {
+export function makeTree(root: string, tree: readonly TreeNode[]): void {
   for (const { path, mode, uid, gid, device, link } of tree) {
     // The list comes from a file beside an image.
     if (!/^[^/\0]+(\/[^/\0]+)*$/.test(path) || path.split('/').includes('..')) {
       throw new Error(`${JSON.stringify(path)} is no path in a tree`);
     }
     const place = join(root, path);
-    if (link !== undefined) await symlink(link, place);
+    if (link !== undefined) symlinkSync(link, place);
     else if (device !== undefined) check('mknod', mknod(place, mode, device), place);
-    else await mkdir(place);
-    await lchown(place, uid, gid);
-    if (link === undefined) await chmod(place, mode & ~S_IFMT);
+    else mkdirSync(place);
+    lchownSync(place, uid, gid);
+    if (link === undefined) chmodSync(place, mode & ~S_IFMT);
   }
   // Last, and children before their parents: what is made in a folder changes its time.
   for (const { path, modifiedMs } of [...tree].reverse()) {
-    await lutimes(join(root, path), modifiedMs / 1000, modifiedMs / 1000);
+    lutimesSync(join(root, path), modifiedMs / 1000, modifiedMs / 1000);
   }
 }

@@ -78,7 +78,7 @@ export function candidates(table: readonly MountEntry[], host: readonly MountEnt
 async function describe(path: string, entry: MountEntry, index: number): Promise<PlainTmpfs | undefined> {
   const root = await stat(path);
   if (deviceOf(root.dev) !== entry.device) return undefined;
-  const tree = await readTree(path);
+  const tree = readTree(path);
   if (tree === undefined || (tree.length > 0 && entry.superOptions.split(',').includes('ro')))
     return undefined;
   const replaced = /^(mode|uid|gid)=/;
@@ -153,7 +153,7 @@ export async function remakeTmpfs(imageDir: string, folder: string): Promise<Rem
       await mkdir(target, { recursive: true, mode: 0o700 });
       await mount({ type: 'tmpfs', source, target, options });
       made.push(target);
-      await makeTree(target, tree);
+      makeTree(target, tree);
       if (!options.includes('ro')) await utimes(target, modifiedMs / 1000, modifiedMs / 1000);
     }
   } catch (error) {

@@ -118,12 +118,11 @@ export function foldersAt(path: string, mountinfo: string): string[] {
  * Where each hierarchy is mounted whole, by its controllers as /proc/self/cgroup names them (`cpu,cpuacct`; `` for v2's).
  * @returns undefined where one of them is not
  */
-export async function mountedHierarchies(): Promise<ReadonlyMap<string, string> | undefined> {
-  const [own, mountinfo] = await Promise.all([
-    readFile('/proc/self/cgroup', 'utf8'),
-    readFile('/proc/self/mountinfo', 'utf8'),
-  ]);
-  return hierarchiesOf(own, mountinfo);
+export function mountedHierarchies(): ReadonlyMap<string, string> | undefined {
+  return hierarchiesOf(
+    readFileSync('/proc/self/cgroup', 'utf8'),
+    readFileSync('/proc/self/mountinfo', 'utf8'),
+  );
 }
 
 /** The pure part of `mountedHierarchies`. */
