@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { Code, hasErrno, messageOf, NotFound, StasisError } from '../../src/errors.ts';
 import { isOciError } from '../../src/oci/error.ts';
 import type { OciRuntime } from '../../src/oci/types.ts';
@@ -20,6 +21,9 @@ export interface InitOptions {
   /** Images to restore from at Start; undefined for a usual process. */
   readonly restore: { readonly imageDir: string; readonly workDir: string } | undefined;
 }
+
+/** Milliseconds after a restore until its mounts are taken away. */
+const UNPREPARE_MS = 20;
 
 /** A container's first process. Its callers serialise the verbs; its state says which are possible. */
 export class InitProcess extends Process<InitStateName, InitVerb> {
@@ -77,8 +81,10 @@ export class InitProcess extends Process<InitStateName, InitVerb> {
           throw error;
         }
       });
-      // Nobody waits for that but Delete.
-      this.#unpreparing = this.#unprepare().catch(() => undefined);
+      // Nobody waits for that but Delete; first the client gets its answer.
+      this.#unpreparing = sleep(UNPREPARE_MS)
+        .then(() => this.#unprepare())
+        .catch(() => undefined);
     }
     this.io?.takeInput();
     this.state.to('running');

@@ -28,8 +28,11 @@ export interface NewContainer {
 
 /** @throws AlreadyExists where containerd has a container of that name */
 export async function assertFreeName(client: NamespaceClient, id: string): Promise<void> {
-  if ((await findContainer(client, id)) === undefined) return;
-  throw new AlreadyExists(`container ${id} exists already`, {
+  if ((await findContainer(client, id)) !== undefined) throw nameTaken(id);
+}
+
+export function nameTaken(id: string): AlreadyExists {
+  return new AlreadyExists(`container ${id} exists already`, {
     subject: id,
     reason: 'container-exists',
     remedy: 'choose another name',
@@ -72,35 +75,54 @@ export async function createFromCheckpoint(
     updatedAt: undefined,
   };
   assertFreeDisk(host, namespace, id);
+  const client = host.containerd.namespace(namespace);
   await using steps = new Steps(host.log);
-  const pending = await host.pending.note({
+  const pending = host.pending.note({
     namespace,
     container: id,
     snapshotter: container.snapshotter,
     snapshotKey: id,
   });
-  steps.undo('forget the unfinished container', () => pending.done());
+  steps.undo('forget the unfinished container', async () => pending.done());
   const undo = (): Promise<void> => removeContainer(host, namespace, id, container.snapshotter);
-  steps.undo('remove the unfinished container', undo);
+  const name: Name = { taken: false };
+  steps.undo('remove the unfinished container', async () => {
+    // One that somebody else made meanwhile is not ours to remove.
+    if (name.taken) await removeSnapshot(client, container.snapshotter, id);
+    else await undo();
+  });
 
   const begin = process.hrtime.bigint();
   const imageDir = entry.memory === 'image' ? memory.imageDir : undefined;
-  const client = host.containerd.namespace(namespace);
   const io = await ioOf(undefined, record.terminal);
   let diskNs: number;
   let task: StartedTask;
   if (entry.disk === 'snapshot' && imageDir !== undefined) {
-    const made = await makeBoth(host, options, container, { io, imageDir }, report);
+    const made = await makeBoth(host, { ...options, name }, container, { io, imageDir }, report);
     diskNs = Number(made.diskAt - begin);
     task = made.task;
   } else {
-    const mounts = await makeDisk(host, options, container, report);
+    const mounts = await makeDisk(host, { ...options, name }, container, report);
     diskNs = Number(process.hrtime.bigint() - begin);
     task = await startTask(client, container, { mounts, io, imageDir });
   }
   steps.commit();
-  await pending.done();
+  pending.done();
   return { container: id, task, diskNs, undo };
+}
+
+/** A container's name, which somebody else may take after it was found free. */
+interface Name {
+  taken: boolean;
+}
+
+async function createRecord(client: NamespaceClient, container: Container, name: Name): Promise<void> {
+  try {
+    await client.containers.create({ container });
+  } catch (error) {
+    name.taken = codeOf(error) === Code.AlreadyExists;
+    throw error;
+  }
 }
 
 /**
@@ -109,23 +131,29 @@ export async function createFromCheckpoint(
  */
 async function makeBoth(
   host: Host,
-  options: { namespace: string; id: string; entry: CheckpointEntry; memory: OpenMemory },
+  options: { namespace: string; id: string; entry: CheckpointEntry; memory: OpenMemory; name: Name },
   container: Container,
   { io, imageDir }: { io: TaskIo; imageDir: string },
   report: Report,
 ): Promise<{ task: StartedTask; diskAt: bigint }> {
   const { namespace, id } = options;
   const client = host.containerd.namespace(namespace);
-  await client.containers.create({ container });
-  const marker = await notePlacing(host.config.daemon.run_dir, namespace, id);
+  const marker = notePlacing(host.config.daemon.run_dir, namespace, id);
   const place = host.store.whenPlaced(namespace, id);
-  const making = prepareDisk(client, options, container.snapshotter, report)
-    .then((mounts) => ({ mounts, at: process.hrtime.bigint() }))
-    .finally(async () => {
+  // containerd knows of the snapshot, and so could collect it, only when it is made: by then the record keeps it.
+  const recorded = createRecord(client, container, options.name);
+  const making = Promise.allSettled([prepareDisk(client, options, container.snapshotter, report), recorded])
+    .then(([disk, record]) => {
+      if (record.status === 'rejected') throw record.reason;
+      if (disk.status === 'rejected') throw disk.reason;
+      return { mounts: disk.value, at: process.hrtime.bigint() };
+    })
+    .finally(() => {
       place.close();
-      await marker.done();
+      marker.done();
     });
   const early = await Promise.race([place.mount, making.then(() => undefined)]);
+  await recorded.catch(() => making); // which then fails for the same reason, when nothing is under way any more
   const starting = async (mounts: Mount[]): Promise<StartedTask> =>
     startTask(client, container, { mounts, io, imageDir });
   if (early === undefined) {
@@ -150,13 +178,13 @@ async function makeBoth(
  */
 async function makeDisk(
   host: Host,
-  options: { namespace: string; id: string; entry: CheckpointEntry; memory: OpenMemory },
+  options: { namespace: string; id: string; entry: CheckpointEntry; memory: OpenMemory; name: Name },
   container: Container,
   report: Report,
 ): Promise<Mount[]> {
   const { namespace, entry } = options;
   const make = async (client: NamespaceClient): Promise<Mount[]> => {
-    await client.containers.create({ container });
+    await createRecord(client, container, options.name);
     return prepareDisk(client, options, container.snapshotter, report);
   };
   return entry.disk === 'diff'
@@ -198,7 +226,11 @@ export async function removeContainer(
   const client = host.containerd.namespace(namespace);
   await removeTask(host, namespace, id);
   await ignoreNotFound(client.containers.delete({ id }));
-  await ignoreNotFound(client.snapshots.remove({ snapshotter, key: id }));
+  await removeSnapshot(client, snapshotter, id);
+}
+
+async function removeSnapshot(client: NamespaceClient, snapshotter: string, key: string): Promise<void> {
+  await ignoreNotFound(client.snapshots.remove({ snapshotter, key }));
 }
 
 async function ignoreNotFound(work: Promise<unknown>): Promise<void> {

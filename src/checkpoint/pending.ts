@@ -1,4 +1,5 @@
-import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { readdir, readFile, rm } from 'node:fs/promises';
 
 /** A container that an operation is making, and that must not stay if the operation dies. */
 export interface PendingContainer {
@@ -21,12 +22,13 @@ export class Pending {
   }
 
   /** Notes a container that is about to be made; `done` when it is whole, or undone. */
-  async note(container: PendingContainer): Promise<{ done(): Promise<void> }> {
-    await mkdir(this.#folder, { recursive: true, mode: 0o700 });
+  note(container: PendingContainer): { done(): void } {
+    // On this thread, as the folder is on a tmpfs.
+    mkdirSync(this.#folder, { recursive: true, mode: 0o700 });
     const path = `${this.#folder}/${container.namespace}.${container.container}`;
-    await writeFile(`${path}.new`, JSON.stringify(container), { mode: 0o600 });
-    await rename(`${path}.new`, path);
-    return { done: () => rm(path, { force: true }) };
+    writeFileSync(`${path}.new`, JSON.stringify(container), { mode: 0o600 });
+    renameSync(`${path}.new`, path);
+    return { done: () => rmSync(path, { force: true }) };
   }
 
   /** What an earlier process left unfinished. */

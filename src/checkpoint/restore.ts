@@ -5,7 +5,7 @@ import type { Container } from '../proto/gen/containerd/containers.ts';
 import type { Mount } from '../proto/gen/containerd/mount.ts';
 import { type Process, Status } from '../proto/gen/containerd/task_types.ts';
 import type { CheckpointEntry } from './entry.ts';
-import { assertFreeName, createFromCheckpoint } from './create.ts';
+import { createFromCheckpoint, nameTaken } from './create.ts';
 import { applyDiff } from './foreign.ts';
 import { type Host, lockKey, type Report } from './host.ts';
 import type { OpenMemory } from './memory-store.ts';
@@ -57,7 +57,6 @@ export async function restore(host: Host, request: RestoreRequest, report: Repor
     const entry = host.catalog.resolve(namespace, container, request.checkpoint);
     assertMemory(entry, request.requireMemory, report);
     const client = host.containerd.namespace(namespace);
-    if (request.as !== '') await assertFreeName(client, request.as);
     return host.catalog.reading(entry, async () => {
       const [memory, record, task] = await Promise.all([
         host.memory.open(entry),
@@ -66,6 +65,7 @@ export async function restore(host: Host, request: RestoreRequest, report: Repor
       ]);
       try {
         request.signal.throwIfAborted();
+        if (request.as !== '' && record !== undefined) throw nameTaken(request.as);
         const done =
           record === undefined
             ? await restoreNew(host, { namespace, id: target, entry, memory }, report)

@@ -35,13 +35,13 @@ export async function run(host: Host, request: RunRequest, report: Report): Prom
     const client = host.containerd.namespace(namespace);
     await assertFreeName(client, id);
     await using steps = new Steps(host.log);
-    const pending = await host.pending.note({
+    const pending = host.pending.note({
       namespace,
       container: id,
       snapshotter: snapshotterName,
       snapshotKey: id,
     });
-    steps.undo('forget the unfinished container', () => pending.done());
+    steps.undo('forget the unfinished container', async () => pending.done());
     steps.undo('remove the unfinished container', () =>
       removeContainer(host, namespace, id, snapshotterName),
     );
@@ -78,7 +78,7 @@ export async function run(host: Host, request: RunRequest, report: Report): Prom
     const io = await ioOf(undefined, spec.process?.terminal ?? false);
     const task = await startTask(client, container, { mounts, io, imageDir: undefined });
     steps.commit();
-    await pending.done();
+    pending.done();
     const end = process.hrtime.bigint();
     return {
       container: id,
