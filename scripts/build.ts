@@ -121,10 +121,8 @@ await build({
 
 install(place.lib, 'criu-when-ready', readFileSync(join(root, 'shim/process/criu-when-ready'), 'utf8'));
 const { node, installed } = place;
-// Node's built-in heap keeps its hash seed: an eighth of a start goes into new hashes, which protect servers from strangers'
-// keys. The command line talks to stasisd alone.
-const quick = '--no-rehash-snapshot';
-install(place.bin, 'stasis', `#!/bin/sh\nexec '${node}' ${quick} '${installed}/stasis.cjs' "$@"\n`);
+// No options for V8: Node's own modules are compiled beforehand, and V8 takes that code only with the same options.
+install(place.bin, 'stasis', `#!/bin/sh\nexec '${node}' '${installed}/stasis.cjs' "$@"\n`);
 install(place.sbin, 'stasisd', `#!/bin/sh\nexec '${node}' '${installed}/stasisd.mjs' "$@"\n`);
 
 install(

@@ -1,13 +1,13 @@
 // What is started as `stasis`: loads main.ts, which is bundled beside it, with its compiled code.
-import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { commit, version } from '../version.ts';
 import { loadProgram } from './code-cache.ts';
 
 /** Folder of the compiled code, set by the build; empty: beside the program. */
 declare const STASIS_CODE_CACHE: string;
-/** This bundle's own folder. */
+/** This bundle's own, as it is CommonJS. */
 declare const __dirname: string;
+declare const require: NodeJS.Require;
 
 const lib = __dirname;
 const file = join(lib, 'stasis-main.cjs');
@@ -17,7 +17,7 @@ const program = loadProgram({
   build: `${version}-${commit}`,
 });
 const module = { exports: {} as { isWorthKeeping?: () => boolean } };
-program.run(module.exports, createRequire(file), module, file, lib);
+program.run(module.exports, require, module, file, lib);
 if (!program.cached) {
   process.once('exit', () => {
     // A run that did nothing but print its version would leave out what others need.
