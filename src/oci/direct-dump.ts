@@ -1,5 +1,6 @@
 // CRIU's dump of a container of runc's, without runc.
-import { access, readdir, readFile, readlink, stat, writeFile } from 'node:fs/promises';
+import { readdirSync, readFileSync, readlinkSync, statSync, writeFileSync } from 'node:fs';
+import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { pidsBelow } from '../sys/cgroup.ts';
 import { parseMountTable } from '../sys/mount-table.ts';
@@ -10,6 +11,9 @@ import type { CheckpointOptions } from './types.ts';
  * stands still: a third of a small container's frozen time. What it tells CRIU is in its state file, so for a usual
  * container we can do so ourselves; runc restores such an image as its own. Whatever is out of the usual is left to runc:
  * terminals, user namespaces, cgroup mounts outside a cgroup namespace, a CRIU configuration of the user's.
+ *
+ * /proc and runc's folder are read on this thread: the kernel answers from memory, the container stands still meanwhile, and
+ * each trip through libuv's threads takes longer than the call. What may lie on the container's disk is not.
  */
 export interface DirectDump {
   /** Arguments for `criu`: criu(8). */
@@ -41,19 +45,19 @@ interface RuncState {
  * @returns undefined where the dump is better left to runc
  */
 export async function directDump(root: string, options: CheckpointOptions): Promise<DirectDump | undefined> {
-  if (isUnusual(options) || (await exists(userConfig))) return undefined;
-  const state = await readState(join(root, options.id, 'state.json'));
+  if (isUnusual(options) || exists(userConfig)) return undefined;
+  const state = readState(join(root, options.id, 'state.json'));
   if (state === undefined) return undefined;
   const { config, init_process_pid: pid } = state;
   if ((config.uid_mappings ?? []).length > 0) return undefined;
   if ((config.labels ?? []).some((label) => label.startsWith(configAnnotation))) return undefined;
   if (state.external_descriptors.some((name) => !/^(\/dev\/null|pipe:\[\d+\])$/.test(name))) return undefined;
   const mounts = await externalMounts(config, pid);
-  const namespaces = await externalNamespaces(config.namespaces);
+  const namespaces = externalNamespaces(config.namespaces);
   const freezer = state.cgroup_paths['freezer'] ?? state.cgroup_paths[''];
   if (mounts === undefined || namespaces === undefined || freezer === undefined) return undefined;
-  if (await holdTerminals(await pidsBelow(freezer))) return undefined;
-  await writeFile(join(options.imageDir, 'descriptors.json'), JSON.stringify(state.external_descriptors), {
+  if (holdTerminals(await pidsBelow(freezer))) return undefined;
+  writeFileSync(join(options.imageDir, 'descriptors.json'), JSON.stringify(state.external_descriptors), {
     mode: 0o600,
   });
   return {
@@ -81,9 +85,9 @@ function isUnusual(options: CheckpointOptions): boolean {
   );
 }
 
-async function readState(path: string): Promise<RuncState | undefined> {
+function readState(path: string): RuncState | undefined {
   try {
-    const state = JSON.parse(await readFile(path, 'utf8')) as Partial<RuncState>;
+    const state = JSON.parse(readFileSync(path, 'utf8')) as Partial<RuncState>;
     const { config, init_process_pid: pid, external_descriptors: descriptors, cgroup_paths: cgroups } = state;
     const known =
       typeof config?.rootfs === 'string' &&
@@ -104,7 +108,7 @@ async function readState(path: string): Promise<RuncState | undefined> {
  * @returns undefined where a destination leads elsewhere, by a symbolic link say
  */
 async function externalMounts(config: RuncState['config'], pid: number): Promise<string[] | undefined> {
-  const table = parseMountTable(await readFile(`/proc/${pid}/mountinfo`, 'utf8'));
+  const table = parseMountTable(readFileSync(`/proc/${pid}/mountinfo`, 'utf8'));
   const targets = new Set(table.map(({ target }) => target));
   const named: string[] = [];
   for (const { destination, device } of config.mounts ?? []) {
@@ -113,29 +117,26 @@ async function externalMounts(config: RuncState['config'], pid: number): Promise
     if (!targets.has(destination)) return undefined;
     named.push(`mnt[${destination}]:${destination}`);
   }
-  for (const path of config.mask_paths ?? []) {
-    const isFile = await stat(`/proc/${pid}/root${path}`).then(
+  const isFile = (path: string): Promise<boolean> =>
+    stat(`/proc/${pid}/root${path}`).then(
       (entry) => !entry.isDirectory(),
       () => false, // nothing there to be masked
     );
-    if (isFile) named.push(`mnt[${path}]:/dev/null`);
-  }
+  const masked = config.mask_paths ?? [];
+  const files = await Promise.all(masked.map(isFile));
+  for (const [index, path] of masked.entries())
+    if (files[index] === true) named.push(`mnt[${path}]:/dev/null`);
   return named;
 }
 
 /** Namespaces that the container was given by path, by the keys that runc restores them by. */
-async function externalNamespaces(
-  namespaces: RuncState['config']['namespaces'],
-): Promise<string[] | undefined> {
+function externalNamespaces(namespaces: RuncState['config']['namespaces']): string[] | undefined {
   const keys: Readonly<Record<string, string>> = { NEWNET: 'net', NEWPID: 'pid' };
   const named: string[] = [];
   for (const { type, path } of namespaces) {
     const kind = keys[type];
     if (path === '' || kind === undefined) continue;
-    const inode = await stat(path).then(
-      (entry) => entry.ino,
-      () => undefined,
-    );
+    const inode = statSync(path, { throwIfNoEntry: false })?.ino;
     if (inode === undefined) return undefined;
     named.push(`${kind}[${inode}]:extRoot${kind.charAt(0).toUpperCase()}${kind.slice(1)}NS`);
   }
@@ -146,21 +147,24 @@ async function externalNamespaces(
  * Whether a process has a terminal open. The other end of most is held outside, which CRIU accepts only of a caller that says
  * so in its protocol (`orphan_pts_master`), as runc does; its command line has no such option.
  */
-async function holdTerminals(pids: readonly number[]): Promise<boolean> {
-  const held = await Promise.all(
-    pids.map(async (pid) => {
-      const folder = `/proc/${pid}/fd`;
-      const names = await readdir(folder).catch(() => []);
-      const targets = await Promise.all(names.map((name) => readlink(join(folder, name)).catch(() => '')));
-      return targets.some((target) => /^\/dev\/(pts\/|tty|console)/.test(target));
-    }),
-  );
-  return held.includes(true);
+function holdTerminals(pids: readonly number[]): boolean {
+  return pids.some((pid) => {
+    const folder = `/proc/${pid}/fd`;
+    return (attempt(() => readdirSync(folder)) ?? []).some((name) =>
+      /^\/dev\/(pts\/|tty|console)/.test(attempt(() => readlinkSync(join(folder, name))) ?? ''),
+    );
+  });
 }
 
-async function exists(path: string): Promise<boolean> {
-  return access(path).then(
-    () => true,
-    () => false,
-  );
+/** What a process that has gone by now no longer shows is undefined. */
+function attempt<T>(read: () => T): T | undefined {
+  try {
+    return read();
+  } catch {
+    return undefined;
+  }
+}
+
+function exists(path: string): boolean {
+  return attempt(() => statSync(path)) !== undefined;
 }
