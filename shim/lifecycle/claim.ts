@@ -15,12 +15,14 @@ const POLL_MS = 5;
 export interface Place {
   readonly socket: string;
   readonly lock: string;
+  /** Where the shim announces itself, if it does: one that has taken that back is about to leave. */
+  readonly announcement?: string;
 }
 
 /**
  * Makes this process the one shim of its place, or waits until another has become it: of any number that start at once
  * one wins, by a lock that the kernel takes back when its holder dies.
- * @returns the lock to hold, or undefined when another shim answers at the socket
+ * @returns the lock to hold, or undefined when another shim answers at the socket and is not about to leave
  * @throws Unavailable when neither happens within ten seconds
  */
 export async function claimPlace(place: Place): Promise<number | undefined> {
@@ -35,7 +37,7 @@ export async function claimPlace(place: Place): Promise<number | undefined> {
       return fd;
     }
     closeQuietly(fd);
-    if (await answers(place.socket)) return undefined;
+    if ((await answers(place.socket)) && (await isToStay(place))) return undefined;
     if (Date.now() >= deadline) {
       throw new Unavailable(`another shim holds ${place.lock} but does not answer at ${place.socket}`, {
         subject: place.socket,
@@ -44,6 +46,13 @@ export async function claimPlace(place: Place): Promise<number | undefined> {
     }
     await sleep(POLL_MS);
   }
+}
+
+/** A shim that leaves would still accept the task, and take it along: who comes then waits until it has gone. */
+async function isToStay({ socket, announcement }: Place): Promise<boolean> {
+  if (announcement === undefined) return true;
+  const text = await readFile(announcement, 'utf8').catch(() => '');
+  return text.endsWith(` ${socket}\n`);
 }
 
 /** Whether somebody accepts connections at a unix socket. */

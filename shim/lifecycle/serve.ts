@@ -26,9 +26,11 @@ import { Shim } from './shim.ts';
 export async function serve(args: ShimArguments, config: Config, env: NodeJS.ProcessEnv): Promise<void> {
   const paths = new Paths(config.daemon.run_dir);
   const group = await groupOf(config, args, env);
+  const shared = group === '';
   const place: Place = {
     socket: paths.socket(args.address, args.namespace, group),
     lock: paths.lock(args.address, args.namespace, group),
+    ...(shared ? { announcement: paths.resident(args.address, args.namespace) } : {}),
   };
   const stdin = await readStdin();
   const bootstrap = readBootstrap(stdin, args.id, args.namespace);
@@ -49,7 +51,7 @@ export async function serve(args: ShimArguments, config: Config, env: NodeJS.Pro
     paths,
     socket: place.socket,
     openFiles,
-    shared: group === '',
+    shared,
   });
   await answer(args, place);
   detach();

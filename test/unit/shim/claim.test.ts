@@ -1,0 +1,62 @@
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test, type TestContext } from 'node:test';
+import { announce, claimPlace, retract, type Place } from '../../../shim/lifecycle/claim.ts';
+import { closeQuietly } from '../../../src/sys/descriptor.ts';
+
+/** A place that a shim holds, and at which it listens. */
+async function held(t: TestContext): Promise<Required<Place> & { leave: () => void }> {
+  const folder = mkdtempSync(join(tmpdir(), 'claim-'));
+  const place = {
+    socket: join(folder, 's/socket'),
+    lock: join(folder, 'locks/lock'),
+    announcement: join(folder, 'resident/shim'),
+  };
+  const lock = (await claimPlace(place)) ?? assert.fail('nobody holds it yet');
+  const server = createServer((socket) => socket.destroy());
+  await new Promise<void>((resolve) => server.listen(place.socket, resolve));
+  t.after(() => {
+    server.close();
+    rmSync(folder, { recursive: true });
+  });
+  return { ...place, leave: () => closeQuietly(lock) };
+}
+
+test('who finds a shim that has announced itself takes that', async (t) => {
+  const place = await held(t);
+  await announce(place.announcement, place.socket);
+  assert.equal(await claimPlace(place), undefined);
+  place.leave();
+});
+
+test('a shim that has taken its announcement back gets no task more: who comes then follows it', async (t) => {
+  const place = await held(t);
+  await announce(place.announcement, place.socket);
+  await retract(place.announcement);
+  let gone = false;
+  const next = claimPlace(place).then((lock) => ({ lock, gone }));
+  setTimeout(() => {
+    gone = true;
+    place.leave();
+  }, 100);
+  const { lock, gone: after } = await next;
+  assert.ok(after && lock !== undefined);
+  closeQuietly(lock);
+});
+
+test('a shim that stays after all is taken', async (t) => {
+  const place = await held(t);
+  const next = claimPlace(place);
+  setTimeout(() => void announce(place.announcement, place.socket), 100);
+  assert.equal(await next, undefined);
+  place.leave();
+});
+
+test('a shim that never announces itself is taken when it answers', async (t) => {
+  const { socket, lock, leave } = await held(t);
+  assert.equal(await claimPlace({ socket, lock }), undefined);
+  leave();
+});
