@@ -8,18 +8,27 @@ const theirs = 'io.containerd.runc.v2';
 /**
  * A shell that counts, and an awk beside it that holds the memory. Neither starts a process while it counts: CRIU
  * cannot seize one that is just being forked by vfork(2), and then its dump fails.
+ * @param megabytes of memory
+ * @param written megabytes of its root file system that it writes before it counts
  */
-function counter(megabytes: number): string[] {
+function counter(megabytes: number, written: number): string[] {
+  const write = written === 0 ? '' : `dd if=/dev/urandom of=/written bs=1M count=${written}; `;
   const ballast = `s = sprintf("%1048576s", "x"); while (length(s) < ${megabytes} * 1048576) s = s s; print 1 > "/ready"; close("/ready"); getline < "/never"`;
   return [
     'sh',
     '-c',
-    `mkfifo /never; awk 'BEGIN { ${ballast} }' & while ! [ -e /ready ]; do sleep 0.1; done; ` +
+    `${write}mkfifo /never; awk 'BEGIN { ${ballast} }' & while ! [ -e /ready ]; do sleep 0.1; done; ` +
       'n=0; while :; do n=$((n + 1)); echo $n >/count; read -t 0.002 x <>/never; done',
   ];
 }
 
-export function start(name: string, side: 'ours' | 'theirs', image: string, megabytes: number): void {
+export function start(
+  name: string,
+  side: 'ours' | 'theirs',
+  image: string,
+  megabytes: number,
+  written = 0,
+): void {
   const [runtime, snapshotter] = side === 'ours' ? [ours, 'stasis'] : [theirs, 'overlayfs'];
   run(
     'ctr',
@@ -32,7 +41,7 @@ export function start(name: string, side: 'ours' | 'theirs', image: string, mega
     snapshotter,
     image,
     name,
-    ...counter(megabytes),
+    ...counter(megabytes, written),
   );
   waitForNumber(name, 5);
 }
@@ -58,7 +67,7 @@ export function numberOf(pid: number): number {
 
 function waitForNumber(name: string, least: number): void {
   const pid = pidOf(name);
-  const deadline = Date.now() + 60_000;
+  const deadline = Date.now() + 300_000;
   while (numberOf(pid) < least) {
     if (Date.now() > deadline) throw new Error(`${name} does not count to ${least}`);
     Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 5);
