@@ -1,5 +1,6 @@
 // Group `snapshotter`: the calls that containerd makes for a container, through containerd's own API, beside its overlayfs
 // snapshotter and beside the bare `zfs` commands. What a row's name means is in docs/benchmarks.md.
+import { rmdir } from 'node:fs/promises';
 import { Containerd, type NamespaceClient } from '../../src/containerd/client.ts';
 import { exec } from '../../src/sys/command.ts';
 import { openZfs, type Zfs } from '../../src/zfs/zfs.ts';
@@ -45,6 +46,7 @@ async function bare(zfs: Zfs, snapshot: string): Promise<number> {
   else await zfs.rename(target, `${root}/trash/bench-${serial++}`);
   const took = since(begin);
   if (fuse) await exec('umount', [mountpoint]);
+  if (fuse) await rmdir(mountpoint);
   await zfs.destroyIdempotent(fuse ? target : `${root}/trash/bench-${serial - 1}`);
   return took;
 }
