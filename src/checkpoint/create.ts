@@ -43,12 +43,25 @@ export function nameTaken(id: string): AlreadyExists {
  * Before anything is made: what is undone on a failure must be our own.
  * @throws AlreadyExists where there is a disk of that key without a container, kept by `ctr containers rm --keep-snapshot` say
  */
-function assertFreeDisk(host: Host, namespace: string, id: string): void {
-  if (host.store.findContainer(namespace, id) === undefined) return;
+async function assertFreeDisk(
+  host: Host,
+  client: NamespaceClient,
+  { id, snapshotter }: Container,
+): Promise<void> {
+  if (snapshotter === snapshotterName) {
+    if (host.store.findContainer(client.namespace, id) === undefined) return;
+  } else {
+    const answer = client.snapshots.stat({ snapshotter, key: id });
+    const found = await answer.catch((error: unknown) => {
+      if (codeOf(error) === Code.NotFound) return undefined;
+      throw error;
+    });
+    if (found === undefined) return;
+  }
   throw new AlreadyExists(`there is a snapshot ${id} already, without a container`, {
     subject: id,
     reason: 'snapshot-exists',
-    remedy: `choose another name, or remove it: ctr snapshots --snapshotter ${snapshotterName} rm ${id}`,
+    remedy: `choose another name, or remove it: ctr snapshots --snapshotter ${snapshotter} rm ${id}`,
   });
 }
 
@@ -74,8 +87,8 @@ export async function createFromCheckpoint(
     createdAt: undefined,
     updatedAt: undefined,
   };
-  assertFreeDisk(host, namespace, id);
   const client = host.containerd.namespace(namespace);
+  await assertFreeDisk(host, client, container);
   await using steps = new Steps(host.log);
   const pending = host.pending.note({
     namespace,

@@ -82,6 +82,17 @@ suite('checkpoints outlive what they were taken of', () => {
     assert.match(said, new RegExp(`${web}-copy`));
   });
 
+  test('a snapshot of the new name that somebody keeps is not taken, nor removed', async () => {
+    const kept = `${web}-kept`;
+    const snapshots = ['snapshots', '--snapshotter', 'stasis'];
+    await ctr(...snapshots, 'prepare', kept);
+    const said = await refused(4, 'restore', web, '--snapshot', 'old', '--as', kept);
+    assert.match(said, new RegExp(`snapshot ${kept}`));
+    assert.match(await ctr(...snapshots, 'ls'), new RegExp(kept));
+    assert.doesNotMatch(await ctr('containers', 'ls', '-q'), new RegExp(kept));
+    await ctr(...snapshots, 'rm', kept);
+  });
+
   test('a checkpoint comes back even when image and container are gone', async () => {
     await removeContainer(...names);
     await ctr('images', 'rm', '--sync', image);
