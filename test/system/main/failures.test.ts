@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { writeFileSync } from 'node:fs';
+import { writeFileSync, mkdtempSync, rmdirSync } from 'node:fs';
 import { after, before, suite, test } from 'node:test';
 import {
   checkpointsOf,
@@ -138,6 +138,15 @@ suite('containers that come and go', () => {
       .flatMap(([property, value]) =>
         property?.startsWith('stasis:') === true ? ['-o', `${property}=${value ?? ''}`] : [],
       );
+    // The head was emptied when the snapshot had been made.
+    const [copy, folder] = [`${memory.split('/')[0] ?? ''}/spoilt`, mkdtempSync('/tmp/stasis-spoilt-')];
+    await must('zfs', ['clone', '-o', `mountpoint=${folder}`, `${memory}@c`, copy]);
+    await must('cp', ['-a', `${folder}/.`, mountpoint]);
+    // zfs-fuse hears of an unmount a little after the kernel has done it.
+    await until('the copy to be destroyed', async () =>
+      (await attempt('zfs', ['destroy', copy])).exitCode === 0 ? true : undefined,
+    );
+    rmdirSync(folder);
     await must('zfs', ['destroy', `${memory}@c`]);
     await must('sh', ['-c', `for f in "$1"/image/core-*.img; do : >"$f"; done`, '-', mountpoint]);
     await must('zfs', ['snapshot', ...properties, `${memory}@c`]);
