@@ -48,16 +48,14 @@ async function assertFreeDisk(
   client: NamespaceClient,
   { id, snapshotter }: Container,
 ): Promise<void> {
-  if (snapshotter === snapshotterName) {
-    if (host.store.findContainer(client.namespace, id) === undefined) return;
-  } else {
-    const answer = client.snapshots.stat({ snapshotter, key: id });
-    const found = await answer.catch((error: unknown) => {
-      if (codeOf(error) === Code.NotFound) return undefined;
-      throw error;
-    });
-    if (found === undefined) return;
-  }
+  if (snapshotter === snapshotterName && host.store.findContainer(client.namespace, id) === undefined) return;
+  // One that containerd has still to collect is there, and its key is free all the same.
+  const answer = client.snapshots.stat({ snapshotter, key: id });
+  const found = await answer.catch((error: unknown) => {
+    if (codeOf(error) === Code.NotFound) return undefined;
+    throw error;
+  });
+  if (found === undefined) return;
   throw new AlreadyExists(`there is a snapshot ${id} already, without a container`, {
     subject: id,
     reason: 'snapshot-exists',
