@@ -4,6 +4,7 @@ import { spawn } from 'node:child_process';
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { makeTree, type TreeNode } from '../../src/criu/nodes.ts';
 import { remove, start } from './counter.ts';
 import { run } from './measure.ts';
 
@@ -153,11 +154,13 @@ function tmpfsOf(images: string, place: string): { key: string; folder: string }
     key: string;
     source: string;
     options: string[];
+    tree?: TreeNode[];
   }[];
-  return mounts.map(({ key, source: device, options }) => {
+  return mounts.map(({ key, source: device, options, tree = [] }) => {
     const folder = join(place, key);
     mkdirSync(folder, { recursive: true });
     run('mount', '-t', 'tmpfs', '-o', options.join(','), device, folder);
+    makeTree(folder, tree);
     return { key, folder };
   });
 }
