@@ -70,10 +70,25 @@ private_apt() { # SUITE
   keyring=$(debian_keyring)
   echo "deb [target=Packages signed-by=$keyring] $mirror $1 main" >"$dir/sources.list"
   say "package lists of Debian $1"
-  run_logged "the package lists of Debian $1 from $mirror" apt-get "${APT[@]}" -qq update
+  private_update "$1" "$mirror"
   PRIVATE_APT_FRESH[$1-$arch]=1
 }
 declare -A PRIVATE_APT_FRESH=()
+
+# A mirror that stands still (a site's own, a snapshot of the archive) serves lists past their date, which is a week for a
+# release under way, and apt refuses them for that alone. They are as signed as ever, and what comes from them stays in our
+# cache, so they are taken, with a warning; the host's own apt is not asked to trust them.
+private_update() { # SUITE MIRROR
+  local what="the package lists of Debian $1 from $2" said
+  said=$(LC_ALL=C apt-get "${APT[@]}" -qq update 2>&1 </dev/null) && return 0
+  if [[ $said == *"is expired (invalid since"* ]]; then
+    warn "$2 has had nothing new of Debian $1 for long: its lists are signed, but past their date; going on with them"
+    APT+=(-o "Acquire::Check-Valid-Until=false")
+    run_logged "$what" apt-get "${APT[@]}" -qq update
+  else
+    die "could not get $what: $(last_complaint <<<"$said")"
+  fi
+}
 
 # Runs a command with its output in a file; its last complaint becomes our one sentence if it fails.
 run_logged() { # WHAT COMMAND...
@@ -82,12 +97,20 @@ run_logged() { # WHAT COMMAND...
   log=$(mktemp)
   if ! "$@" >"$log" 2>&1 </dev/null; then
     local why
-    why=$({ grep -E '^(E:|Err|npm (error|ERR!))|rror:' "$log" || cat "$log"; } |
-      grep -vE 'complete log|_logs/|^npm (error|ERR!) *$' | tail -n 3 | tr '\n' ' ')
+    why=$(last_complaint <"$log")
     rm -f "$log"
-    die "could not get $what: ${why:-no reason given}"
+    die "could not get $what: $why"
   fi
   rm -f "$log"
+}
+
+# The sentence in a program's output that says why it failed.
+last_complaint() {
+  local said why
+  said=$(cat)
+  why=$({ grep -E '^(E:|Err|npm (error|ERR!))|rror:' <<<"$said" || echo "$said"; } |
+    grep -vE 'complete log|_logs/|^npm (error|ERR!) *$' | tail -n 3 | tr '\n' ' ')
+  echo "${why:-no reason given}"
 }
 
 # The packages, and every library package they need, down to the C library.
