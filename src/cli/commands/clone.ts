@@ -37,7 +37,8 @@ export async function clone(session: Session, container: string, options: Option
   await session.follow(`clone ${container}`, container, updates, (update) => {
     if (update.$case === 'checkpoint') {
       source = update.value;
-      if (!json && !quiet) stdout.write(`${checkpointText(source)}\n`);
+      // One that was there already is no news.
+      if (!json && !quiet && options.from === undefined) stdout.write(`${checkpointText(source)}\n`);
     } else {
       clones.push(update.value);
       if (!json) stdout.write(`${quiet ? update.value.container : restoreText(update.value)}\n`);
