@@ -110,6 +110,8 @@ TOML
   fi
 }
 
+# A program in the state directory's folder `drop-in` goes before all others. It is there for a test to fill it, and empty
+# otherwise.
 # Starts a daemon whose descendants can be told from all other processes: STASIS_STACK is passed on to
 # the shims, and `scripts/dev env` does not set it.
 start_service() { # NAME COMMAND...
@@ -118,7 +120,7 @@ start_service() { # NAME COMMAND...
   (
     ulimit -n "$(ulimit -Hn)" 2>/dev/null || true
     cd /
-    exec env -u XDG_DATA_HOME STASIS_STACK="$STATE" STASIS_CONFIG="$STATE/config.toml" PATH="$(stack_path)" \
+    exec env -u XDG_DATA_HOME STASIS_STACK="$STATE" STASIS_CONFIG="$STATE/config.toml" PATH="$STATE/drop-in:$(stack_path)" \
       TMPDIR="$STATE/data/tmp" XDG_RUNTIME_DIR="$STATE/data/tmp" \
       setsid "$@" >>"$STATE/log/$name.log" 2>&1 </dev/null 9<&-
   ) &
