@@ -110,10 +110,8 @@ TOML
   fi
 }
 
-# A program in the state directory's folder `drop-in` goes before all others. It is there for a test to fill it, and empty
-# otherwise.
 # Starts a daemon whose descendants can be told from all other processes: STASIS_STACK is passed on to
-# the shims, and `scripts/dev env` does not set it.
+# the shims, and `scripts/dev env` does not set it. The folder `drop-in` is a test's to make.
 start_service() { # NAME COMMAND...
   local name=$1
   shift
