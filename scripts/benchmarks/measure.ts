@@ -10,6 +10,8 @@ export interface Measure {
   readonly peerName: string;
   /** The most that the ratio may be, where one was set. */
   readonly target?: number;
+  /** The same as the least, for what should be large. */
+  readonly atLeast?: number;
 }
 
 export interface Options {
@@ -45,7 +47,7 @@ export function timed(work: () => void): number {
 }
 
 export function report(measure: Measure, options: Options): void {
-  const { name, unit, ours, peer, runs, peerName, target } = measure;
+  const { name, unit, ours, peer, runs, peerName } = measure;
   const ratio = ours / peer;
   const round = (value: number): number => Number(value.toPrecision(4));
   if (options.json) {
@@ -62,13 +64,12 @@ export function report(measure: Measure, options: Options): void {
     );
     return;
   }
-  const verdict =
-    target === undefined
-      ? ''
-      : ratio <= target
-        ? `  (at most ${target}: met)`
-        : `  (at most ${target}: MISSED)`;
   console.log(
-    `${name.padEnd(26)} ${round(ours)} ${unit} ÷ ${round(peer)} ${unit} (${peerName}) = ${ratio.toFixed(2)}${verdict}`,
+    `${name.padEnd(26)} ${round(ours)} ${unit} ÷ ${round(peer)} ${unit} (${peerName}) = ${ratio.toFixed(2)}${verdict(measure, ratio)}`,
   );
+}
+
+function verdict({ target, atLeast }: Measure, ratio: number): string {
+  if (target !== undefined) return `  (at most ${target}: ${ratio <= target ? 'met' : 'MISSED'})`;
+  return atLeast === undefined ? '' : `  (at least ${atLeast}: ${ratio >= atLeast ? 'met' : 'MISSED'})`;
 }

@@ -40,13 +40,18 @@ export function grpcService(definition: ServiceDefinition): GrpcServiceDefinitio
         originalName: key,
         requestStream: method.requestStream,
         responseStream: method.responseStream,
-        requestSerialize: (message: unknown) => Buffer.from(method.requestType.encode(message).finish()),
+        requestSerialize: (message: unknown) => bytesOf(method.requestType.encode(message).finish()),
         requestDeserialize: (bytes: Buffer) => method.requestType.decode(bytes),
-        responseSerialize: (message: unknown) => Buffer.from(method.responseType.encode(message).finish()),
+        responseSerialize: (message: unknown) => bytesOf(method.responseType.encode(message).finish()),
         responseDeserialize: (bytes: Buffer) => method.responseType.decode(bytes),
       },
     ]),
   );
+}
+
+/** The same bytes as a Buffer, not a copy of them. */
+function bytesOf({ buffer, byteOffset, byteLength }: Uint8Array): Buffer {
+  return Buffer.from(buffer, byteOffset, byteLength);
 }
 
 /** Handlers in the form that grpc-js calls. Only unary requests are served; responses may stream. */
@@ -65,7 +70,7 @@ export function grpcImplementation<D extends ServiceDefinition>(
     } else {
       const run = handler as (request: unknown, context: GrpcContext) => Promise<unknown>;
       implementation[key] = (call: ServerUnaryCall<unknown, unknown>, done: sendUnaryData<unknown>) => {
-        run(call.request, contextOf(call)).then(
+        run(call.request, new CallContext(call)).then(
           (response) => done(null, response),
           (error: unknown) => done(grpcError(error)),
         );
@@ -98,7 +103,7 @@ async function stream(
   call: ServerWritableStream<unknown, unknown>,
   run: (context: GrpcContext) => AsyncIterable<unknown>,
 ): Promise<void> {
-  const context = contextOf(call);
+  const context = new CallContext(call);
   try {
     for await (const message of run(context)) {
       if (context.signal.aborted) throw new Cancelled('the client cancelled the call');
@@ -124,15 +129,39 @@ function drained(call: ServerWritableStream<unknown, unknown>, signal: AbortSign
 
 interface Cancellable {
   readonly metadata: Metadata;
+  readonly cancelled: boolean;
   on(event: 'cancelled', listener: () => void): unknown;
 }
 
-function contextOf(call: Cancellable): GrpcContext {
-  const controller = new AbortController();
-  call.on('cancelled', () => controller.abort(new Cancelled('the client cancelled the call')));
-  const metadata = new Map<string, string>();
-  for (const [key, value] of Object.entries(call.metadata.getMap())) {
-    if (typeof value === 'string') metadata.set(key, value);
+/**
+ * Makes what a handler asks for, and nothing else: grpc-js says of every call that ended that it was cancelled, and a
+ * controller with its error would cost a Stat a tenth of its time.
+ */
+class CallContext implements GrpcContext {
+  readonly #call: Cancellable;
+  #signal: AbortSignal | undefined;
+  #metadata: Map<string, string> | undefined;
+
+  constructor(call: Cancellable) {
+    this.#call = call;
   }
-  return { signal: controller.signal, metadata };
+
+  get signal(): AbortSignal {
+    if (this.#signal !== undefined) return this.#signal;
+    const controller = new AbortController();
+    const abort = (): void => controller.abort(new Cancelled('the client cancelled the call'));
+    if (this.#call.cancelled) abort();
+    else this.#call.on('cancelled', abort);
+    this.#signal = controller.signal;
+    return this.#signal;
+  }
+
+  get metadata(): ReadonlyMap<string, string> {
+    if (this.#metadata !== undefined) return this.#metadata;
+    this.#metadata = new Map();
+    for (const [key, value] of Object.entries(this.#call.metadata.getMap())) {
+      if (typeof value === 'string') this.#metadata.set(key, value);
+    }
+    return this.#metadata;
+  }
 }

@@ -31,6 +31,7 @@ import { openZfs } from '../zfs/zfs.ts';
 import { assertUnclaimed, claim } from './claim.ts';
 import { ContainerdPeer } from './containerd-peer.ts';
 import { listenForShims } from './disks-listener.ts';
+import { keepNewSpaceSmall } from './heap.ts';
 import { listen } from './listener.ts';
 import { refusing } from './refuse.ts';
 import { applyChanges } from './reload.ts';
@@ -44,6 +45,7 @@ const ROUTE_POLL_MS = 50;
 const EX_CONFIG = 78;
 
 async function main(): Promise<void> {
+  keepNewSpaceSmall();
   const config = loadConfig();
   const journal = logsToJournal(process.env);
   const log = createLogger(

@@ -1,13 +1,13 @@
-// A start of stasisd's index with 10,000 snapshots, in a process of its own: `load.ts` reads a listing that this writes.
-// zfs-fuse takes minutes to make such a pool and as long to list it, so what it would print is written to a file, and a
-// program that prints that stands for `zfs`: the figures are our part, and the listing's own time has to be added.
-import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+// stasisd's index with 10,000 snapshots: its start, its memory, and Stat by many callers at once. See listed-daemon.ts.
+import { setTimeout as sleep } from 'node:timers/promises';
 import { toProperties } from '../../../snapshotter/properties.ts';
 import { wallTime } from '../../../src/sys/clock.ts';
-import { type Options, report, run, median } from '../measure.ts';
+import { type Measure, median, type Options, report } from '../measure.ts';
+import { ListedDaemon } from './listed-daemon.ts';
+import { statCalls, type StatResult } from './stat.ts';
 
+const STAT_CALLERS = 64;
+const STAT_CALLS = 200;
 const COUNT = 10_000;
 /** Layers below each other, and as many containers on the last of them. */
 const CHAIN = 8;
@@ -33,6 +33,11 @@ function lines(name: string, properties: Readonly<Record<string, string>>, origi
   return rows.map((row) => `${name}\t${row}\n`).join('');
 }
 
+const digestOf = (chain: number, at: number): string =>
+  `${chain.toString(16).padStart(8, '0')}${at}`.padEnd(64, 'f');
+const layerName = (chain: number, at: number): string =>
+  `default/${chain * 16 + at}/sha256:${digestOf(chain, at)}`;
+
 function listing(): string {
   let text = ['', '/layers', '/containers', '/containers/default', '/trash', '/reading']
     .map((folder) => lines(`${ROOT}${folder}`, {}, '-'))
@@ -41,10 +46,10 @@ function listing(): string {
     let [parent, origin] = ['', '-'];
     const made = { created: wallTime(), updated: wallTime(), owner: OWNER, generation: 1 };
     for (let at = 0; at < CHAIN; at++) {
-      const digest = `${chain.toString(16).padStart(8, '0')}${at}`.padEnd(64, 'f');
+      const digest = digestOf(chain, at);
       const dataset = `${ROOT}/layers/${digest.slice(0, 16)}`;
       const key = `default/${chain * 16 + at}/extract-${at} sha256:${digest}`;
-      const name = `default/${chain * 16 + at}/sha256:${digest}`;
+      const name = layerName(chain, at);
       const labels = {
         'containerd.io/gc.root': '2026-01-01T00:00:00Z',
         'containerd.io/snapshot.ref': `sha256:${digest}`,
@@ -68,36 +73,46 @@ function listing(): string {
   return text;
 }
 
+/**
+ * Starts of stasisd with 10,000 snapshots: how long they took, and what the process then weighed. With the last of them,
+ * Stat by 64 callers at once over its own socket.
+ */
 export async function manySnapshots(options: Options): Promise<void> {
-  const folder = mkdtempSync(join(tmpdir(), 'stasis-bench-'));
-  try {
-    writeFileSync(`${folder}/listing`, listing());
-    const program = `#!/bin/sh\ncase $1 in version) echo zfs-kmod-2.3.0;; get) exec cat '${folder}/listing';; esac\n`;
-    writeFileSync(`${folder}/zfs`, program);
-    chmodSync(`${folder}/zfs`, 0o755);
-    const runs = options.runs ?? 7;
-    const [seconds, megabytes]: [number[], number[]] = [[], []];
-    for (let n = 0; n < runs; n++) {
-      const answer = run(
-        process.execPath,
-        join(import.meta.dirname, 'load.ts'),
-        `${folder}/zfs`,
-        ROOT,
-        OWNER,
-      );
-      const loaded = JSON.parse(answer) as { seconds: number; megabytes: number; snapshots: number };
-      if (loaded.snapshots !== COUNT)
-        throw new Error(`${loaded.snapshots} of ${COUNT} snapshots were loaded`);
-      seconds.push(loaded.seconds);
-      megabytes.push(loaded.megabytes);
+  const tell = (name: string, row: Omit<Measure, 'name'>): void => {
+    if (name.includes(options.only)) report({ name, ...row }, options);
+  };
+  const wanted = (...names: string[]): boolean => names.some((name) => name.includes(options.only));
+  const pool = { listing: listing(), root: ROOT, owner: OWNER };
+  const runs = wanted('load-10000', 'memory-10000') ? (options.runs ?? 7) : 1;
+  const [seconds, megabytes]: [number[], number[]] = [[], []];
+  let stat: StatResult | undefined;
+  for (let n = 0; n < runs; n++) {
+    const daemon = await ListedDaemon.start(pool);
+    try {
+      const left = await statCalls(daemon, { names: [layerName(0, 0)], callers: 1, calls: 1 });
+      if (left.failed > 0) throw new Error('the snapshots were not loaded');
+      await sleep(1000); // what is not needed any more goes meanwhile
+      seconds.push(daemon.seconds);
+      megabytes.push(daemon.megabytes());
+      if (n === runs - 1 && wanted('stat-64', 'stat-64-rate')) stat = await statUnderLoad(daemon);
+    } finally {
+      await daemon.stop();
     }
-    const tell = (name: string, unit: string, ours: number, peer: number): void => {
-      if (name.includes(options.only))
-        report({ name, unit, ours, peer, runs, peerName: 'what was asked', target: 1 }, options);
-    };
-    tell('load-10000', 's', median(seconds), 3);
-    tell('memory-10000', 'MB', median(megabytes), 150);
-  } finally {
-    rmSync(folder, { recursive: true });
   }
+  const asked = { peerName: 'what was asked', runs };
+  tell('load-10000', { unit: 's', ours: median(seconds), peer: 3, target: 1, ...asked });
+  tell('memory-10000', { unit: 'MB', ours: median(megabytes), peer: 150, target: 1, ...asked });
+  if (stat === undefined) return;
+  const calls = { peerName: 'what was asked', runs: STAT_CALLERS * STAT_CALLS };
+  tell('stat-64', { unit: 'ms', ours: stat.p99, peer: 20, target: 1, ...calls });
+  tell('stat-64-rate', { unit: '/s', ours: stat.rate, peer: 2000, atLeast: 1, ...calls });
+}
+
+/** Of snapshots all over the pool, after as many calls to warm up as containerd makes at its own start. */
+async function statUnderLoad(daemon: ListedDaemon): Promise<StatResult> {
+  const names = Array.from({ length: COUNT / 2 }, (_, at) => layerName(Math.floor(at / CHAIN), at % CHAIN));
+  await statCalls(daemon, { names, callers: STAT_CALLERS, calls: 50 });
+  const result = await statCalls(daemon, { names, callers: STAT_CALLERS, calls: STAT_CALLS });
+  if (result.failed > 0) throw new Error(`${result.failed} Stat calls failed`);
+  return result;
 }
