@@ -16,8 +16,8 @@ import {
   uniqueName,
 } from '../support/container.ts';
 import { progress } from '../support/container.ts';
-import { attempt, ctr, dev, image, must, runtime, stack, until } from '../support/stack.ts';
-import { dropIn, dropInRuntime } from './drop-in.ts';
+import { attempt, ctr, dev, image, importImage, must, runtime, stack, until } from '../support/stack.ts';
+import { dropInRuntime, installDropIn, removeDropIn } from './drop-in.ts';
 import { runDir, shimPid } from './shims.ts';
 import { verbs } from './verbs.ts';
 
@@ -26,15 +26,17 @@ let folder: string;
 let containerd: Containerd;
 let api: NamespaceClient;
 
-dropIn();
-before(() => {
+before(async () => {
+  await importImage();
+  await installDropIn();
   folder = mkdtempSync(join(stack.state, 'data/tmp/drop-in-'));
   containerd = new Containerd(stack.address);
   api = containerd.namespace('default');
 });
-after(() => {
+after(async () => {
   containerd.close();
   rmSync(folder, { recursive: true });
+  await removeDropIn();
 });
 
 function container(t: TestContext): string {
