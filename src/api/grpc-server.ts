@@ -1,15 +1,12 @@
-import {
-  Metadata,
-  type sendUnaryData,
-  type ServerUnaryCall,
-  type ServerWritableStream,
-  type ServiceDefinition as GrpcServiceDefinition,
-  type UntypedServiceImplementation,
-} from '@grpc/grpc-js';
+import { createServer, type Server as SocketServer } from 'node:net';
+import type { Duplex } from 'node:stream';
 import type { MethodDefinition, RequestOf, ResponseOf, ServiceDefinition } from '../../ttrpc/service.ts';
-import { Cancelled, codeOf, messageOf, StasisError } from '../errors.ts';
-import { ErrorInfo } from '../proto/gen/stasis/stasis.ts';
-import { errorTrailer } from './trailer.ts';
+import { Unimplemented } from '../errors.ts';
+import type { Field } from '../http2/hpack.ts';
+import { ServerConnection } from '../http2/server-connection.ts';
+import type { ServerStream, StreamHandler } from '../http2/server-stream.ts';
+import { ServerCall } from './grpc-call.ts';
+import { errorFields, httpStatus } from './grpc-fields.ts';
 
 /** What a handler knows about its call. */
 export interface GrpcContext {
@@ -30,138 +27,79 @@ export type GrpcHandlers<D extends ServiceDefinition> = {
     : (request: Argument<D['methods'][K]>, context: GrpcContext) => Promise<ResponseOf<D['methods'][K]>>;
 };
 
-/** A generic definition in the form that grpc-js registers. */
-export function grpcService(definition: ServiceDefinition): GrpcServiceDefinition {
-  return Object.fromEntries(
-    Object.entries(definition.methods).map(([key, method]) => [
-      key,
-      {
-        path: `/${definition.fullName}/${method.name}`,
-        originalName: key,
-        requestStream: method.requestStream,
-        responseStream: method.responseStream,
-        requestSerialize: (message: unknown) => bytesOf(method.requestType.encode(message).finish()),
-        requestDeserialize: (bytes: Buffer) => method.requestType.decode(bytes),
-        responseSerialize: (message: unknown) => bytesOf(method.responseType.encode(message).finish()),
-        responseDeserialize: (bytes: Buffer) => method.responseType.decode(bytes),
-      },
-    ]),
-  );
+/** A method and what answers it: a promise of one message, or messages. */
+export interface Route {
+  readonly method: MethodDefinition;
+  readonly run: (request: unknown, context: GrpcContext) => unknown;
 }
 
-/** The same bytes as a Buffer, not a copy of them. */
-function bytesOf({ buffer, byteOffset, byteLength }: Uint8Array): Buffer {
-  return Buffer.from(buffer, byteOffset, byteLength);
-}
+/** Long enough for a call that is under way, and short enough for a service's stop. */
+const CLOSE_TIMEOUT_MS = 3000;
 
-/** Handlers in the form that grpc-js calls. Only unary requests are served; responses may stream. */
-export function grpcImplementation<D extends ServiceDefinition>(
-  definition: D,
-  handlers: GrpcHandlers<D>,
-): UntypedServiceImplementation {
-  const implementation: UntypedServiceImplementation = {};
-  for (const [key, method] of Object.entries(definition.methods)) {
-    const handler = handlers[key as keyof GrpcHandlers<D>] as unknown;
-    if (method.responseStream) {
-      const run = handler as (request: unknown, context: GrpcContext) => AsyncIterable<unknown>;
-      implementation[key] = (call: ServerWritableStream<unknown, unknown>) => {
-        void stream(call, (context) => run(call.request, context));
-      };
-    } else {
-      const run = handler as (request: unknown, context: GrpcContext) => Promise<unknown>;
-      implementation[key] = (call: ServerUnaryCall<unknown, unknown>, done: sendUnaryData<unknown>) => {
-        run(call.request, new CallContext(call)).then(
-          (response) => done(null, response),
-          (error: unknown) => done(grpcError(error)),
-        );
-      };
+/** gRPC over connections that are handed to it. Requests are single messages; responses may stream. */
+export class GrpcServer {
+  readonly #routes = new Map<string, Route>();
+  readonly #connections = new Set<ServerConnection>();
+
+  /** @throws Error for a service with a method that takes a stream: none of containerd's or ours has one */
+  addService<D extends ServiceDefinition>(definition: D, handlers: GrpcHandlers<D>): void {
+    for (const [key, method] of Object.entries(definition.methods)) {
+      const path = `/${definition.fullName}/${method.name}`;
+      if (method.requestStream) throw new Error(`${path} takes a stream, which is not served`);
+      const run = handlers[key as keyof GrpcHandlers<D>] as Route['run'];
+      this.#routes.set(path, { method, run });
     }
   }
-  return implementation;
-}
 
-/** A thrown error as gRPC sends it: status, message, and for our own errors an ErrorInfo trailer. */
-export function grpcError(error: unknown): { code: number; details: string; metadata: Metadata } {
-  const metadata = new Metadata();
-  if (error instanceof StasisError) {
-    metadata.set(
-      errorTrailer,
-      Buffer.from(
-        ErrorInfo.encode({
-          reason: error.reason ?? '',
-          subject: error.subject ?? '',
-          cause: error.cause === undefined ? '' : messageOf(error.cause),
-          remedy: error.remedy ?? '',
-        }).finish(),
-      ),
-    );
+  /** Serves a connection to its end. */
+  serve(socket: Duplex): void {
+    const connection = new ServerConnection(socket, (stream, fields) => this.#begin(stream, fields));
+    this.#connections.add(connection);
+    void connection.closed.then(() => this.#connections.delete(connection));
   }
-  return { code: codeOf(error), details: messageOf(error), metadata };
-}
 
-async function stream(
-  call: ServerWritableStream<unknown, unknown>,
-  run: (context: GrpcContext) => AsyncIterable<unknown>,
-): Promise<void> {
-  const context = new CallContext(call);
-  try {
-    for await (const message of run(context)) {
-      if (context.signal.aborted) throw new Cancelled('the client cancelled the call');
-      if (!call.write(message)) await drained(call, context.signal);
+  /** Listens on a unix socket for clients of any kind. */
+  async listen(path: string): Promise<SocketServer> {
+    const sockets = createServer((socket) => this.serve(socket));
+    await new Promise<void>((resolve, reject) => {
+      sockets.once('error', reject);
+      sockets.listen(path, resolve);
+    });
+    return sockets;
+  }
+
+  /** Takes no more calls, lets those that run finish for a while, and closes all connections. */
+  async close(timeoutMs = CLOSE_TIMEOUT_MS): Promise<void> {
+    const connections = [...this.#connections];
+    for (const connection of connections) connection.close();
+    const timer = setTimeout(() => {
+      for (const connection of connections) connection.destroy();
+    }, timeoutMs);
+    await Promise.all(connections.map(({ closed }) => closed));
+    clearTimeout(timer);
+  }
+
+  #begin(stream: ServerStream, fields: readonly Field[]): StreamHandler {
+    const path = valueOf(fields, ':path') ?? '';
+    if (valueOf(fields, 'content-type')?.startsWith('application/grpc') !== true) {
+      stream.finish(httpStatus(415)); // so gRPC's specification of HTTP/2
+      return ignoring;
     }
-    call.end();
-  } catch (error) {
-    call.emit('error', grpcError(error));
-  }
-}
-
-function drained(call: ServerWritableStream<unknown, unknown>, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    const done = (): void => {
-      call.off('drain', done);
-      signal.removeEventListener('abort', done);
-      resolve();
-    };
-    call.once('drain', done);
-    signal.addEventListener('abort', done, { once: true });
-  });
-}
-
-interface Cancellable {
-  readonly metadata: Metadata;
-  readonly cancelled: boolean;
-  on(event: 'cancelled', listener: () => void): unknown;
-}
-
-/**
- * Makes what a handler asks for, and nothing else: grpc-js says of every call that ended that it was cancelled, and a
- * controller with its error would cost a Stat a tenth of its time.
- */
-class CallContext implements GrpcContext {
-  readonly #call: Cancellable;
-  #signal: AbortSignal | undefined;
-  #metadata: Map<string, string> | undefined;
-
-  constructor(call: Cancellable) {
-    this.#call = call;
-  }
-
-  get signal(): AbortSignal {
-    if (this.#signal !== undefined) return this.#signal;
-    const controller = new AbortController();
-    const abort = (): void => controller.abort(new Cancelled('the client cancelled the call'));
-    if (this.#call.cancelled) abort();
-    else this.#call.on('cancelled', abort);
-    this.#signal = controller.signal;
-    return this.#signal;
-  }
-
-  get metadata(): ReadonlyMap<string, string> {
-    if (this.#metadata !== undefined) return this.#metadata;
-    this.#metadata = new Map();
-    for (const [key, value] of Object.entries(this.#call.metadata.getMap())) {
-      if (typeof value === 'string') this.#metadata.set(key, value);
+    const route = this.#routes.get(path);
+    if (route === undefined) {
+      stream.finish(errorFields(new Unimplemented(`there is no method ${path} here`), true));
+      return ignoring;
     }
-    return this.#metadata;
+    return new ServerCall(route, stream, fields);
   }
+}
+
+const ignoring: StreamHandler = {
+  data: () => undefined,
+  end: () => undefined,
+  cancelled: () => undefined,
+};
+
+function valueOf(fields: readonly Field[], name: string): string | undefined {
+  return fields.find(([key]) => key === name)?.[1];
 }

@@ -2,8 +2,8 @@
 import { Code, StasisError } from '../errors.ts';
 import { errorTrailer } from '../api/trailer.ts';
 import { ErrorInfo } from '../proto/gen/stasis/stasis.ts';
-import { type Http2Connection, StreamError, type StreamHandler } from './http2/connection.ts';
-import type { Field } from './http2/hpack.ts';
+import { type Http2Connection, StreamError, type StreamHandler } from '../http2/client-connection.ts';
+import type { Field } from '../http2/hpack.ts';
 
 /** Largest message in bytes, as containerd and stasisd have it. */
 const MAX_MESSAGE_BYTES = 16 << 20;

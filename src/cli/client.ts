@@ -5,8 +5,8 @@ import type { GrpcCallOptions, GrpcClient } from '../api/grpc-client.ts';
 import { Cancelled, DeadlineExceeded, hasErrno, PermissionDenied, Unavailable } from '../errors.ts';
 import type { MethodDefinition, ServiceDefinition } from '../../ttrpc/service.ts';
 import { Call } from './call.ts';
-import { Http2Connection } from './http2/connection.ts';
-import type { Field } from './http2/hpack.ts';
+import { Http2Connection } from '../http2/client-connection.ts';
+import type { Field } from '../http2/hpack.ts';
 
 /** Milliseconds in which a server that accepted a connection must say something. */
 const GREETING_TIMEOUT = 10_000;

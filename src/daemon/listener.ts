@@ -1,8 +1,6 @@
 import { chmod, mkdir, unlink } from 'node:fs/promises';
 import { connect, createServer, type Server as NetServer, type Socket } from 'node:net';
-import { Server, ServerCredentials, type ConnectionInjector } from '@grpc/grpc-js';
-import { MAX_MESSAGE_BYTES } from '../api/grpc-client.ts';
-import { grpcImplementation, grpcService, type GrpcHandlers } from '../api/grpc-server.ts';
+import { type GrpcHandlers, GrpcServer } from '../api/grpc-server.ts';
 import { FailedPrecondition, hasErrno, messageOf } from '../errors.ts';
 import type { Logger } from '../log.ts';
 import type { ServiceDefinition } from '../../ttrpc/service.ts';
@@ -29,8 +27,6 @@ export interface Listener {
   close(): Promise<void>;
 }
 
-const CLOSE_TIMEOUT_MS = 3000;
-
 /**
  * Serves gRPC on one unix socket, mode 0600. containerd's garbage collector removes every snapshot that it does
  * not know, so a containerd that is not ours must not even see a listing: each connection is given to one of two
@@ -41,15 +37,11 @@ export async function listen(options: ListenerOptions): Promise<Listener> {
     trusted: newServer(options.common, options.trusted),
     others: newServer(options.common, options.others),
   };
-  const injectors: Record<keyof typeof servers, ConnectionInjector> = {
-    trusted: servers.trusted.createConnectionInjector(ServerCredentials.createInsecure()),
-    others: servers.others.createConnectionInjector(ServerCredentials.createInsecure()),
-  };
   const accept = async (socket: Socket): Promise<void> => {
     socket.on('error', () => socket.destroy());
     const peer = peerCredentials(socket);
     const trusted = peer !== undefined && (await options.isTrusted(peer.pid));
-    injectors[trusted ? 'trusted' : 'others'].injectConnection(socket);
+    servers[trusted ? 'trusted' : 'others'].serve(socket);
   };
   const net = createServer({ pauseOnConnect: false }, (socket) => {
     accept(socket).catch((error: unknown) => {
@@ -61,22 +53,14 @@ export async function listen(options: ListenerOptions): Promise<Listener> {
   return {
     close: async () => {
       net.close();
-      await Promise.all(Object.values(servers).map(shutdown));
+      await Promise.all(Object.values(servers).map((server) => server.close()));
     },
   };
 }
 
-function newServer(...parts: ((register: Register) => void)[]): Server {
-  const server = new Server({
-    'grpc.max_receive_message_length': MAX_MESSAGE_BYTES,
-    'grpc.max_send_message_length': MAX_MESSAGE_BYTES,
-    'grpc.enable_channelz': 0, // its counters, which nobody reads, cost a tenth of a Stat
-  });
-  for (const part of parts) {
-    part((definition, handlers) =>
-      server.addService(grpcService(definition), grpcImplementation(definition, handlers)),
-    );
-  }
+function newServer(...parts: ((register: Register) => void)[]): GrpcServer {
+  const server = new GrpcServer();
+  for (const part of parts) part((definition, handlers) => server.addService(definition, handlers));
   return server;
 }
 
@@ -113,18 +97,5 @@ function answers(path: string): Promise<boolean> {
       resolve(true);
     });
     socket.once('error', () => resolve(false));
-  });
-}
-
-function shutdown(server: Server): Promise<void> {
-  return new Promise((resolve) => {
-    const timer = setTimeout(() => {
-      server.forceShutdown();
-      resolve();
-    }, CLOSE_TIMEOUT_MS);
-    server.tryShutdown(() => {
-      clearTimeout(timer);
-      resolve();
-    });
   });
 }

@@ -6,9 +6,8 @@ import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'nod
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { Server, ServerCredentials } from '@grpc/grpc-js';
-import { grpcImplementation, grpcService } from '../../../src/api/grpc-server.ts';
-import { Http2Connection } from '../../../src/cli/http2/connection.ts';
+import { GrpcServer } from '../../../src/api/grpc-server.ts';
+import { Http2Connection } from '../../../src/http2/client-connection.ts';
 import { Unimplemented } from '../../../src/errors.ts';
 import { IntrospectionDefinition } from '../../../src/proto/gen/containerd/host.ts';
 
@@ -37,9 +36,9 @@ export class ListedDaemon {
   readonly seconds: number;
   readonly #folder: string;
   readonly #process: ChildProcess;
-  readonly #containerd: Server;
+  readonly #containerd: GrpcServer;
 
-  private constructor(folder: string, child: ChildProcess, containerd: Server, seconds: number) {
+  private constructor(folder: string, child: ChildProcess, containerd: GrpcServer, seconds: number) {
     this.#folder = folder;
     this.#process = child;
     this.#containerd = containerd;
@@ -87,27 +86,19 @@ export class ListedDaemon {
     const closed = new Promise((resolve) => this.#process.once('close', resolve));
     this.#process.kill('SIGTERM');
     await closed;
-    this.#containerd.forceShutdown();
+    await this.#containerd.close(0);
     rmSync(this.#folder, { recursive: true });
   }
 }
 
 /** What a stasisd asks of containerd: who it is. */
-async function standIn(path: string, uuid: string): Promise<Server> {
-  const server = new Server();
-  const refuse = (): Promise<never> => Promise.reject(new Unimplemented('this is no containerd'));
-  server.addService(
-    grpcService(IntrospectionDefinition),
-    grpcImplementation(IntrospectionDefinition, {
-      plugins: refuse,
-      server: async () => ({ uuid, pid: 0n, pidns: 0n }),
-    }),
-  );
-  await new Promise<void>((resolve, reject) =>
-    server.bindAsync(`unix:${path}`, ServerCredentials.createInsecure(), (error) =>
-      error === null ? resolve() : reject(error),
-    ),
-  );
+async function standIn(path: string, uuid: string): Promise<GrpcServer> {
+  const server = new GrpcServer();
+  server.addService(IntrospectionDefinition, {
+    plugins: () => Promise.reject(new Unimplemented('this is no containerd')),
+    server: async () => ({ uuid, pid: 0n, pidns: 0n }),
+  });
+  (await server.listen(path)).unref();
   return server;
 }
 

@@ -1,6 +1,6 @@
 // Stat calls by many callers at once, on one connection to stasisd's socket, as containerd's proxy plugin has it.
-import type { StreamHandler } from '../../../src/cli/http2/connection.ts';
-import type { Field } from '../../../src/cli/http2/hpack.ts';
+import type { StreamHandler } from '../../../src/http2/client-connection.ts';
+import type { Field } from '../../../src/http2/hpack.ts';
 import { SnapshotsDefinition } from '../../../src/proto/gen/containerd/snapshots.ts';
 import type { ListedDaemon } from './listed-daemon.ts';
 

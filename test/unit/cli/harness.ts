@@ -1,11 +1,11 @@
 // What the tests of the command line share: a stasisd that answers as it is told, and a run of the command line in
 // this process or in one of its own.
-import { Server, ServerCredentials } from '@grpc/grpc-js';
 import { spawn } from 'node:child_process';
 import { mkdtemp, rm } from 'node:fs/promises';
+import type { Server as SocketServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { type GrpcHandlers, grpcImplementation, grpcService } from '../../../src/api/grpc-server.ts';
+import { type GrpcHandlers, GrpcServer } from '../../../src/api/grpc-server.ts';
 import { run } from '../../../src/cli/run.ts';
 import { Unimplemented } from '../../../src/errors.ts';
 import type { Timestamp } from '../../../src/proto/gen/google/protobuf/timestamp.ts';
@@ -22,28 +22,26 @@ export type Handlers = GrpcHandlers<typeof StasisDefinition>;
 export class FakeDaemon implements AsyncDisposable {
   readonly socket: string;
   readonly #folder: string;
-  readonly #server: Server;
+  readonly #server: GrpcServer;
+  #sockets: SocketServer | undefined;
 
-  private constructor(folder: string, server: Server) {
+  private constructor(folder: string, server: GrpcServer) {
     this.#folder = folder;
     this.#server = server;
     this.socket = join(folder, 'stasisd.sock');
   }
 
   static async start(handlers: Partial<Handlers>): Promise<FakeDaemon> {
-    const daemon = new FakeDaemon(await mkdtemp(join(tmpdir(), 'stasis-cli-')), new Server());
+    const daemon = new FakeDaemon(await mkdtemp(join(tmpdir(), 'stasis-cli-')), new GrpcServer());
     const all = { ...refusals(), ...handlers };
-    daemon.#server.addService(grpcService(StasisDefinition), grpcImplementation(StasisDefinition, all));
-    await new Promise<void>((resolve, reject) => {
-      daemon.#server.bindAsync(`unix:${daemon.socket}`, ServerCredentials.createInsecure(), (error) =>
-        error === null ? resolve() : reject(error),
-      );
-    });
+    daemon.#server.addService(StasisDefinition, all);
+    daemon.#sockets = await daemon.#server.listen(daemon.socket);
     return daemon;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#server.forceShutdown();
+    this.#sockets?.close();
+    await this.#server.close(0);
     await rm(this.#folder, { recursive: true, force: true });
   }
 }

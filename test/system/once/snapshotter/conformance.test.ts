@@ -1,8 +1,7 @@
 import { mkdir, rmdir } from 'node:fs/promises';
 import { after, before, suite } from 'node:test';
-import { Server, ServerCredentials } from '@grpc/grpc-js';
 import { GrpcChannel } from '../../../../src/api/grpc-client.ts';
-import { grpcImplementation, grpcService } from '../../../../src/api/grpc-server.ts';
+import { GrpcServer } from '../../../../src/api/grpc-server.ts';
 import { SnapshotsDefinition } from '../../../../src/proto/gen/containerd/snapshots.ts';
 import { mount, unmount } from '../../../../src/sys/mount.ts';
 import { snapshotsService } from '../../../../snapshotter/service.ts';
@@ -30,22 +29,16 @@ suite('on real ZFS, over a socket', { skip }, () => {
     async () => {
       const owner = `case-${serial++}`;
       const socket = `${pool.folder}/${owner}.sock`;
-      const server = new Server();
+      const server = new GrpcServer();
       server.addService(
-        grpcService(SnapshotsDefinition),
-        grpcImplementation(
-          SnapshotsDefinition,
-          snapshotsService(store, () => owner),
-        ),
+        SnapshotsDefinition,
+        snapshotsService(store, () => owner),
       );
-      await new Promise<void>((resolve, reject) => {
-        server.bindAsync(`unix:${socket}`, ServerCredentials.createInsecure(), (error) =>
-          error === null ? resolve() : reject(error),
-        );
-      });
+      const sockets = await server.listen(socket);
       const channel = new GrpcChannel(socket);
       closing.push(
-        () => server.forceShutdown(),
+        () => void sockets.close(),
+        () => server.close(0),
         () => channel.close(),
       );
       return {

@@ -7,17 +7,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { Channel } from '../../../src/cli/client.ts';
-import { Http2Connection, type StreamError } from '../../../src/cli/http2/connection.ts';
-import {
-  content,
-  encodeFrame,
-  FrameFlag,
-  FrameReader,
-  FrameType,
-  words,
-} from '../../../src/cli/http2/frame.ts';
-import { decodeFields, encodeFields, type Field } from '../../../src/cli/http2/hpack.ts';
-import { decodeHuffman } from '../../../src/cli/http2/huffman.ts';
+import { Http2Connection, type StreamError } from '../../../src/http2/client-connection.ts';
+import { content, encodeFrame, FrameFlag, FrameReader, FrameType, words } from '../../../src/http2/frame.ts';
+import { decodeFields, encodeFields, type Field } from '../../../src/http2/hpack.ts';
+import { decodeHuffman } from '../../../src/http2/huffman.ts';
 import { Code, codeOf } from '../../../src/errors.ts';
 import { StasisDefinition } from '../../../src/proto/gen/stasis/stasis.ts';
 

@@ -1,5 +1,5 @@
-// Header blocks (HPACK, RFC 7541) as far as a gRPC client needs them. The connection announces a dynamic table
-// of size 0 before its first request, so the server may use the static table and literals alone.
+// Header blocks (HPACK, RFC 7541) as far as gRPC needs them: written with literals alone; read with a dynamic table, where
+// a server has to, or without one: the command line's connection announces a size of 0 before its first request.
 import { decodeHuffman } from './huffman.ts';
 
 export type Field = readonly [name: string, value: string];
@@ -29,32 +29,84 @@ export function encodeFields(fields: readonly Field[]): Buffer {
 }
 
 /**
- * Reads a whole header block.
- * @throws Error when the block is malformed, or names an entry of the dynamic table, which has none
+ * Reads a whole header block of a connection that has no dynamic table.
+ * @throws Error when the block is malformed, or names an entry of the dynamic table
  */
 export function decodeFields(block: Uint8Array): Field[] {
-  const reader = new BlockReader(block);
-  const fields: Field[] = [];
-  while (!reader.done) {
-    const byte = reader.peek();
-    if (byte & 0x80) {
-      fields.push(entry(reader.integer(7)));
-    } else if ((byte & 0xe0) === 0x20) {
-      if (reader.integer(5) !== 0) throw new Error('the dynamic table is larger than allowed');
-    } else {
-      // With incremental indexing (01), without (0000) or never indexed (0001): a table of size 0 keeps none.
-      const index = reader.integer(byte & 0x40 ? 6 : 4);
-      const name = index === 0 ? reader.string() : entry(index)[0];
-      fields.push([name, reader.string()]);
-    }
-  }
-  return fields;
+  return new FieldDecoder(0).decode(block);
 }
 
-function entry(index: number): Field {
-  const found = staticTable[index - 1];
-  if (found === undefined) throw new Error(`a header block names entry ${index}, which does not exist`);
-  return found;
+/** RFC 7541, 4.1: what an entry counts beside its text. */
+const ENTRY_OVERHEAD = 32;
+
+/** Reads the header blocks of one connection, in their order: each may refer to fields of earlier ones. */
+export class FieldDecoder {
+  readonly #limit: number;
+  #maximum: number;
+  /** Newest first. */
+  readonly #table: Field[] = [];
+  #size = 0;
+
+  /** @param limit bytes of the dynamic table, as the other end was told, or 4,096 where it was told nothing */
+  constructor(limit: number) {
+    this.#limit = limit;
+    this.#maximum = limit;
+  }
+
+  /** @throws Error when the block is malformed; the connection is of no use then */
+  decode(block: Uint8Array): Field[] {
+    const reader = new BlockReader(block);
+    const fields: Field[] = [];
+    while (!reader.done) {
+      const byte = reader.peek();
+      if (byte & 0x80) {
+        fields.push(this.#entry(reader.integer(7)));
+      } else if ((byte & 0xe0) === 0x20) {
+        this.#resize(reader.integer(5));
+      } else {
+        // With incremental indexing (01), without (0000) or never indexed (0001).
+        const indexing = (byte & 0x40) !== 0;
+        const index = reader.integer(indexing ? 6 : 4);
+        const name = index === 0 ? reader.string() : this.#entry(index)[0];
+        const field: Field = [name, reader.string()];
+        fields.push(field);
+        if (indexing) this.#add(field);
+      }
+    }
+    return fields;
+  }
+
+  #entry(index: number): Field {
+    const found =
+      index <= staticTable.length ? staticTable[index - 1] : this.#table[index - staticTable.length - 1];
+    if (found === undefined) throw new Error(`a header block names entry ${index}, which does not exist`);
+    return found;
+  }
+
+  #resize(size: number): void {
+    if (size > this.#limit) throw new Error('the dynamic table is larger than allowed');
+    this.#maximum = size;
+    this.#evict(0);
+  }
+
+  #add(field: Field): void {
+    const size = sizeOf(field);
+    this.#evict(size);
+    if (size > this.#maximum) return; // RFC 7541, 4.4: that empties the table
+    this.#table.unshift(field);
+    this.#size += size;
+  }
+
+  #evict(room: number): void {
+    while (this.#table.length > 0 && this.#size + room > this.#maximum) {
+      const oldest = this.#table.pop();
+      if (oldest !== undefined) this.#size -= sizeOf(oldest);
+    }
+  }
+}
+
+function sizeOf([name, value]: Field): number {
+  return name.length + value.length + ENTRY_OVERHEAD;
 }
 
 function encodeString(text: string): Buffer[] {
