@@ -1,0 +1,145 @@
+// The shim's files are replaced while its containers run.
+import assert from 'node:assert/strict';
+import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, before, test, type TestContext } from 'node:test';
+import { TaskDefinition } from '../../../src/proto/gen/containerd/task.ts';
+import { Client } from '../../../ttrpc/index.ts';
+import { pidOf, removeAll, removeContainer, statusOf, uniqueName } from '../support/container.ts';
+import { attempt, ctr, dev, image, importImage, must, runtime, stack, until } from '../support/stack.ts';
+import { runDir, shimSocket } from './shims.ts';
+
+/** Ahead of the stack's own shim on containerd's PATH. */
+const launcher = join(stack.state, 'drop-in/containerd-shim-stasis-v2');
+const lib = join(stack.state, 'drop-in/lib');
+const dist = join(stack.project, 'dist');
+const config = readFileSync(stack.config, 'utf8');
+const IDLE_SECONDS = 1;
+const LOOP = 'while true; do echo tick; sleep 0.1; done';
+
+before(async () => {
+  await importImage();
+  mkdirSync(lib, { recursive: true });
+  symlinkSync(join(stack.project, 'node_modules'), join(stack.state, 'drop-in/node_modules'));
+  writeFileSync(stack.config, `${config}\n[shim]\nidle_timeout = ${IDLE_SECONDS}\n`);
+  install('1.0.0-first');
+  await endResidentShim();
+  await dev('restart', 'containerd'); // which looks a shim up once
+});
+after(async () => {
+  writeFileSync(stack.config, config);
+  await endResidentShim();
+  rmSync(join(stack.state, 'drop-in'), { recursive: true });
+  await dev('restart', 'containerd');
+});
+
+/** Puts a version's files into their places, each by a rename, as a package manager does. */
+function install(version: string): void {
+  const replace = (path: string, change: (text: string) => string, from: string): void => {
+    writeFileSync(`${path}.new`, change(readFileSync(from, 'utf8')), { mode: 0o755 });
+    renameSync(`${path}.new`, path);
+  };
+  const built = (JSON.parse(readFileSync(join(stack.project, 'package.json'), 'utf8')) as { version: string })
+    .version;
+  replace(
+    join(lib, 'shim.mjs'),
+    (text) => text.replaceAll(`"${built}"`, `"${version}"`),
+    join(dist, 'lib/shim.mjs'),
+  );
+  replace(join(lib, 'criu-when-ready'), (text) => text, join(dist, 'lib/criu-when-ready'));
+  const main = `main='${join(lib, 'shim.mjs')}'`;
+  replace(launcher, (text) => text.replace(/^main=.*$/m, main), join(dist, 'containerd-shim-stasis-v2'));
+}
+
+async function endResidentShim(): Promise<void> {
+  const resident = join(runDir, 'resident', stack.address, 'default/shim');
+  if (!existsSync(resident)) return;
+  const pid = Number(readFileSync(resident, 'utf8').split(' ')[0]);
+  await attempt('kill', ['-TERM', String(pid)]); // or it is gone already
+  await gone(pid);
+}
+
+const gone = (pid: number): Promise<true> =>
+  until(`process ${pid} to end`, () => (existsSync(`/proc/${pid}`) ? undefined : true));
+
+/** Which shim holds a container, and of which version it is. */
+async function shimOf(name: string): Promise<{ pid: number; version: string }> {
+  const client = await Client.connect(shimSocket(name));
+  try {
+    const { shimPid, version } = await client.service(TaskDefinition).connect({ id: name });
+    return { pid: shimPid, version };
+  } finally {
+    client.close();
+  }
+}
+
+async function start(t: TestContext, ...flags: string[]): Promise<string> {
+  const name = uniqueName('upgrade');
+  t.after(() => removeAll(name));
+  await ctr('run', '-d', '--runtime', runtime, ...flags, image, name, '/bin/sh', '-c', LOOP);
+  return name;
+}
+
+const ticks = (log: string): number => readFileSync(log, 'utf8').split('\n').length;
+
+async function more(log: string): Promise<void> {
+  const before = ticks(log);
+  await until('more output', () => (ticks(log) > before + 2 ? true : undefined));
+}
+
+test('a shim goes on with its old program behind the new launcher, and the next shim is of the new', async (t) => {
+  const log = join(stack.state, 'data/tmp', `${uniqueName('upgrade')}.log`);
+  const [early, dumped] = [await start(t, '--log-uri', `file://${log}`), await start(t, '--null-io')];
+  const first = await shimOf(early);
+  assert.equal(first.version, '1.0.0-first');
+  const pid = await pidOf(early);
+
+  install('2.0.0-second');
+  assert.match(await must(launcher, ['-v']), /2\.0\.0-second/);
+  const late = await start(t, '--null-io');
+  for (const name of [early, dumped, late]) assert.deepEqual(await shimOf(name), first);
+  await more(log);
+  const executed = await attempt('ctr', [
+    'tasks',
+    'exec',
+    '--exec-id',
+    'e',
+    early,
+    '/bin/sh',
+    '-c',
+    'exit 3',
+  ]);
+  assert.equal(executed.exitCode, 3);
+  // CRIU comes by way of a file that was replaced as well.
+  await must('stasis', ['checkpoint', dumped, '--name', 'c', '--require-memory']);
+  await must('stasis', ['restore', dumped, '--require-memory']);
+  assert.equal(await statusOf(dumped), 'RUNNING');
+
+  await dev('restart', 'containerd');
+  assert.equal(await pidOf(early), pid);
+  await more(log);
+
+  await ctr('tasks', 'kill', '-s', 'SIGKILL', early);
+  await until('its end', async () => ((await statusOf(early)) === 'STOPPED' ? true : undefined));
+  assert.match((await attempt('ctr', ['tasks', 'rm', early])).stderr, /exit code 137/);
+  await removeContainer(early, dumped, late);
+  await gone(first.pid);
+  const last = await start(t, '--null-io');
+  assert.equal((await shimOf(last)).version, '2.0.0-second');
+});
+
+test('the new program clears away what an old shim left that was killed', async (t) => {
+  await endResidentShim();
+  install('3.0.0-third');
+  const name = await start(t, '--null-io');
+  const [pid, shim] = [await pidOf(name), await shimOf(name)];
+  assert.equal(shim.version, '3.0.0-third');
+  install('4.0.0-fourth');
+  process.kill(shim.pid, 'SIGKILL');
+  await gone(pid ?? assert.fail(`${name} does not run`));
+  await until('the task to be forgotten', async () =>
+    (await statusOf(name)) === undefined ? true : undefined,
+  );
+  await until('its files to go', () => (existsSync(`${runDir}/tasks/default/${name}`) ? undefined : true));
+  assert.equal((await shimOf(await start(t, '--null-io'))).version, '4.0.0-fourth');
+});
