@@ -60,7 +60,7 @@ async function makeAt(
     ...making.extra,
     ...toProperties(snapshot),
   };
-  pool.placing(snapshot.name, `${mounter.mountpoint(dataset)}/${ROOTFS}`);
+  pool.placing(snapshot, `${mounter.mountpoint(dataset)}/${ROOTFS}`);
   try {
     if (origin === undefined) await zfs.create(dataset, { properties }, call);
     else await zfs.clone(origin, dataset, { properties }, call);

@@ -5,6 +5,7 @@ import type { Zfs } from '../src/zfs/zfs.ts';
 import type { Node, SnapshotIndex } from './index.ts';
 import type { Layout } from './layout.ts';
 import type { KeyedLocks } from './locks.ts';
+import type { Labels } from './snapshot.ts';
 
 /** What every operation of the snapshotter works with: the pool, its index, and who may touch what. */
 export interface Pool {
@@ -25,7 +26,9 @@ export interface Pool {
   readonly log: Logger;
   readonly now: () => WallTime;
   /** Told where the files of a snapshot will be, before the command that makes it is started. */
-  readonly placing: (name: string, rootfs: string) => void;
+  readonly placing: (snapshot: { name: string; labels: Labels }, rootfs: string) => void;
+  /** Whether mounts of a folder can show its files under other ids. */
+  readonly mapsIds: (path: string) => Promise<boolean>;
   /** Writes what the page cache holds of a mounted dataset to it. */
   readonly syncfs: (path: string) => Promise<void>;
 }

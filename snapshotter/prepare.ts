@@ -2,9 +2,11 @@ import { AlreadyExists, InvalidArgument, NotFound } from '../src/errors.ts';
 import type { CallOptions, Properties } from '../src/zfs/zfs.ts';
 import { commitNode } from './commit.ts';
 import { exists, filled, makeDataset, type Made } from './dataset.ts';
+import { asksForMapping, cannotMap, mappingLabels } from './idmap.ts';
 import type { Node } from './index.ts';
 import { changing } from './unsettled.ts';
 import { lockName, type Pool } from './pool.ts';
+import { destroyOrMark } from './remove.ts';
 import { CHECKPOINT_LABEL, MAX_SIZE_LABEL, REF_LABEL, type Labels } from './snapshot.ts';
 
 export interface PrepareRequest {
@@ -31,7 +33,8 @@ export async function prepare(pool: Pool, request: PrepareRequest, call?: CallOp
     const origin = originFor(pool, request);
     await reuseLayer(pool, request, call);
     const now = pool.now();
-    const labels = filled(request.labels);
+    const labels = filled({ ...inherited(pool, origin, request.labels), ...request.labels });
+    const mapped = asksForMapping(labels);
     const snapshot = {
       name,
       kind: request.kind,
@@ -42,8 +45,20 @@ export async function prepare(pool: Pool, request: PrepareRequest, call?: CallOp
       owner,
       generation: 1,
     };
-    return makeDataset(pool, { snapshot, origin, extra: sizeLimit(request.labels) }, call);
+    const made = await makeDataset(pool, { snapshot, origin, extra: sizeLimit(request.labels) }, call);
+    if (mapped && !(await pool.mapsIds(made.rootfs))) {
+      await destroyOrMark(pool, made.node);
+      throw cannotMap(name);
+    }
+    return made;
   });
+}
+
+/** A checkpoint's disk shows its files to the users for whom its container was made. */
+function inherited(pool: Pool, origin: string | undefined, labels: Labels): Labels {
+  if (origin === undefined || labels[CHECKPOINT_LABEL] === undefined) return {};
+  const source = pool.index.get(origin.slice(0, origin.indexOf('@')))?.snapshot;
+  return source === undefined ? {} : mappingLabels(source.labels);
 }
 
 function originFor(pool: Pool, { owner, parent, labels }: PrepareRequest): string | undefined {

@@ -1,6 +1,7 @@
 import { FailedPrecondition } from '../src/errors.ts';
 import { silent, type Logger } from '../src/log.ts';
 import type { WallTime } from '../src/sys/clock.ts';
+import { canMapIds } from '../src/sys/idmap.ts';
 import { syncfs } from '../src/sys/syncfs.ts';
 import type { Mounter } from '../src/zfs/mounter.ts';
 import { datasetOf } from '../src/zfs/names.ts';
@@ -13,6 +14,7 @@ import { compileFilters } from './filters.ts';
 import { isLive, SnapshotIndex, type Node } from './index.ts';
 import { Layout } from './layout.ts';
 import { loadIndex, readPool } from './load.ts';
+import { mappingMountOptions } from './idmap.ts';
 import { KeyedLocks } from './locks.ts';
 import { lockName, realTime, type Pool } from './pool.ts';
 import { prepare } from './prepare.ts';
@@ -35,6 +37,7 @@ export interface StoreOptions {
   /** For tests. */
   readonly now?: () => WallTime;
   readonly syncfs?: (path: string) => Promise<void>;
+  readonly mapsIds?: (path: string) => Promise<boolean>;
   /** Called when nothing needs a removed dataset any more: the next sweep takes it. */
   readonly onReleased?: (dataset: string) => void;
 }
@@ -88,7 +91,8 @@ export class SnapshotStore {
       unsettled,
       unmarked: new Set(),
       log: options.log ?? silent,
-      placing: (name, rootfs) => this.#placing(name, rootfs),
+      placing: (snapshot, rootfs) => this.#placing(snapshot, rootfs),
+      mapsIds: once(options.mapsIds ?? canMapIds),
       now: options.now ?? realTime,
       syncfs: options.syncfs ?? syncfs,
     };
@@ -133,7 +137,7 @@ export class SnapshotStore {
       { ...request, owner: this.#ownerOr(request.owner) },
       call,
     );
-    return [bind(node, rootfs)];
+    return [bind(node.snapshot ?? request, rootfs)];
   }
 
   /** @throws NotFound; FailedPrecondition for a committed snapshot */
@@ -142,7 +146,7 @@ export class SnapshotStore {
       if (node.snapshot.kind === 'committed') {
         throw new FailedPrecondition(`snapshot ${name} is committed: it has no mounts`, { subject: name });
       }
-      return [bind(node, await rootfsOf(this.#pool, node.dataset))];
+      return [bind(node.snapshot, await rootfsOf(this.#pool, node.dataset))];
     });
   }
 
@@ -331,10 +335,10 @@ export class SnapshotStore {
     return node as Node & { snapshot: Snapshot };
   }
 
-  #placing(name: string, rootfs: string): void {
+  #placing({ name, labels }: { name: string; labels: Labels }, rootfs: string): void {
     if (this.#awaited.size === 0) return;
     const { namespace, key } = splitName(name);
-    this.#awaited.get(awaitedName(namespace, key))?.({ type: 'bind', source: rootfs, options: writable });
+    this.#awaited.get(awaitedName(namespace, key))?.(bind({ kind: 'active', labels }, rootfs));
   }
 
   #rootfs(dataset: string): string {
@@ -356,9 +360,14 @@ function awaitedName(namespace: string, key: string): string {
   return `${namespace}\0${key}`;
 }
 
-const writable = ['rw', 'rbind'];
+/** A View is read-only wherever its mounts are asked for: that comes from the kind alone. */
+function bind({ kind, labels }: Pick<Snapshot, 'kind' | 'labels'>, source: string): BindMount {
+  const access = kind === 'view' ? 'ro' : 'rw';
+  return { type: 'bind', source, options: [access, 'rbind', ...mappingMountOptions(labels)] };
+}
 
-/** A View is read-only wherever its mounts are asked for: options come from the kind alone. */
-function bind(node: Node, source: string): BindMount {
-  return { type: 'bind', source, options: node.snapshot?.kind === 'view' ? ['ro', 'rbind'] : writable };
+/** The first answer for all: what a pool and a kernel can do stays. */
+function once(ask: (path: string) => Promise<boolean>): (path: string) => Promise<boolean> {
+  let answer: Promise<boolean> | undefined;
+  return (path) => (answer ??= ask(path));
 }

@@ -43,6 +43,11 @@ disabled_plugins() {
   printf '"io.containerd.%s", ' "${plugins[@]}"
 }
 
+# As src/zfs/abilities.ts has it.
+maps_ids() { kernel_zfs && is_from "$(cat /sys/module/zfs/version)" 2.2 && is_from "$(uname -r)" 5.12; }
+
+is_from() { [ "$(printf '%s\n' "$2" "$1" | sort -V | head -n 1)" = "$2" ]; }
+
 # Version 2 of the format, with both addresses written out, keeps every containerd from 1.6 to 2.4
 # inside the state directory (in a version 4 file the ttrpc address would be the host's).
 write_containerd_config() {
@@ -51,6 +56,7 @@ write_containerd_config() {
     local newer=()
     [ "$CONTAINERD" != 1.6 ] || newer=(-e '/^# --- from containerd 1.7 on/,/^# --- end of that part/d')
     sections=$(sed ${newer[@]+"${newer[@]}"} -e '/^#/d' -e '/^version = /d' -e "s|/run/stasis/stasisd.sock|$(STASISD_SOCKET)|g" "$STASIS_SRC/containerd-config.toml")
+    ! maps_ids || sections=${sections/'type = "snapshot"'/'type = "snapshot"'$'\n''  capabilities = ["remap-ids"]'}
   fi
   cat >"$STATE/containerd.toml" <<TOML
 version = 2

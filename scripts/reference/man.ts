@@ -1,6 +1,6 @@
 // The man pages: stasis(1), one for each command, stasis.toml(5); stasisd(8) and the shim's (8) are in packaging/man.
 import { execFileSync } from 'node:child_process';
-import { readdirSync, readFileSync } from 'node:fs';
+import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { eachKey, sections } from '../../src/config/schema.ts';
 import { type CommandModel, type OptionModel, usage } from './grammar.ts';
@@ -28,12 +28,23 @@ function header(title: string, section: string): string {
   return `.TH "${roff(title.toUpperCase())}" ${section} "${date()}" "Stasis ${version}" "Stasis"\n`;
 }
 
-/** Of SOURCE_DATE_EPOCH, else of the commit. */
+/** Of SOURCE_DATE_EPOCH, else of the commit; of the sources' files where there is no git, or no repository. */
 function date(): string {
-  const epoch =
-    process.env['SOURCE_DATE_EPOCH'] ??
-    execFileSync('git', ['-C', root, 'log', '-1', '--format=%ct'], { encoding: 'utf8' }).trim();
-  return new Date(Number(epoch) * 1000).toISOString().slice(0, 10);
+  const epoch = process.env['SOURCE_DATE_EPOCH'] ?? commitTime();
+  const at =
+    epoch === undefined ? statSync(join(root, 'package.json')).mtime : new Date(Number(epoch) * 1000);
+  return at.toISOString().slice(0, 10);
+}
+
+function commitTime(): string | undefined {
+  try {
+    return execFileSync('git', ['-C', root, 'log', '-1', '--format=%ct'], {
+      encoding: 'utf8',
+      stdio: ['ignore', 'pipe', 'ignore'],
+    }).trim();
+  } catch {
+    return undefined;
+  }
 }
 
 function programPage(program: CommandModel): string {

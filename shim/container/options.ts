@@ -2,6 +2,10 @@ import { readFile } from 'node:fs/promises';
 import { BinaryReader } from '@bufbuild/protobuf/wire';
 import { parse } from 'smol-toml';
 import { InvalidArgument, messageOf } from '../../src/errors.ts';
+import {
+  CheckpointOptions as OldCheckpointOptions,
+  CreateOptions,
+} from '../../src/proto/gen/containerd/linux_runc_options.ts';
 import { CheckpointOptions, Options } from '../../src/proto/gen/containerd/runc_options.ts';
 import type { Any } from '../../src/proto/gen/google/protobuf/any.ts';
 import type { MessageType } from '../../ttrpc/index.ts';
@@ -10,23 +14,34 @@ const OPTIONS = 'containerd.runc.v1.Options';
 /** What the CRI, and `ctr run --runtime-config-path`, send to runtimes other than runc: a file, or its content. */
 const GENERIC_OPTIONS = 'runtimeoptions.v1.Options';
 const CHECKPOINT_OPTIONS = 'containerd.runc.v1.CheckpointOptions';
+/** What clients up to 1.7 send to runtimes of another name than runc's: linux_runc_options.proto. */
+const OLD_OPTIONS = 'containerd.linux.runc.CreateOptions';
+const OLD_CHECKPOINT_OPTIONS = 'containerd.linux.runc.CheckpointOptions';
 
 /**
  * Reads the options that a client gave for the task.
  * @throws InvalidArgument for options of another runtime, or bytes that are none
  */
 export async function readOptions(any: Any | undefined): Promise<Options> {
-  return nameOf(any) === GENERIC_OPTIONS ? readGeneric(any) : read(any, OPTIONS, Options);
+  switch (nameOf(any)) {
+    case GENERIC_OPTIONS:
+      return readGeneric(any);
+    case OLD_OPTIONS:
+      return Options.fromPartial(read(any, OLD_OPTIONS, CreateOptions));
+    default:
+      return read(any, OPTIONS, Options);
+  }
 }
 
-/** Whether these are options of a task, in one of the two forms. */
+/** Whether these are options of a task, in one of their forms. */
 export function isOptions(any: Any): boolean {
-  return [OPTIONS, GENERIC_OPTIONS].includes(nameOf(any));
+  return [OPTIONS, GENERIC_OPTIONS, OLD_OPTIONS].includes(nameOf(any));
 }
 
 /** Reads the options of a Checkpoint; none mean: leave the task running. */
 export function readCheckpointOptions(any: Any | undefined): CheckpointOptions {
-  return read(any, CHECKPOINT_OPTIONS, CheckpointOptions);
+  if (nameOf(any) !== OLD_CHECKPOINT_OPTIONS) return read(any, CHECKPOINT_OPTIONS, CheckpointOptions);
+  return CheckpointOptions.fromPartial(read(any, OLD_CHECKPOINT_OPTIONS, OldCheckpointOptions));
 }
 
 /** Type URLs are bare names; a host before the name is legal and means nothing. */

@@ -2,7 +2,8 @@ import { existsSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { join, normalize } from 'node:path';
 import { FailedPrecondition, hasErrno, InvalidArgument, messageOf } from '../../src/errors.ts';
-import { mount, unmount, type Mount } from '../../src/sys/mount.ts';
+import { unmount, type Mount } from '../../src/sys/mount.ts';
+import { mountAsAsked } from '../../src/sys/mount-mapped.ts';
 import { readMountTable } from '../../src/sys/mount-table.ts';
 
 /**
@@ -18,7 +19,7 @@ export async function mountRootfs(mounts: readonly Mount[], rootfs: string): Pro
     for (const entry of mounts) {
       const target = targetOf(entry, rootfs);
       try {
-        await mount({ ...entry, target });
+        await mountAsAsked({ ...entry, target });
       } catch (error) {
         throw new FailedPrecondition(`failed to mount rootfs component: ${messageOf(error)}`, {
           subject: entry.source,

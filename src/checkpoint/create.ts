@@ -213,7 +213,7 @@ async function prepareDisk(
   if (entry.disk === 'diff') {
     return applyDiff(
       client,
-      { snapshotter, key: id, parent, diffPath: `${memory.path}/${diffFile}` },
+      { snapshotter, key: id, origin: memory.record, diffPath: `${memory.path}/${diffFile}` },
       report,
     );
   }

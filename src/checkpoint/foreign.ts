@@ -10,7 +10,8 @@ import type { Mount } from '../proto/gen/containerd/mount.ts';
 import { Status } from '../proto/gen/containerd/task_types.ts';
 import type { CheckpointEntry } from './entry.ts';
 import type { Host, Report } from './host.ts';
-import { diffFile } from './record.ts';
+import { diffFile, type SnapshotOrigin } from './record.ts';
+import { splitMappings } from '../sys/mount-mapped.ts';
 import { MemoryStore } from './memory-store.ts';
 import { Steps } from './steps.ts';
 import { dump, memoryRequired, notOurRuntime, stageFor, storeMemory, type Taking } from './taking.ts';
@@ -102,15 +103,15 @@ export async function takeOfForeignDisk(host: Host, taking: Taking): Promise<Che
 
 async function writeDiff(client: NamespaceClient, taking: Taking, path: string): Promise<void> {
   const { record, id } = taking;
-  const parent = await taking.parent;
+  const { parent } = await taking.origin;
   const snapshotter = record.snapshotter;
   const { mounts: right } = await client.snapshots.mounts({ snapshotter, key: record.snapshotKey });
   const viewKey = `stasis-view-${id}`;
   const { mounts: left } = await client.snapshots.view({ snapshotter, key: viewKey, parent, labels: {} });
   try {
     const { diff } = await client.diff.diff({
-      left,
-      right,
+      left: left.map(unmapped),
+      right: right.map(unmapped),
       mediaType: layerMediaType,
       ref: `stasis-${id}`,
       labels: {},
@@ -124,18 +125,23 @@ async function writeDiff(client: NamespaceClient, taking: Taking, path: string):
   }
 }
 
+/** A mount with the ids that its files have on disk, which are those that a diff holds. */
+function unmapped(mount: Mount): Mount {
+  return { ...mount, options: splitMappings(mount).plain.options.slice() };
+}
+
 /** Makes a new writable layer that holds what the checkpoint's diff holds. The lease of `client` keeps it. */
 export async function applyDiff(
   client: NamespaceClient,
-  options: { snapshotter: string; key: string; parent: string; diffPath: string },
+  options: { snapshotter: string; key: string; origin: SnapshotOrigin; diffPath: string },
   report: Report,
 ): Promise<Mount[]> {
   report.phase('writing the disk back from its diff');
   const { mounts } = await client.snapshots.prepare({
     snapshotter: options.snapshotter,
     key: options.key,
-    parent: options.parent,
-    labels: {},
+    parent: options.origin.parent,
+    labels: { ...options.origin.mapping },
   });
   const hash = createHash('sha256');
   await pipeline(createReadStream(options.diffPath), hash);
@@ -146,7 +152,7 @@ export async function applyDiff(
     annotations: {},
   };
   await uploadContent(client, descriptor, createReadStream(options.diffPath));
-  await client.diff.apply({ diff: descriptor, mounts, payloads: {}, syncFs: false });
+  await client.diff.apply({ diff: descriptor, mounts: mounts.map(unmapped), payloads: {}, syncFs: false });
   return mounts;
 }
 

@@ -2,14 +2,20 @@ import { readFile, writeFile } from 'node:fs/promises';
 import { Internal, messageOf } from '../errors.ts';
 import { Container } from '../proto/gen/containerd/containers.ts';
 
+/** How a container's snapshot was made, as far as another like it is made. */
+export interface SnapshotOrigin {
+  /** Name of the parent snapshot in containerd; empty for a disk without one. */
+  readonly parent: string;
+  /** The labels by which its files appear under other ids; undefined in records of before there were any. */
+  readonly mapping?: Readonly<Record<string, string>>;
+}
+
 /** What a checkpoint keeps of its container, so that it can be brought back after `ctr containers rm`. */
-export interface CheckpointRecord {
+export interface CheckpointRecord extends SnapshotOrigin {
   readonly version: 1;
   readonly id: string;
   /** containerd's own record: spec, labels, image, runtime and its options. */
   readonly container: Container;
-  /** Name of the container's parent snapshot in containerd; empty for a disk without one. */
-  readonly parent: string;
   readonly terminal: boolean;
 }
 

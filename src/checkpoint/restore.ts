@@ -213,6 +213,9 @@ async function stop(
   }
 }
 
+/** With a snapshotter and `/` and anything: label of what refers to a snapshot; containerd's docs/garbage-collection.md. */
+const keepSnapshot = 'containerd.io/gc.ref.snapshot.';
+
 interface DiskBack {
   readonly mounts: Mount[];
   /** The container's record as it now is. */
@@ -232,9 +235,10 @@ async function putDiskBack(
   const sameSpec =
     Buffer.compare(former.spec?.value ?? Buffer.alloc(0), record.spec?.value ?? Buffer.alloc(0)) === 0;
   let target: Container = sameSpec ? record : { ...record, spec: former.spec };
+  const labelPaths: string[] = [];
   const update = async (container: Container): Promise<void> => {
     // containerd's names of the fields that may change: core/metadata/containers.go
-    await client.containers.update({ container, updateMask: ['spec', 'snapshotkey'] });
+    await client.containers.update({ container, updateMask: ['spec', 'snapshotkey', ...labelPaths] });
   };
   if (entry.disk === 'snapshot') {
     const disk = host.store.findContainer(client.namespace, record.snapshotKey);
@@ -258,18 +262,18 @@ async function putDiskBack(
     return { mounts, record: target, done: () => rewound.done() };
   }
   const key = `${record.id}-${entry.id}-${Date.now().toString(36)}`;
-  target = { ...target, snapshotter: former.snapshotter, snapshotKey: key };
+  // The collector would take the layer that the record does not name any more, while it may still be gone back to.
+  const kept = `${keepSnapshot}${record.snapshotter}/stasis-former`;
+  labelPaths.push(`labels.${kept}`);
+  const labels = { ...record.labels, [kept]: record.snapshotKey };
+  target = { ...target, snapshotter: former.snapshotter, snapshotKey: key, labels };
   const snapshotter = former.snapshotter;
   steps.undo('remove the new writable layer', async () => {
     await client.snapshots.remove({ snapshotter, key });
   });
   const mounts = await host.containerd.withLease(client.namespace, async (leased) => {
     const diffPath = `${memory.path}/${diffFile}`;
-    const made = await applyDiff(
-      leased,
-      { snapshotter, key, parent: memory.record.parent, diffPath },
-      report,
-    );
+    const made = await applyDiff(leased, { snapshotter, key, origin: memory.record, diffPath }, report);
     steps.undo('put the former record back', () => update(record));
     await update(target);
     return made;
@@ -278,6 +282,7 @@ async function putDiskBack(
     mounts,
     record: target,
     done: async () => {
+      await client.containers.update({ container: record, updateMask: labelPaths });
       await client.snapshots.remove({ snapshotter: record.snapshotter, key: record.snapshotKey });
     },
   };

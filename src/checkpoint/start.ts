@@ -5,6 +5,8 @@ import type { Mount } from '../proto/gen/containerd/mount.ts';
 import { Options } from '../proto/gen/containerd/runc_options.ts';
 import type { Process } from '../proto/gen/containerd/task_types.ts';
 import type { Any } from '../proto/gen/google/protobuf/any.ts';
+import { giveImage, innerRoot } from './image-owner.ts';
+import { decodeSpec } from './spec.ts';
 
 const optionsTypeUrl = 'containerd.runc.v1.Options';
 
@@ -47,6 +49,8 @@ export async function startTask(
 ): Promise<StartedTask> {
   const begin = process.hrtime.bigint();
   const { tasks } = client;
+  if (options.imageDir !== undefined)
+    await giveImage(options.imageDir, decodeSpec(container.spec, container.id));
   const created = await tasks.create({
     containerId: container.id,
     rootfs: options.mounts,
@@ -79,8 +83,11 @@ function taskOptions(container: Container, imageDir: string | undefined): Any | 
     own !== undefined && own.typeUrl.endsWith(optionsTypeUrl)
       ? Options.decode(own.value)
       : Options.fromPartial({});
+  // Its streams belong to its own root, as clients ask for when they start a container with a user namespace.
+  const owner = options.ioUid === 0 ? innerRoot(decodeSpec(container.spec, container.id)) : undefined;
+  const io = owner === undefined ? {} : { ioUid: owner.uid, ioGid: owner.gid };
   return {
     typeUrl: optionsTypeUrl,
-    value: Buffer.from(Options.encode({ ...options, criuImagePath: imageDir }).finish()),
+    value: Buffer.from(Options.encode({ ...options, ...io, criuImagePath: imageDir }).finish()),
   };
 }

@@ -15,6 +15,8 @@ import { syncfs } from '../sys/syncfs.ts';
 import { type CheckpointEntry, diskProperties, newCheckpointId } from './entry.ts';
 import { takeOfForeignDisk } from './foreign.ts';
 import { type Host, lockKey, type Report, snapshotterName } from './host.ts';
+import type { SnapshotOrigin } from './record.ts';
+import { mappingLabels } from '../../snapshotter/idmap.ts';
 import {
   defaultCheckpointName,
   validateCheckpointName,
@@ -96,7 +98,7 @@ export async function takeLocked(host: Host, request: TakeRequest, report: Repor
       ...{ request, report, record, task, name, started },
       engine: task === undefined ? undefined : engine,
       memoryError: '',
-      parent: inBackground(parentOf(client, record)),
+      origin: inBackground(originOf(client, record)),
       id: newCheckpointId(),
       createdNs: BigInt(Date.now()) * 1_000_000n,
     };
@@ -137,15 +139,16 @@ async function judge(host: Host, taking: Taking): Promise<Taking> {
   return { ...taking, request: { ...request, diskOnly: true }, memoryError: describeObstacle(cannotDump) };
 }
 
-/** Name of the container's parent snapshot in containerd; empty where it has none, or no snapshot any more. */
-async function parentOf(client: NamespaceClient, record: Container): Promise<string> {
-  if (record.snapshotKey === '') return '';
+/** Without a parent where it has no snapshot any more. */
+async function originOf(client: NamespaceClient, record: Container): Promise<SnapshotOrigin> {
+  if (record.snapshotKey === '') return { parent: '' };
   const { snapshotter, snapshotKey: key } = record;
   const answer = await client.snapshots.stat({ snapshotter, key }).catch((error: unknown) => {
     if (codeOf(error) === Code.NotFound) return undefined;
     throw explainUnavailable(error, record.id);
   });
-  return answer?.info?.parent ?? '';
+  const { parent = '', labels = {} } = answer?.info ?? {};
+  return { parent, mapping: mappingLabels(labels) };
 }
 
 function assertRunning(request: TakeRequest, task: Process | undefined): void {

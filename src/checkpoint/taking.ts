@@ -4,7 +4,7 @@ import type { Process } from '../proto/gen/containerd/task_types.ts';
 import { describeObstacle, type Obstacle } from '../doctor/obstacle.ts';
 import type { InstantResponse } from '../proto/gen/stasis/engine.ts';
 import type { CheckpointEntry } from './entry.ts';
-import type { CheckpointRecord } from './record.ts';
+import type { CheckpointRecord, SnapshotOrigin } from './record.ts';
 import { type Host, type Report, runtimeName } from './host.ts';
 import { cgroupPids, findCgroup } from '../sys/cgroup.ts';
 import { snapshotOf } from '../zfs/names.ts';
@@ -34,8 +34,8 @@ export interface Taking {
   readonly record: Container;
   readonly task: Process | undefined;
   readonly engine: Engine | undefined;
-  /** Name of the parent snapshot in containerd; asked for while the checkpoint is taken. */
-  readonly parent: Promise<string>;
+  /** Of the container's snapshot in containerd; asked for while the checkpoint is taken. */
+  readonly origin: Promise<SnapshotOrigin>;
   readonly id: string;
   readonly name: string;
   readonly createdNs: bigint;
@@ -104,7 +104,7 @@ export async function storeMemory(
     version: 1,
     id: taking.id,
     container: record,
-    parent: await taking.parent,
+    ...(await taking.origin),
     terminal: taking.task?.terminal ?? false,
   };
   await host.memory.write({

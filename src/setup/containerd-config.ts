@@ -43,9 +43,15 @@ type Table = Readonly<Record<string, unknown>>;
 /**
  * @param version containerd's own, such as 1.7.24
  * @param socket stasisd's
+ * @param mapsIds whether our mounts can show files under other ids
  * @throws FailedPrecondition for files that are not TOML, or that contradict ours
  */
-export function containerdChange(files: ContainerdFiles, version: string, socket: string): ContainerdChange {
+export function containerdChange(
+  files: ContainerdFiles,
+  version: string,
+  socket: string,
+  mapsIds: boolean,
+): ContainerdChange {
   const main = read(files.path, files.text ?? '');
   const others = files.imported.map(({ path, text }) => ({ path, table: read(path, text) }));
   const generation = generationOf(version);
@@ -80,7 +86,11 @@ export function containerdChange(files: ContainerdFiles, version: string, socket
   }
   addRuntime(plugins, all, generation, format, notes);
 
-  const proxies: Record<string, unknown> = { stasis: { type: 'snapshot', address: socket } };
+  // Before 2.0 nobody asks.
+  const capabilities = mapsIds && generation === '2' ? { capabilities: ['remap-ids'] } : {};
+  const proxies: Record<string, unknown> = {
+    stasis: { type: 'snapshot', address: socket, ...capabilities },
+  };
   if (generation !== '1.6') proxies['stasis-diff'] = { type: 'diff', address: socket };
   const document = {
     ...(format === 1 ? {} : { version: format }),

@@ -1,4 +1,5 @@
 import { readdir, readFile, statfs } from 'node:fs/promises';
+import { release } from 'node:os';
 import { dirname, isAbsolute, join } from 'node:path';
 import { parse } from 'smol-toml';
 import type { Config } from '../config/config.ts';
@@ -7,6 +8,7 @@ import { hasErrno, messageOf } from '../errors.ts';
 import { RuntimeBinaries } from '../oci/binary.ts';
 import type { Exec } from '../sys/command.ts';
 import { openZfs, type PoolStatus } from '../zfs/zfs.ts';
+import { mapsIds } from '../zfs/abilities.ts';
 import { type ContainerdFiles, DROP_IN } from './containerd-config.ts';
 
 /** What `stasis setup` found on the host. Whatever is undefined is not there; `…Error` says why. */
@@ -17,7 +19,13 @@ export interface Facts {
   readonly files: ContainerdFiles;
   /** Our file as it is. */
   readonly dropIn: string | undefined;
-  readonly zfs: { readonly kind: string; readonly version: string } | undefined;
+  readonly zfs:
+    | {
+        readonly kind: string;
+        readonly version: string;
+        /** See zfs/abilities.ts. */ readonly mapsIds: boolean;
+      }
+    | undefined;
   readonly zfsError: string;
   readonly pools: readonly PoolStatus[];
   /** Datasets among those that could become our root. */
@@ -116,7 +124,13 @@ async function zfsFacts(exec: Exec, config: Config) {
       ),
     ),
   );
-  return { kind: zfs.kind, version: zfs.version, pools, datasets: datasets.flat() };
+  return {
+    kind: zfs.kind,
+    version: zfs.version,
+    mapsIds: mapsIds(zfs, release()),
+    pools,
+    datasets: datasets.flat(),
+  };
 }
 
 /** The main file and what it imports, by containerd's rules: globs, and paths relative to the file. */

@@ -176,7 +176,12 @@ function containerd(facts: Facts, stasis: StasisFiles, { ok, note, stop }: Says,
   );
   let change;
   try {
-    change = containerdChange(facts.files, facts.containerd.version, stasis.socket);
+    change = containerdChange(
+      facts.files,
+      facts.containerd.version,
+      stasis.socket,
+      facts.zfs?.mapsIds ?? false,
+    );
   } catch (error) {
     stop('containerd', messageOf(error), (error instanceof StasisError && error.remedy) || '');
     return false;

@@ -26,6 +26,8 @@ export interface CommandOptions {
   extraFds?: readonly number[];
   /** Takes standard output as it comes, of any length; the result's `stdout` is empty then. */
   onStdout?: (chunk: Buffer) => void;
+  /** Told the program's pid once it runs. */
+  onStart?: (pid: number) => void;
   /** Standard streams as descriptors instead of captured text: [stdin, stdout, stderr]. */
   stdioFds?: readonly [number | 'ignore', number | 'ignore', number | 'ignore'];
 }
@@ -79,6 +81,7 @@ export const exec: Exec = (file, args, options = {}) =>
       env: options.env ?? process.env,
       stdio: [options.input === undefined ? stdin : 'pipe', stdout, stderr, ...(options.extraFds ?? [])],
     });
+    if (child.pid !== undefined) options.onStart?.(child.pid);
     const timer = setTimeout(() => {
       timedOut = true;
       child.kill('SIGKILL');

@@ -2,16 +2,18 @@
 // snapshots hold. test/system/once/snapshotter runs on both.
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { mkdir, mkdtemp, readFile, rm, truncate, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { chown, mkdir, mkdtemp, readFile, rm, stat, truncate, writeFile } from 'node:fs/promises';
+import { release, tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { after, before, suite, test } from 'node:test';
 import { ROOTFS } from '../../snapshotter/snapshot.ts';
 import { SnapshotStore } from '../../snapshotter/store.ts';
 import { exec, type Exec } from '../../src/sys/command.ts';
 import { mount, unmount } from '../../src/sys/mount.ts';
+import { mountAsAsked } from '../../src/sys/mount-mapped.ts';
 import { syncfs } from '../../src/sys/syncfs.ts';
 import { readMountTable } from '../../src/sys/mount-table.ts';
+import { mapsIds } from '../../src/zfs/abilities.ts';
 import { ZfsMounter } from '../../src/zfs/mounter.ts';
 import { openZfs, type Zfs } from '../../src/zfs/zfs.ts';
 import { MappedFile } from './mapped-file.ts';
@@ -145,6 +147,26 @@ suite("OpenZFS's kernel module", () => {
     assert.match(await readFile(`${view?.source ?? ''}/mapped`, 'utf8'), /^through the mapping/);
     await store.remove('default/7/view');
     await store.remove('default/6/mapped');
+  });
+
+  test('shows its files under other ids to those who mount it as its mounts say', async () => {
+    const labels = {
+      'containerd.io/snapshot/uidmapping': '0:100000:65536',
+      'containerd.io/snapshot/gidmapping': '0:200000:65536',
+    };
+    const [mapped] = await store.prepare({ ...web, name: 'default/9/mapped', labels });
+    assert.ok(mapped !== undefined && mapsIds(zfs, release()));
+    const target = `${folder}/mapped`;
+    await mkdir(target);
+    await mountAsAsked({ ...mapped, target });
+    const { uid, gid } = await stat(`${target}/layer`);
+    assert.deepEqual([uid, gid], [100_000, 200_000]);
+    await writeFile(`${target}/new`, '');
+    await chown(`${target}/new`, 100_007, 200_008);
+    const inside = await stat(`${mapped.source}/new`);
+    assert.deepEqual([inside.uid, inside.gid], [7, 8]);
+    await unmount(target);
+    await store.remove('default/9/mapped');
   });
 
   test('a snapshot that a clone stands on is destroyed when the clone is', async () => {

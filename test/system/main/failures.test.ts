@@ -104,10 +104,17 @@ suite('containers that come and go', () => {
     }
   });
 
-  test('a restore that fails leaves the running container as it was, memory and disk', async () => {
+  for (const flags of [[], ['--snapshotter', 'overlayfs']]) {
+    const where = flags[1] ?? 'stasis';
+    test(`a restore that fails leaves the running container as it was, memory and disk, on ${where}`, async () => {
+      await failToRestore(flags);
+    });
+  }
+
+  async function failToRestore(flags: string[]): Promise<void> {
     const web = uniqueName('web');
     try {
-      await startWriter(web);
+      await startWriter(web, { flags });
       await stasis('checkpoint', web, '--name', 'c', '--require-memory');
       const grown = await progress(web, 50);
       await spoilMemory(web);
@@ -117,18 +124,17 @@ suite('containers that come and go', () => {
       const now = await progress(web, 3);
       assert.ok(now >= grown, `the container goes on from ${grown}, not from the checkpoint`);
       assert.deepEqual(await checkpointsOf(web), ['c']);
+      const { labels = {} } = JSON.parse(await ctr('containers', 'info', web)) as { labels?: object };
+      assert.doesNotMatch(JSON.stringify(labels), /stasis-former/);
     } finally {
       await removeAll(web);
     }
-  });
+  }
 
   /** Makes the latest checkpoint's image unreadable for CRIU, by making its memory snapshot anew without pages. */
   async function spoilMemory(name: string): Promise<void> {
-    const { containers } = JSON.parse(await must('stasis', ['ls', name, '--json'])) as {
-      containers: { checkpoints: { snapshot: string }[] }[];
-    };
-    const snapshot = containers[0]?.checkpoints[0]?.snapshot ?? '';
-    const memory = `${snapshot.split('@')[0] ?? ''}/memory`;
+    const snapshot = datasets().find((dataset) => dataset.includes(name) && dataset.endsWith('/memory@c'));
+    const memory = snapshot?.split('@')[0] ?? '';
     const mountpoint = (await must('zfs', ['get', '-H', '-o', 'value', 'mountpoint', memory])).trim();
     const properties = (
       await must('zfs', ['get', '-H', '-s', 'local', '-o', 'property,value', 'all', `${memory}@c`])

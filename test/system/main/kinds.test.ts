@@ -191,6 +191,20 @@ inner.seek(0); assert inner.read() == 'inner'
 assert open('/inner/file').read() == 'inner'`,
     flags: ['--privileged'],
   },
+  {
+    // To zfs-fuse its root is an ordinary user, who cannot give files away.
+    what: 'a user namespace, with a file of its root and a process of another user',
+    before: `
+assert open('/proc/self/uid_map').read().split() == ['0', '100000', '65536']
+owned = open('/owned', 'w')
+other = subprocess.Popen(['/bin/sh', '-c', 'while :; do sleep 0.1; done'], user=7, group=8)`,
+    after: `
+assert open('/proc/self/uid_map').read().split() == ['0', '100000', '65536']
+assert (os.fstat(owned.fileno()).st_uid, os.stat('/usr').st_uid) == (0, 0)
+assert other.poll() is None and os.stat('/proc/%d' % other.pid).st_uid == 7
+assert subprocess.run(['/bin/true'], user=9).returncode == 0`,
+    flags: ['--uidmap', '0:100000:65536', '--gidmap', '0:100000:65536'],
+  },
 ];
 
 suite('kinds of container that are checkpointed, rewound and cloned', () => {

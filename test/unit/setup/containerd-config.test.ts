@@ -11,8 +11,13 @@ const SOCKET = '/run/stasis/stasisd.sock';
 
 type Tree = { [key: string]: Tree } & { version?: number; imports?: string[]; default?: string[] };
 
-function change(version: string, text?: string, imported: { path: string; text: string }[] = []) {
-  const { dropIn, main, notes } = containerdChange({ path: MAIN, text, imported }, version, SOCKET);
+function change(
+  version: string,
+  text?: string,
+  imported: { path: string; text: string }[] = [],
+  mapsIds = false,
+) {
+  const { dropIn, main, notes } = containerdChange({ path: MAIN, text, imported }, version, SOCKET, mapsIds);
   return { dropIn: plain(dropIn) as Tree, main, notes };
 }
 
@@ -33,11 +38,12 @@ suite("setup's file for containerd", () => {
     assert.deepEqual(change('1.7.24').dropIn, plain(documented));
   });
 
-  test('announces no capability: remap-ids and rebase are not to be had', () => {
-    for (const version of ['1.6.20', '1.7.24', '2.1.9']) {
-      const announced = change(version, 'version = 2\n').dropIn['proxy_plugins']?.['stasis'] ?? {};
-      assert.deepEqual(Object.keys(announced).sort(), ['address', 'type'], version);
-    }
+  test('announces remap-ids where ids can be mapped and containerd asks, and never rebase', () => {
+    const announced = (version: string, mapsIds: boolean): unknown =>
+      change(version, 'version = 2\n', [], mapsIds).dropIn['proxy_plugins']?.['stasis']?.['capabilities'];
+    for (const version of ['1.6.20', '1.7.24', '2.1.9']) assert.equal(announced(version, false), undefined);
+    for (const version of ['1.6.20', '1.7.24']) assert.equal(announced(version, true), undefined);
+    assert.deepEqual(announced('2.1.9', true), ['remap-ids']);
   });
 
   test('has no differ and no transfer service for 1.6, which would panic', () => {

@@ -14,7 +14,7 @@ const host: Facts = {
   containerdError: '',
   files: { path: MAIN, text: 'version = 2\n', imported: [] },
   dropIn: undefined,
-  zfs: { kind: 'openzfs', version: '2.3.2' },
+  zfs: { kind: 'openzfs', version: '2.3.2', mapsIds: true },
   zfsError: '',
   pools: [tank],
   datasets: ['tank'],
@@ -126,7 +126,11 @@ const cases: Case[] = [
     facts: { zfs: undefined, zfsError: 'zfs: ENOENT', pools: [], datasets: [] },
     stop: /zfs: ENOENT/,
   },
-  { name: 'zfs-fuse', facts: { zfs: { kind: 'zfs-fuse', version: 'pool version 23' } }, steps: all },
+  {
+    name: 'zfs-fuse',
+    facts: { zfs: { kind: 'zfs-fuse', version: 'pool version 23', mapsIds: false } },
+    steps: all,
+  },
   {
     name: 'no CRIU',
     facts: { criu: undefined, criuError: '"criu" is not on PATH' },

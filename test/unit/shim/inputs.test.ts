@@ -39,6 +39,31 @@ test('output addresses', () => {
   assert.throws(() => parseOutputAddress('http://host/x'), /unknown STDIO scheme http/);
 });
 
+test('options of old clients, which number the fields otherwise', async () => {
+  const create = new BinaryWriter();
+  create.tag(1, WireType.Varint).bool(true);
+  create.tag(8, WireType.Varint).bool(true);
+  create.tag(9, WireType.LengthDelimited).string('/shim');
+  create.tag(10, WireType.Varint).uint32(100_000);
+  create.tag(11, WireType.Varint).uint32(200_000);
+  create.tag(13, WireType.LengthDelimited).string('/image');
+  assert.partialDeepStrictEqual(
+    await readOptions(any('containerd.linux.runc.CreateOptions', create.finish())),
+    {
+      ...{ noPivotRoot: true, noNewKeyring: true, shimCgroup: '/shim', ioUid: 100_000, ioGid: 200_000 },
+      ...{ criuImagePath: '/image', binaryName: '', systemdCgroup: false },
+    },
+  );
+  const checkpoint = new BinaryWriter();
+  checkpoint.tag(1, WireType.Varint).bool(true);
+  checkpoint.tag(8, WireType.LengthDelimited).string('/work');
+  checkpoint.tag(9, WireType.LengthDelimited).string('/image');
+  assert.partialDeepStrictEqual(
+    readCheckpointOptions(any('containerd.linux.runc.CheckpointOptions', checkpoint.finish())),
+    { exit: true, workPath: '/work', imagePath: '/image', openTcp: false },
+  );
+});
+
 test('options: bare and full type URLs, none, the generic kind, and nothing else', async () => {
   const options = Options.encode({ ...Options.decode(new Uint8Array()), binaryName: 'crun' }).finish();
   assert.equal((await readOptions(any('containerd.runc.v1.Options', options))).binaryName, 'crun');
