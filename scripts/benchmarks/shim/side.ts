@@ -1,6 +1,6 @@
 // The two runtimes that group `shim` compares, through ctr on one containerd and one snapshotter.
 import { spawn } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { run } from '../measure.ts';
 
@@ -94,10 +94,10 @@ export function shimOf(namespace: string, id: string): { socket: string; version
 /** Pids of the shims that serve a namespace of this containerd. */
 export function shimPids(namespace: string, side: Side): number[] {
   const name = side === ours ? '/shim.mjs' : '/containerd-shim-runc-v2';
-  return run('ps', '-eo', 'pid=,args=')
-    .split('\n')
-    .filter((line) => {
-      const words = line.trim().split(/\s+/);
+  return readdirSync('/proc')
+    .filter((pid) => /^\d+$/.test(pid))
+    .filter((pid) => {
+      const words = wordsOf(pid);
       const at = words.indexOf('-namespace');
       return (
         words.some((word) => word.endsWith(name)) &&
@@ -105,7 +105,16 @@ export function shimPids(namespace: string, side: Side): number[] {
         words[words.indexOf('-address') + 1] === address
       );
     })
-    .map((line) => Number(line.trim().split(/\s+/)[0]));
+    .map(Number);
+}
+
+/** A process's command line; none where it has ended meanwhile. */
+function wordsOf(pid: string): string[] {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0');
+  } catch {
+    return [];
+  }
 }
 
 /** Ends our shim of a namespace, which has no container, and waits until it is gone. */

@@ -6,6 +6,7 @@ import { before, test, type TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { findCgroup, foldersOf } from '../../../src/sys/cgroup.ts';
 import { freezerOf } from '../../../src/sys/cgroup-freezer.ts';
+import { endResidentShim } from '../support/process.ts';
 import { pidOf, removeContainer, statusOf, uniqueName } from '../support/container.ts';
 import { attempt, ctr, dev, image, importImage, runtime, stack, until } from '../support/stack.ts';
 import { Recording } from './events.ts';
@@ -69,12 +70,7 @@ test('a shim that is killed leaves nothing of its containers, frozen ones includ
 
 test('twenty first starts at once end in one shim, and twenty tasks outlive containerd', async (t) => {
   const names = Array.from({ length: 20 }, () => container(t));
-  const resident = join(runDir, 'resident', stack.address, 'default/shim');
-  if (existsSync(resident)) {
-    const pid = Number(readFileSync(resident, 'utf8').split(' ')[0]);
-    await attempt('kill', ['-9', String(pid)]); // or it is dead already
-    await until('the former shim to be gone', () => gone(pid));
-  }
+  await endResidentShim('SIGKILL');
   await Promise.all(names.map((name) => detached(name, LOOP)));
   const shims = new Set(await Promise.all(names.map(shimPid)));
   assert.equal(shims.size, 1);

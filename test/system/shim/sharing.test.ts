@@ -5,7 +5,8 @@ import { join } from 'node:path';
 import { after, afterEach, before, test, type TestContext } from 'node:test';
 import { foldersAt } from '../../../src/sys/cgroup.ts';
 import { removeContainer, uniqueName } from '../support/container.ts';
-import { attempt, ctr, image, importImage, runtime, stack, until } from '../support/stack.ts';
+import { ended } from '../support/process.ts';
+import { attempt, ctr, image, importImage, runtime, stack } from '../support/stack.ts';
 import { shimPid } from './shims.ts';
 
 const config = readFileSync(stack.config, 'utf8');
@@ -26,11 +27,6 @@ async function start(t: TestContext, ...flags: string[]): Promise<string> {
 }
 
 const oomScore = (pid: number): number => Number(readFileSync(`/proc/${pid}/oom_score_adj`, 'utf8'));
-
-const ended = (pid: number): Promise<boolean> =>
-  until(`shim ${pid} to leave`, async () =>
-    (await attempt('kill', ['-0', String(pid)])).exitCode === 0 ? undefined : true,
-  );
 
 /** The containerd that started a shim's launcher: its score is what the shim's is compared with. */
 function containerdPid(): number {

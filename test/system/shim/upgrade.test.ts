@@ -6,6 +6,7 @@ import { after, before, test, type TestContext } from 'node:test';
 import { TaskDefinition } from '../../../src/proto/gen/containerd/task.ts';
 import { Client } from '../../../ttrpc/index.ts';
 import { pidOf, removeAll, removeContainer, statusOf, uniqueName } from '../support/container.ts';
+import { ended, endResidentShim } from '../support/process.ts';
 import { attempt, ctr, dev, image, importImage, must, runtime, stack, until } from '../support/stack.ts';
 import { runDir, shimSocket } from './shims.ts';
 
@@ -23,12 +24,12 @@ before(async () => {
   symlinkSync(join(stack.project, 'node_modules'), join(stack.state, 'drop-in/node_modules'));
   writeFileSync(stack.config, `${config}\n[shim]\nidle_timeout = ${IDLE_SECONDS}\n`);
   install('1.0.0-first');
-  await endResidentShim();
+  await endResidentShim('SIGTERM');
   await dev('restart', 'containerd'); // which looks a shim up once
 });
 after(async () => {
   writeFileSync(stack.config, config);
-  await endResidentShim();
+  await endResidentShim('SIGTERM');
   rmSync(join(stack.state, 'drop-in'), { recursive: true });
   await dev('restart', 'containerd');
 });
@@ -50,17 +51,6 @@ function install(version: string): void {
   const main = `main='${join(lib, 'shim.mjs')}'`;
   replace(launcher, (text) => text.replace(/^main=.*$/m, main), join(dist, 'containerd-shim-stasis-v2'));
 }
-
-async function endResidentShim(): Promise<void> {
-  const resident = join(runDir, 'resident', stack.address, 'default/shim');
-  if (!existsSync(resident)) return;
-  const pid = Number(readFileSync(resident, 'utf8').split(' ')[0]);
-  await attempt('kill', ['-TERM', String(pid)]); // or it is gone already
-  await gone(pid);
-}
-
-const gone = (pid: number): Promise<true> =>
-  until(`process ${pid} to end`, () => (existsSync(`/proc/${pid}`) ? undefined : true));
 
 /** Which shim holds a container, and of which version it is. */
 async function shimOf(name: string): Promise<{ pid: number; version: string }> {
@@ -123,20 +113,20 @@ test('a shim goes on with its old program behind the new launcher, and the next 
   await until('its end', async () => ((await statusOf(early)) === 'STOPPED' ? true : undefined));
   assert.match((await attempt('ctr', ['tasks', 'rm', early])).stderr, /exit code 137/);
   await removeContainer(early, dumped, late);
-  await gone(first.pid);
+  await ended(first.pid);
   const last = await start(t, '--null-io');
   assert.equal((await shimOf(last)).version, '2.0.0-second');
 });
 
 test('the new program clears away what an old shim left that was killed', async (t) => {
-  await endResidentShim();
+  await endResidentShim('SIGTERM');
   install('3.0.0-third');
   const name = await start(t, '--null-io');
   const [pid, shim] = [await pidOf(name), await shimOf(name)];
   assert.equal(shim.version, '3.0.0-third');
   install('4.0.0-fourth');
   process.kill(shim.pid, 'SIGKILL');
-  await gone(pid ?? assert.fail(`${name} does not run`));
+  await ended(pid ?? assert.fail(`${name} does not run`));
   await until('the task to be forgotten', async () =>
     (await statusOf(name)) === undefined ? true : undefined,
   );
