@@ -55,10 +55,25 @@ class Comparison {
    * @param unchanged whether it is known to have the same entries there
    */
   *folder(path: ByteString, inLeft: boolean, unchanged: boolean): Generator<Change> {
-    const rights = readFolder(this.#right + path);
+    const rights = this.#typed(path, readFolder(this.#right + path));
     if (!inLeft) for (const entry of rights) yield* this.#added(path, entry);
     else if (unchanged) for (const entry of rights) yield* this.#both(path, entry, entry);
     else yield* this.#merged(path, readFolder(this.#left + path), rights);
+  }
+
+  /**
+   * The entries with their types, where those are of use: zfs-fuse does not say them. A folder of ZFS has two links and
+   * one more for each folder in it, so that in most not one entry has to be looked at.
+   */
+  #typed(path: ByteString, entries: FolderEntry[]): FolderEntry[] {
+    if (this.#known === undefined || this.#known.anyAttributes) return entries;
+    if (entries.every(({ isFolder }) => isFolder !== undefined)) return entries;
+    let folders = Number(statOf(this.#right + path).nlink) - 2;
+    return entries.map((entry) => {
+      const isFolder = folders > 0 && statOf(`${this.#right}${path}/${entry.name}`).isDirectory();
+      if (isFolder) folders--;
+      return { ...entry, isFolder };
+    });
   }
 
   *#merged(path: ByteString, lefts: FolderEntry[], rights: FolderEntry[]): Generator<Change> {

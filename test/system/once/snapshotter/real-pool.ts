@@ -1,6 +1,6 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { exec, type Exec } from '../../../../src/sys/command.ts';
 import { ZfsMounter } from '../../../../src/zfs/mounter.ts';
 import { openZfs, type Zfs } from '../../../../src/zfs/zfs.ts';
@@ -30,22 +30,40 @@ export async function realPool(): Promise<RealPool> {
   return openPool(root, await mkdtemp(join(tmpdir(), 'stasis-pool-')));
 }
 
+export interface OwnPool extends RealPool {
+  /** Exports the pool and imports it under another name, as a host does that has one of this name already. */
+  reimport(): Promise<OwnPool>;
+}
+
 /** A pool of this test's own, on a device that can be as bad as it likes. @param device a sparse file, made already */
-export async function poolOn(device: string, options: { timeoutMs?: number } = {}): Promise<RealPool> {
+export async function poolOn(device: string, options: { timeoutMs?: number } = {}): Promise<OwnPool> {
   const name = `stasis-test-${process.pid}-${serial++}`;
   const folder = await mkdtemp(join(tmpdir(), 'stasis-pool-'));
-  const create = ['create', '-f', '-m', 'none', '-o', 'failmode=continue', name, device];
-  const { exitCode, stderr } = await exec('zpool', create);
-  if (exitCode !== 0) throw new Error(`zpool ${create.join(' ')}: ${stderr}`);
-  const pool = await openPool(`${name}/stasis`, folder, options.timeoutMs);
+  await zpool('create', '-f', '-m', 'none', '-o', 'failmode=continue', name, device);
+  return ownPool(name, folder, device, options.timeoutMs);
+}
+
+async function ownPool(name: string, folder: string, device: string, timeoutMs?: number): Promise<OwnPool> {
+  const pool = await openPool(`${name}/stasis`, folder, timeoutMs);
   return {
     ...pool,
+    reimport: async () => {
+      await pool.mounter.unmount(pool.root);
+      await zpool('export', name);
+      const other = `stasis-test-${process.pid}-${serial++}`;
+      await zpool('import', '-d', dirname(device), name, other);
+      return ownPool(other, folder, device, timeoutMs);
+    },
     close: async () => {
       await pool.close();
-      const destroyed = await exec('zpool', ['destroy', '-f', name]);
-      if (destroyed.exitCode !== 0) throw new Error(`zpool destroy ${name}: ${destroyed.stderr}`);
+      await zpool('destroy', '-f', name);
     },
   };
+}
+
+async function zpool(...args: string[]): Promise<void> {
+  const { exitCode, stderr } = await exec('zpool', args);
+  if (exitCode !== 0) throw new Error(`zpool ${args.join(' ')}: ${stderr}`);
 }
 
 async function openPool(root: string, folder: string, timeoutMs?: number): Promise<RealPool> {
