@@ -40,7 +40,7 @@ export async function adopt(
   for (const node of nodes) {
     const why = reasonToSkip(node, owner);
     if (why === undefined) {
-      if (!options.dryRun) await take(pool, node, owner);
+      if (!options.dryRun && !(await take(pool, node, owner))) continue;
       adopted.push(node as Node & { snapshot: Snapshot });
     } else if (datasets.length > 0) {
       skipped.push({ dataset: node.dataset, why });
@@ -55,16 +55,21 @@ function reasonToSkip(node: Node, owner: string): string | undefined {
   return isLive(node) || node.state === 'adopted' ? undefined : 'it was removed';
 }
 
-/** The state first: a dataset that is ours and live would be listed to containerd, and removed by it. */
-async function take(pool: Pool, node: Node, owner: string): Promise<void> {
+/**
+ * The state first: a dataset that is ours and live would be listed to containerd, and removed by it.
+ * @returns false where somebody else took it, or removed it, meanwhile
+ */
+async function take(pool: Pool, node: Node, owner: string): Promise<boolean> {
   const { snapshot } = node;
-  if (snapshot === undefined) return;
-  await changing(pool, { exclusive: [lockName(snapshot.owner, snapshot.name)] }, async () => {
+  if (snapshot === undefined) return false;
+  return changing(pool, { exclusive: [lockName(snapshot.owner, snapshot.name)] }, async () => {
+    if (pool.index.get(node.dataset) !== node || reasonToSkip(node, owner) !== undefined) return false;
     const since = Number(pool.now().seconds);
     const holder = snapshot.kind === 'committed' ? pool.index.layerOf(node) : node.dataset;
     await pool.zfs.set(node.dataset, { [property.state]: stateValue('adopted', since) });
     pool.index.change(node, { state: 'adopted', since });
     await pool.zfs.set(holder, { [property.owner]: encodeText(owner) });
     pool.index.change(node, { snapshot: { ...snapshot, owner } });
+    return true;
   });
 }

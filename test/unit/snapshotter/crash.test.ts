@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test, type TestContext } from 'node:test';
 import type { ZfsKind } from '../../../src/zfs/zfs.ts';
-import { dying, harness, Killed, type Harness } from './harness.ts';
+import { dying, harness, Killed, ROOT, type Harness } from './harness.ts';
 import { GONE, LAYER, methods, prepared, REUSED, state, visible, WEB } from './methods.ts';
 
 // The kinds differ in how a container is taken out of use, and in nothing else here.
@@ -53,6 +53,55 @@ for (const { kind, name, run } of cases) {
         assert.ok(h.zfs.datasets.has(`${dataset}@one`), 'a checkpoint is never lost');
       }
       if (!died) break;
+    }
+  });
+}
+
+for (const kind of ['openzfs', 'zfs-fuse'] as const) {
+  test(`${kind}: killed at any step of the first start, the next one makes what is missing`, async (t) => {
+    for (let nth = 0; ; nth++) {
+      let died = false;
+      for (const when of ['before', 'after'] as const) {
+        const h = await harness(t, {}, kind);
+        await h.zfs.destroy(ROOT, { recursive: true });
+        await h.restart({ zfs: dying(h.zfs, nth, when) }).catch((error: unknown) => {
+          assert.ok(error instanceof Killed, String(error));
+          died = true;
+        });
+        const store = await h.restart();
+        await prepared(h);
+        assert.deepEqual(visible(await h.restart()), visible(h.store));
+        assert.deepEqual((await store.sweep()).failed, []);
+        const below = ['containers', 'layers', 'trash'].map((name) => `${ROOT}/${name}`);
+        for (const folder of [ROOT, ...below]) assert.ok(h.zfs.datasets.has(folder), folder);
+      }
+      if (!died) break;
+      assert.ok(nth < 20, 'it ends');
+    }
+  });
+
+  test(`${kind}: killed at any step of a start that clears what a crash left, the next one does the rest`, async (t) => {
+    const passing = `stasis-diff-${'0'.repeat(8)}-0000-0000-0000-${'0'.repeat(12)}`;
+    for (let nth = 0; ; nth++) {
+      let died = false;
+      for (const when of ['before', 'after'] as const) {
+        const h = await harness(t, {}, kind);
+        const dataset = await prepared(h);
+        await h.zfs.snapshot([`${dataset}@${passing}`]);
+        const before = visible(await h.restart({ owner: 'another' })) + visible(await h.restart());
+        await h.zfs.snapshot([`${dataset}@${passing}`]).catch(() => undefined); // the restart swept it
+        await h.restart({ zfs: dying(h.zfs, nth, when) }).catch((error: unknown) => {
+          assert.ok(error instanceof Killed, String(error));
+          died = true;
+        });
+        const store = await h.restart();
+        assert.equal(visible(await h.restart({ owner: 'another' })) + visible(store), before);
+        assert.ok(!h.zfs.datasets.has(`${dataset}@${passing}`));
+        assert.ok(h.zfs.datasets.has(`${dataset}@one`), 'a checkpoint is never lost');
+        assert.deepEqual(state(await h.restart()), state(store));
+      }
+      if (!died) break;
+      assert.ok(nth < 20, 'it ends');
     }
   });
 }

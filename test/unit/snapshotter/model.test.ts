@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
+import { readdir } from 'node:fs/promises';
 import { test } from 'node:test';
 import { Code, codeOf, messageOf } from '../../../src/errors.ts';
 import type { Zfs } from '../../../src/zfs/zfs.ts';
 import type { SnapshotStore } from '../../../snapshotter/store.ts';
-import { harness } from './harness.ts';
+import { harness, OWNER } from './harness.ts';
 
 /** A small deterministic generator, so that a failure can be run again. */
 function random(seed: number): (below: number) => number {
@@ -17,25 +18,32 @@ function random(seed: number): (below: number) => number {
 const CALLERS = 64;
 const CALLS = 12;
 const KEYS = 10;
+const FOREIGN = 5;
 
 for (const seed of [1, 2, 3]) {
   test(`64 callers on overlapping keys never break a rule of the service (seed ${seed})`, async (t) => {
     const h = await harness(t, { trashGrace: 0 });
-    const { store } = h;
     const pick = random(seed);
+    // What another containerd left, to be taken over meanwhile.
+    const other = await h.restart({ owner: 'another' });
+    for (let at = 0; at < FOREIGN; at++)
+      await other.prepare({ name: `default/1/foreign-${at}`, kind: 'active', parent: '', labels: {} });
+    const store = await h.restart();
+    const adopted = new Map<string, number>();
     const name = (): string => `default/${pick(KEYS)}/k${pick(KEYS)}`;
     const allowed = new Set<Code>([
       Code.NotFound,
       Code.AlreadyExists,
       Code.FailedPrecondition,
       Code.InvalidArgument,
+      Code.Unimplemented, // ZFS in memory compares no snapshots
     ]);
     /** How often each name was made and taken away, by the answers OK alone. */
     const made = new Map<string, number>();
     const count = (key: string, by: number): void => void made.set(key, (made.get(key) ?? 0) + by);
     const call = async (): Promise<void> => {
       const [key, other] = [name(), name()];
-      switch (pick(12)) {
+      switch (pick(14)) {
         case 0:
         case 1:
           await store.prepare({ name: key, kind: 'active', parent: pick(2) === 0 ? '' : other, labels: {} });
@@ -72,6 +80,19 @@ for (const seed of [1, 2, 3]) {
           await store.usage(key);
           return;
         case 10:
+          for (const { snapshot } of (await store.adopt([], { dryRun: pick(4) === 0 })).adopted)
+            if (snapshot.owner === OWNER) adopted.set(snapshot.name, (adopted.get(snapshot.name) ?? 0) + 1);
+          return;
+        case 11: {
+          const left = pick(2) === 0 ? undefined : other;
+          await store.comparing({ left, right: key }, async (trees) => {
+            await readdir(trees.right); // what is compared is there to the end
+            await new Promise(setImmediate);
+            await readdir(trees.right);
+          });
+          return;
+        }
+        case 12:
           for (const { name: child } of store.list(['kind==active'])) store.lookup(child);
           return;
         default:
@@ -109,6 +130,9 @@ for (const seed of [1, 2, 3]) {
       if (parent !== '')
         assert.equal(store.lookup(parent)?.kind, 'committed', `the parent of ${child} is gone`);
     }
+    assert.deepEqual([...adopted.values()], Array(FOREIGN).fill(1), 'each was taken over once');
+    const left = [...h.zfs.datasets.keys()].filter((dataset) => /\/reading\/|@stasis-diff-/.test(dataset));
+    assert.deepEqual(left, [], 'diffs leave nothing');
     const again = await h.restart();
     assert.deepEqual([...again.list([])].sort(byName), [...store.list([])].sort(byName));
     await again.sweep();
