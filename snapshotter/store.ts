@@ -11,6 +11,7 @@ import { commit, update } from './commit.ts';
 import { missing, rootfsOf } from './dataset.ts';
 import { withTrees, type Trees } from './diff/trees.ts';
 import { compileFilters } from './filters.ts';
+import { health, type Health } from './health.ts';
 import { isLive, SnapshotIndex, type Node } from './index.ts';
 import { Layout } from './layout.ts';
 import { loadIndex, readPool } from './load.ts';
@@ -75,6 +76,7 @@ export class SnapshotStore {
   readonly #onReleased: (dataset: string) => void;
   #owner: string;
   #sweeping: Promise<Swept> | undefined;
+  #swept: Swept | undefined;
   /** Who waits for a place, by containerd's namespace and key. */
   readonly #awaited = new Map<string, (mount: BindMount) => void>();
 
@@ -317,7 +319,13 @@ export class SnapshotStore {
     this.#sweeping ??= sweep(this.#pool, this.#grace, call).finally(() => {
       this.#sweeping = undefined;
     });
-    return this.#sweeping;
+    this.#swept = await this.#sweeping;
+    return this.#swept;
+  }
+
+  /** How the index is, for `stasis info`. */
+  health(owner?: string): Health {
+    return health(this.#pool, this.#ownerOr(owner), this.#swept);
   }
 
   /** Runs `work` while nothing else changes a snapshot. Must not call what takes the same name. */

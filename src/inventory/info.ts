@@ -13,6 +13,7 @@ export async function hostInfo(host: Host): Promise<InfoResponse> {
   const findings = await Promise.all([
     zfs(host),
     pool(host),
+    index(host),
     criu(host),
     runtime(host),
     containerd(host),
@@ -50,6 +51,26 @@ async function pool(host: Host): Promise<Finding> {
   } catch (error) {
     return bad('pool', messageOf(error), `see: zpool status ${name}`);
   }
+}
+
+/** How well the index in memory stands for the pool. What is only still in use is told, and no fault of the host. */
+async function index({ store }: Host): Promise<Finding> {
+  const { datasets, snapshots, checkpoints, removed, foreign, unsettled, unmarked, undestroyed } =
+    store.health();
+  const value = [
+    `${datasets} datasets: ${snapshots} snapshots, ${checkpoints} checkpoints, ${removed} removed`,
+    ...(foreign === 0 ? [] : [`${foreign} of other containerds (see stasis adopt)`]),
+    ...undestroyed.slice(0, 1).map(({ dataset, why }) => `${dataset} cannot be destroyed yet: ${why}`),
+  ].join('; ');
+  if (unsettled.length > 0) {
+    const remedy = 'mend the pool (zpool status); the next change asks it what became of them';
+    return bad('index', `${value}; no answer about ${unsettled.join(', ')}`, remedy);
+  }
+  if (unmarked.length > 0) {
+    const remedy = 'make room in the pool: the next sweep writes it down';
+    return bad('index', `${value}; no room to write down the removal of ${unmarked.join(', ')}`, remedy);
+  }
+  return good('index', value);
 }
 
 async function criu(host: Host): Promise<Finding> {
