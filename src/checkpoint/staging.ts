@@ -1,5 +1,6 @@
 import { mkdir, mkdtemp, readdir, readFile, rm, statfs } from 'node:fs/promises';
 import { createHash } from 'node:crypto';
+import { makeFolder } from '../sys/make-folder.ts';
 
 /** f_type of a tmpfs: https://man7.org/linux/man-pages/man2/statfs.2.html */
 const TMPFS_MAGIC = 0x01021994;
@@ -14,7 +15,7 @@ const IMAGE_BASE_BYTES = 1024 * 1024;
  */
 export async function stagingFolder(configured: string, runDir: string): Promise<string> {
   if (configured !== '') return configured;
-  await mkdir(runDir, { recursive: true });
+  await makeFolder(runDir);
   if ((await statfs(runDir)).type === TMPFS_MAGIC) return `${runDir}/staging`;
   const shared = await statfs('/dev/shm').catch(() => undefined);
   if (shared?.type !== TMPFS_MAGIC) return `${runDir}/staging`;
@@ -23,7 +24,7 @@ export async function stagingFolder(configured: string, runDir: string): Promise
 
 /** Empties the staging folder: what is in it belonged to checkpoints that were cut off. */
 export async function clearStaging(folder: string): Promise<void> {
-  await mkdir(folder, { recursive: true, mode: 0o700 });
+  await makeFolder(folder, 0o700);
   for (const name of await readdir(folder)) await rm(`${folder}/${name}`, { recursive: true, force: true });
 }
 
@@ -36,7 +37,7 @@ export interface Stage {
 
 /** Makes a stage: CRIU's image on the tmpfs, or in `imageParent` where the tmpfs is too small for it. */
 export async function openStage(staging: string, imageParent?: string): Promise<Stage> {
-  await mkdir(staging, { recursive: true, mode: 0o700 });
+  await makeFolder(staging, 0o700);
   const folder = await mkdtemp(`${staging}/dump-`);
   const imageDir = `${imageParent ?? folder}/image`;
   const workDir = `${folder}/work`;

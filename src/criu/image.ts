@@ -1,7 +1,8 @@
 import { readdirSync, statfsSync, statSync, type Stats } from 'node:fs';
-import { chmod, mkdir, readdir, rm, stat } from 'node:fs/promises';
+import { chmod, readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { FailedPrecondition, hasErrno } from '../errors.ts';
+import { makeFolder } from '../sys/make-folder.ts';
 
 export interface ImageFile {
   readonly name: string;
@@ -95,7 +96,7 @@ export async function guardImage(folder: string, image: ImageFolder): Promise<vo
  * @throws FailedPrecondition when it is not empty: CRIU would mix two images
  */
 export async function prepareImage(folder: string): Promise<void> {
-  await mkdir(folder, { recursive: true, mode: 0o700 });
+  await makeFolder(folder, 0o700);
   const [first] = await readdir(folder);
   if (first !== undefined) {
     throw new FailedPrecondition(`the image folder ${folder} is not empty: it holds ${first}`, {

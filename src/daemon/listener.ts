@@ -1,9 +1,11 @@
-import { chmod, mkdir, unlink } from 'node:fs/promises';
+import { chmod, unlink } from 'node:fs/promises';
 import { connect, createServer, type Server as NetServer, type Socket } from 'node:net';
+import { dirname } from 'node:path';
 import { type GrpcHandlers, GrpcServer } from '../api/grpc-server.ts';
 import { FailedPrecondition, hasErrno, messageOf } from '../errors.ts';
 import type { Logger } from '../log.ts';
 import type { ServiceDefinition } from '../../ttrpc/service.ts';
+import { makeFolder } from '../sys/make-folder.ts';
 import { peerCredentials } from '../sys/peer.ts';
 
 /** Adds a service to a server. */
@@ -66,7 +68,7 @@ function newServer(...parts: ((register: Register) => void)[]): GrpcServer {
 
 /** Takes the socket's place. One that somebody still listens on is left alone; a dead one is replaced. */
 export async function bind(server: NetServer, path: string): Promise<void> {
-  await mkdir(path.slice(0, path.lastIndexOf('/')), { recursive: true, mode: 0o711 });
+  await makeFolder(dirname(path), 0o711);
   if (await answers(path)) {
     throw new FailedPrecondition(`another stasisd already listens on ${path}`, {
       subject: path,

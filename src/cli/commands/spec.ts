@@ -1,6 +1,7 @@
-import { mkdir, writeFile } from 'node:fs/promises';
+import { writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { AlreadyExists, FailedPrecondition, hasErrno, messageOf } from '../../errors.ts';
+import { makeFolder } from '../../sys/make-folder.ts';
 import { defaultSpec } from '../default-spec.ts';
 import type { Host } from '../host.ts';
 
@@ -16,7 +17,7 @@ export async function spec(host: Host, command: readonly string[], options: Opti
   const file = join(bundle, 'config.json');
   const text = `${JSON.stringify(defaultSpec(command), null, 2)}\n`;
   try {
-    await mkdir(bundle, { recursive: true });
+    await makeFolder(bundle);
     await writeFile(file, text, { flag: 'wx' });
   } catch (error) {
     if (hasErrno(error, 'EEXIST')) {

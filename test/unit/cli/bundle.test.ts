@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { RestoreResult, type RunRequest } from '../../../src/proto/gen/stasis/stasis.ts';
-import { against, type Handlers, stasis } from './harness.ts';
+import { against, type Handlers, stasis, stasisProcess } from './harness.ts';
 
 async function folder(): Promise<{ path: string } & AsyncDisposable> {
   const path = await mkdtemp(join(tmpdir(), 'stasis-bundle-'));
@@ -55,6 +55,14 @@ test('spec never overwrites', async () => {
   const below = await stasis(['spec', '--bundle', join(file, 'x')]);
   assert.equal(below.code, 5);
   assert.match(below.stderr, /^stasis: cannot write .*config\.json \(ENOTDIR/);
+});
+
+test('spec ends with an error where no folder can be made, as below /proc', async () => {
+  // A process of its own: what once looped there was a thread that nothing ends but SIGKILL.
+  const outcome = await stasisProcess(['spec', '--bundle', '/proc/stasis-nope/web']);
+  assert.equal(outcome.signal, null);
+  assert.equal(outcome.code, 5);
+  assert.match(outcome.stderr, /^stasis: cannot write \/proc\/stasis-nope\/web\/config\.json \(ENOENT/);
 });
 
 test('run sends the absolute path of a bundle, and names the folder that is none', async () => {
