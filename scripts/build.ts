@@ -73,6 +73,7 @@ await build({
   outdir: place.lib,
   format: 'cjs',
   charset: 'ascii', // see src/cli/code-cache.ts
+  supported: { 'dynamic-import': false }, // becomes require()
   // Half as much to read at each start. Names stay: they are in stack traces.
   minifyWhitespace: true,
   minifySyntax: true,

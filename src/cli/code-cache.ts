@@ -1,10 +1,10 @@
 import { readFileSync, renameSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { constants, Script } from 'node:vm';
+import { Script } from 'node:vm';
 
 /** A program in one file, and where its compiled code may be kept. */
 export interface CachedProgram {
-  /** CommonJS, in ASCII. */
+  /** CommonJS, in ASCII, without `import()`: what leads that to Node's loader is experimental, and Node warns of it. */
   readonly file: string;
   /** What is in there is executed, so it is used only where nobody but root and the user can write. */
   readonly cache: string;
@@ -44,7 +44,6 @@ export function loadProgram({ file, cache, build }: CachedProgram): LoadedProgra
   const script = new Script(`${head}${readFileSync(file, 'latin1')}\n})`, {
     filename: file,
     columnOffset: -head.length,
-    importModuleDynamically: constants.USE_MAIN_CONTEXT_DEFAULT_LOADER,
     ...(cachedData === undefined ? {} : { cachedData }),
   });
   return {

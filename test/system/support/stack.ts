@@ -55,6 +55,7 @@ export async function refused(code: number, ...args: string[]): Promise<string> 
   const result = await attempt('stasis', args);
   assert.equal(result.exitCode, code, `stasis ${args.join(' ')}: ${result.stderr}${result.stdout}`);
   assert.doesNotMatch(result.stderr, /\n\s+at /, 'no stack trace reaches a user');
+  assert.doesNotMatch(result.stderr, /\(node:\d+\)/, 'no warning of Node itself reaches a user');
   return result.stderr;
 }
 
