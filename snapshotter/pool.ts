@@ -21,6 +21,8 @@ export interface Pool {
   readonly reserved: Set<string>;
   /** Datasets of which nobody knows what became of them, since a command gave no answer; see unsettled.ts. */
   readonly unsettled: Set<string>;
+  /** Older generations that a rewind may still put their name back on: a sweep must leave them where they are. */
+  readonly rewinding: Set<Node>;
   /** Nodes that are out of use in the index alone, because the pool was too full to write it down. */
   readonly unmarked: Set<Node>;
   readonly log: Logger;

@@ -48,10 +48,16 @@ export async function rewind(
     const snapshot = { ...node.snapshot, generation, updated: pool.now() };
     const place = (taken: (dataset: string) => boolean): string =>
       pool.layout.placeBeside(node.dataset, taken);
-    return {
-      ...(await makeDataset(pool, { snapshot, origin: from, extra: request.properties, place }, call)),
-      previous: node,
-    };
+    pool.rewinding.add(node);
+    try {
+      return {
+        ...(await makeDataset(pool, { snapshot, origin: from, extra: request.properties, place }, call)),
+        previous: node,
+      };
+    } catch (error) {
+      pool.rewinding.delete(node);
+      throw error;
+    }
   });
   return {
     dataset: made.dataset,
@@ -60,10 +66,12 @@ export async function rewind(
     undo: () =>
       changing(pool, { exclusive }, async () => {
         // What was being restored on it may still be ending: then it is out of use at once, and a sweep takes it.
+        pool.rewinding.delete(previous);
         if (pool.index.has(made.dataset) && isLive(made)) await destroyOrMark(pool, made);
       }),
     done: () =>
       changing(pool, { exclusive }, async () => {
+        pool.rewinding.delete(previous);
         if (isLive(previous) && pool.index.current(owner, name) !== previous) await putAside(pool, previous);
       }),
   };

@@ -91,6 +91,7 @@ export class SnapshotStore {
       owners: new Set(options.owner === undefined ? [] : [options.owner]),
       reserved: new Set(),
       unsettled,
+      rewinding: new Set(),
       unmarked: new Set(),
       log: options.log ?? silent,
       placing: (snapshot, rootfs) => this.#placing(snapshot, rootfs),

@@ -46,8 +46,8 @@ export class InitProcess extends Process<InitStateName, InitVerb> {
 
   /** Connects the streams. */
   async connect(): Promise<void> {
-    const { stdio, io, socketFolder } = this.#options;
-    this.io = await openIo(stdio, io, socketFolder);
+    const { stdio, io, socketFolder, restore } = this.#options;
+    this.io = await openIo(stdio, { ...io, piped: restore !== undefined }, socketFolder);
   }
 
   /** Has the runtime make the container; where a checkpoint is to be restored, makes ready for that. */

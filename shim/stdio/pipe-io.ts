@@ -1,3 +1,4 @@
+import { openSync } from 'node:fs';
 import { access } from 'node:fs/promises';
 import { Socket } from 'node:net';
 import type { Readable, Writable } from 'node:stream';
@@ -18,6 +19,11 @@ export interface IoContext {
   readonly containerId: string;
   readonly namespace: string;
   readonly owner: Owner;
+  /**
+   * Pipes also where a stream leads nowhere. A process that is made opens its /dev/null anew inside; one that is restored
+   * keeps what it is given, and the host's is a file from outside, with which it could never be dumped again.
+   */
+  readonly piped?: boolean;
 }
 
 /** Connects a process without a terminal. On failure nothing stays open. */
@@ -41,6 +47,8 @@ class PipeIo implements ProcessIo {
   readonly #outputs: [Readable, Writable][] = [];
   /** To FIFOs; `#outputs` go to files. */
   readonly #flows: Flow[] = [];
+  /** To nowhere: nobody waits for their end. */
+  readonly #sinks: Flow[] = [];
   #input: Input | undefined;
   #inputPath = '';
   #inputClosed = false;
@@ -84,6 +92,7 @@ class PipeIo implements ProcessIo {
       flow.start();
       this.#copies.push(flow.done);
     }
+    for (const sink of this.#sinks) sink.start();
     if (this.#stdin !== undefined)
       this.#inputTimer = setTimeout(() => this.takeInput(), INPUT_AFTER_MS).unref();
   }
@@ -126,12 +135,12 @@ class PipeIo implements ProcessIo {
     this.#held.release();
     this.#input?.release();
     for (const stream of this.#open) stream.destroy();
-    for (const flow of this.#flows) flow.close();
+    for (const flow of [...this.#flows, ...this.#sinks]) flow.close();
     void this.#program?.stop();
   }
 
-  async #openInput(path: string, { owner }: IoContext): Promise<number | 'ignore'> {
-    if (path === '') return 'ignore';
+  async #openInput(path: string, { owner, piped }: IoContext): Promise<number | 'ignore'> {
+    if (path === '') return piped === true ? this.#endedInput(owner) : 'ignore';
     await access(path);
     this.#inputPath = path;
     const { childFd, stream } = await inputPipe(owner);
@@ -142,23 +151,35 @@ class PipeIo implements ProcessIo {
     return childFd;
   }
 
-  async #openOutput(address: OutputAddress, { owner }: IoContext): Promise<number | 'ignore'> {
+  /** Input that is at its end, as that of /dev/null is. */
+  async #endedInput(owner: Owner): Promise<number> {
+    const { childFd, stream } = await inputPipe(owner);
+    stream.destroy();
+    return this.#held.add(childFd);
+  }
+
+  async #openOutput(address: OutputAddress, { owner, piped }: IoContext): Promise<number | 'ignore'> {
+    if (address.kind === 'none' && piped === true)
+      return this.#openFlow(openSync('/dev/null', 'w'), owner, this.#sinks);
     if (address.kind === 'none' || address.kind === 'program') return 'ignore';
-    if (address.kind === 'path' && (await isFifo(address.path))) {
-      const fifo = openFifoForWriting(address.path);
-      const { childFd, readFd } = await outputPipe(owner).catch((error: unknown) => {
-        closeQuietly(fifo);
-        throw error;
-      });
-      this.#flows.push(new Flow(readFd, fifo));
-      return this.#held.add(childFd);
-    }
+    if (address.kind === 'path' && (await isFifo(address.path)))
+      return this.#openFlow(openFifoForWriting(address.path), owner, this.#flows);
     const target = await openFile(address.path);
     this.#open.push(target);
     const { childFd, readFd } = await outputPipe(owner);
     const stream = new Socket({ fd: readFd, readable: true, writable: false });
     this.#open.push(stream);
     this.#outputs.push([stream, target]);
+    return this.#held.add(childFd);
+  }
+
+  /** A pipe for the process, from which all goes to `target`. */
+  async #openFlow(target: number, owner: Owner, flows: Flow[]): Promise<number> {
+    const { childFd, readFd } = await outputPipe(owner).catch((error: unknown) => {
+      closeQuietly(target);
+      throw error;
+    });
+    flows.push(new Flow(readFd, target));
     return this.#held.add(childFd);
   }
 }

@@ -1,5 +1,5 @@
 // The doctor's only way to the kernel's view of processes; tests hand in one of their own.
-import { readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs';
+import { closeSync, openSync, readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs';
 import { socketProtocol } from '../sys/socket-protocol.ts';
 
 export interface FileFacts {
@@ -22,6 +22,11 @@ export interface Proc {
   list(path: string): string[];
   /** Follows links, also those of /proc/PID/fd to files that have no name any more. */
   stat(path: string): FileFacts | undefined;
+  /**
+   * Of a link in /proc/PID/fd: its target, and the id of the mount that the file was opened through. Both of one file, which
+   * two reads are not where a process opens and closes the same number all the time, as a shell's redirections do.
+   */
+  opened(path: string): { target: string; mount: string } | undefined;
   /** See sys/socket-protocol.ts. */
   socketProtocol(path: string): string | undefined;
 }
@@ -51,8 +56,21 @@ export const kernelProc: Proc = {
         links: found.nlink,
       };
     }, undefined),
+  opened: (path) =>
+    orElse(() => {
+      const fd = openSync(path, O_PATH);
+      try {
+        const mount = /^mnt_id:\s*(\d+)/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'latin1'))?.[1] ?? '';
+        return { target: readlinkSync(`/proc/self/fd/${fd}`), mount };
+      } finally {
+        closeSync(fd);
+      }
+    }, undefined),
   socketProtocol,
 };
+
+/** A descriptor that stands for a file without opening it: open(2). */
+const O_PATH = 0o10000000;
 
 function orElse<T>(read: () => T, otherwise: T): T {
   try {

@@ -9,17 +9,20 @@ export const foreignFile: Check = (view) => {
   const inside = new Set(view.mounts.map(({ id }) => String(id)));
   const found = [];
   for (const { process, descriptor, subject } of eachDescriptor(view)) {
-    if (!descriptor.target.startsWith('/') || descriptor.target.startsWith('/memfd:')) continue;
+    if (!isFile(descriptor.target)) continue;
     const mount = descriptorField(view, descriptor.path, 'mnt_id');
-    if (mount === undefined || inside.has(mount) || isNull(view.proc.stat(descriptor.path))) continue;
-    if (hasMount(view.proc.read(`/proc/${process.pid}/mountinfo`), mount)) continue; // in a namespace of its own
+    if (mount === undefined || inside.has(mount)) continue;
+    // By now the number may stand for another file than when it was listed.
+    const opened = view.proc.opened(descriptor.path);
+    if (opened === undefined || !isFile(opened.target) || inside.has(opened.mount)) continue;
+    if (hasMount(view.proc.read(`/proc/${process.pid}/mountinfo`), opened.mount)) continue; // in a namespace of its own
     const stream = ['input', 'output', 'errors'][descriptor.number];
     found.push({
       name: 'foreign-file',
       severity: 'error' as const,
       subject,
       message:
-        `${descriptor.target}, a file from outside the container` +
+        `${opened.target}, a file from outside the container` +
         (stream === undefined ? '' : ` as its standard ${stream}`),
       remedy:
         stream === undefined
@@ -30,9 +33,8 @@ export const foreignFile: Check = (view) => {
   return found;
 };
 
-/** Both OCI runtimes put the container's own null device in the place of the host's. */
-function isNull(facts: { kind: string; major: number; minor: number } | undefined): boolean {
-  return facts?.kind === 'character-device' && facts.major === 1 && facts.minor === 3;
+function isFile(target: string): boolean {
+  return target.startsWith('/') && !target.startsWith('/memfd:');
 }
 
 function hasMount(mountinfo: string, id: string): boolean {

@@ -3,13 +3,17 @@ import type { Check } from '../obstacle.ts';
 
 const ACCESS = 0o3; // O_RDONLY 0, O_WRONLY 1, O_RDWR 2: open(2)
 
-/** Pipes with one end in the container and the other in the host. Its standard streams are connected anew by a restore. */
+/**
+ * Pipes with one end in the container and the other in the host. Its standard streams are connected anew by a restore,
+ * whatever number they have just then (a shell puts one aside while it redirects it): their other end is its shim's.
+ */
 export const pipePeer: Check = (view) => {
   const single = singleEnded(view);
   if (single.size === 0) return [];
+  const shim = view.processes.find(({ pid }) => pid === view.init)?.parent;
   const outside = heldOutside(view, new Set(single.keys()));
   return [...single]
-    .filter(([inode]) => outside.has(inode))
+    .filter(([inode]) => outside.has(inode) && outside.get(inode) !== shim)
     .map(([inode, subject]) => ({
       name: 'pipe-peer',
       severity: 'warning',

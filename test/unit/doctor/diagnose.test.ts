@@ -111,7 +111,7 @@ test('devices are known by their numbers, and one with a plugin of CRIU is a war
   );
 });
 
-test('a file of no mount in the container is foreign, the null device excepted', async () => {
+test('a file of no mount in the container is foreign, the null device of the host as well', async () => {
   const outside = 'flags:\t02\nmnt_id:\t77\n';
   const found = await of([
     {
@@ -121,8 +121,16 @@ test('a file of no mount in the container is foreign, the null device excepted',
       files: { 0: node(1, 3) },
     },
   ]);
-  assert.deepEqual(names(found), ['foreign-file']);
-  assert.match(found[0]?.message ?? '', /standard output/);
+  assert.deepEqual(names(found), ['foreign-file', 'foreign-file']);
+  assert.match(found[0]?.message ?? '', /standard input/);
+  assert.match(found[1]?.message ?? '', /standard output/);
+});
+
+test('a descriptor that was a file inside and is a pipe by now is no foreign file', async () => {
+  const outside = 'flags:\t02\nmnt_id:\t77\n';
+  const shell = { pid: 100, descriptors: { 1: '/count' }, details: { 1: outside } };
+  assert.deepEqual(names(await of([{ ...shell, later: { 1: 'pipe:[5]' } }])), []);
+  assert.deepEqual(names(await of([shell])), ['foreign-file']);
 });
 
 test('a removed file is in the way on FUSE always, elsewhere only where it has another name', async () => {
@@ -163,6 +171,8 @@ test('a pipe is named only where somebody outside has its other end', async () =
   ];
   const found = await of(processes, { pids: [100] });
   assert.deepEqual(names(found), ['pipe-peer']);
+  const shim: FakeProcess[] = processes.map((one) => (one.pid === 100 ? { ...one, parent: 200 } : one));
+  assert.deepEqual(names(await of(shim, { pids: [100] })), [], 'a standard stream that a shell puts aside');
   assert.match(found[0]?.message ?? '', /process 200 outside/);
 });
 

@@ -9,6 +9,8 @@ export interface FakeProcess {
   readonly tracer?: number;
   /** Target of each descriptor. */
   readonly descriptors?: Readonly<Record<number, string>>;
+  /** Target of descriptors that stand for another file a moment after they were listed, as `details` say. */
+  readonly later?: Readonly<Record<number, string>>;
   /** What /proc/PID/fdinfo says. */
   readonly details?: Readonly<Record<number, string>>;
   readonly files?: Readonly<Record<number, FileFacts>>;
@@ -31,6 +33,7 @@ export function fakeProc(processes: readonly FakeProcess[]): Proc {
   const lists = new Map<string, string[]>([['/proc', processes.map(({ pid }) => String(pid))]]);
   const files = new Map<string, FileFacts>();
   const protocols = new Map<string, string>();
+  const opened = new Map<string, string>();
   for (const one of processes) {
     const folder = `/proc/${one.pid}`;
     const pids = [one.pid, ...(one.inner ?? [one.pid - 99])].join('\t');
@@ -46,6 +49,8 @@ export function fakeProc(processes: readonly FakeProcess[]): Proc {
       const path = `${folder}/fd/${number}`;
       links.set(path, target);
       texts.set(`${folder}/fdinfo/${number}`, one.details?.[Number(number)] ?? 'flags:\t02\nmnt_id:\t10\n');
+      const now = one.later?.[Number(number)];
+      if (now !== undefined) opened.set(path, now);
       const facts = one.files?.[Number(number)];
       if (facts !== undefined) files.set(path, facts);
       const protocol = one.protocols?.[Number(number)];
@@ -57,6 +62,11 @@ export function fakeProc(processes: readonly FakeProcess[]): Proc {
     link: (path) => links.get(path) ?? '',
     list: (path) => lists.get(path) ?? [],
     stat: (path) => files.get(path),
+    opened: (path) => {
+      const target = opened.get(path) ?? links.get(path);
+      const mount = /^mnt_id:\t(\d+)/m.exec(texts.get(path.replace('/fd/', '/fdinfo/')) ?? '')?.[1] ?? '';
+      return target === undefined ? undefined : { target, mount };
+    },
     socketProtocol: (path) => protocols.get(path),
   };
 }

@@ -191,6 +191,24 @@ test('a rewind that is undone leaves the former disk, and nothing else', async (
   assert.equal(h.store.findContainer('default', 'web')?.generation, 1);
 });
 
+test('a sweep in the middle of a rewind leaves the former disk to go back to, until the rewind is done', async (t) => {
+  const h = await harness(t, { trashGrace: 0 });
+  const dataset = await withContainer(h);
+  const one = await checkpoint(h, dataset, 'one');
+  const first = await h.store.rewind('default/3/web', one);
+  await h.store.sweep();
+  await first.undo();
+  assert.equal(h.store.findContainer('default', 'web')?.dataset, dataset);
+  const second = await h.store.rewind('default/3/web', one);
+  const third = await h.store.rewind('default/3/web', one);
+  await second.done(); // comes late, while the next is under way
+  await h.store.sweep();
+  await third.undo();
+  assert.equal(h.store.findContainer('default', 'web')?.dataset, second.dataset);
+  const restarted = await h.restart();
+  assert.equal(restarted.findContainer('default', 'web')?.dataset, second.dataset);
+});
+
 test('removing a rewound container removes every generation, and none comes back after a restart', async (t) => {
   const h = await harness(t, { trashGrace: 0 });
   const dataset = await withContainer(h);
