@@ -1,6 +1,6 @@
-import { findContainer } from '../containerd/client.ts';
+import { explainUnavailable } from '../containerd/client.ts';
 import { FailedPrecondition, InvalidArgument, messageOf } from '../errors.ts';
-import { createFromCheckpoint, type NewContainer } from './create.ts';
+import { assertFreeName, createFromCheckpoint, nameTaken, type NewContainer } from './create.ts';
 import type { CheckpointEntry } from './entry.ts';
 import { type Host, lockKey, type Report } from './host.ts';
 import type { OpenMemory } from './memory-store.ts';
@@ -38,6 +38,7 @@ export async function clone(host: Host, request: CloneRequest, tell: Cloned, rep
     });
   }
   const { namespace, container } = request;
+  const names = await freeNames(host, request);
   const entry = await host.locks.run(lockKey(namespace, container), async () =>
     request.from === ''
       ? takeLocked(host, { ...request, name: '', exit: false, diskOnly: false, requireMemory: false }, report)
@@ -47,9 +48,6 @@ export async function clone(host: Host, request: CloneRequest, tell: Cloned, rep
   if (entry.memory === 'image') await assertSafeForClones(host, entry);
   tell.checkpoint(entry);
 
-  const client = host.containerd.namespace(namespace);
-  const known = new Set((await client.containers.list({ filters: [] })).containers.map((other) => other.id));
-  const names = cloneNames(request.pattern, container, request.count, (name) => known.has(name));
   await host.catalog.reading(entry, async () => {
     const memory = await host.memory.open(entry);
     try {
@@ -58,6 +56,24 @@ export async function clone(host: Host, request: CloneRequest, tell: Cloned, rep
       host.later('close a memory image', memory.close());
     }
   });
+}
+
+/**
+ * Names for the clones, found before a checkpoint is taken for them.
+ * @throws AlreadyExists where the one name that the user gave is taken
+ */
+async function freeNames(host: Host, request: CloneRequest): Promise<string[]> {
+  const { namespace, container, pattern, count } = request;
+  const { containers } = await host.containerd
+    .namespace(namespace)
+    .containers.list({ filters: [] })
+    .catch((error: unknown) => {
+      throw explainUnavailable(error, namespace);
+    });
+  const known = new Set(containers.map((other) => other.id));
+  const names = cloneNames(pattern, container, count, (name) => known.has(name));
+  for (const name of names) if (known.has(name)) throw nameTaken(name);
+  return names;
 }
 
 async function cloneAll(
@@ -83,12 +99,7 @@ async function cloneAll(
         work.signal.throwIfAborted();
         await host.locks.run(lockKey(namespace, name), async () => {
           const begin = process.hrtime.bigint();
-          if ((await findContainer(host.containerd.namespace(namespace), name)) !== undefined) {
-            throw new FailedPrecondition(`container ${name} was made by somebody else meanwhile`, {
-              subject: name,
-              reason: 'container-exists',
-            });
-          }
+          await assertFreeName(host.containerd.namespace(namespace), name);
           const container = await createFromCheckpoint(host, { namespace, id: name, entry, memory }, report);
           made.push(container);
           tell.clone({

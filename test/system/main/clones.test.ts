@@ -3,10 +3,10 @@ import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'nod
 import { join } from 'node:path';
 import { after, suite, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { inside, removeAll, uniqueName } from '../support/container.ts';
+import { inside, removeAll, removeContainer, uniqueName } from '../support/container.ts';
 import { OwnDaemon } from '../support/daemon.ts';
 import { startPython } from '../support/debian.ts';
-import { attempt, ctr, refused, stack, stasis, until } from '../support/stack.ts';
+import { attempt, ctr, datasets, refused, stack, stasis, until } from '../support/stack.ts';
 
 /**
  * Draws again and again by every road to the kernel's random numbers: its system call, the C library (which has state of
@@ -67,6 +67,20 @@ suite('clones', () => {
         since.set(value, [source, ...clones][index] ?? '');
       }
     });
+  });
+
+  test('whose name is taken are refused as existing, before anything is made, and so is the later of two', async () => {
+    const before = datasets();
+    const taken = clones[0] ?? '';
+    // Without --from a checkpoint would be taken first.
+    assert.match(await refused(4, 'clone', source, '--name', taken), /exists already/);
+    assert.deepEqual(datasets(), before);
+    const both = await Promise.all(
+      [1, 2].map(() => attempt('stasis', ['clone', source, '--from', 'c', '--name', late])),
+    );
+    assert.deepEqual(both.map(({ exitCode }) => exitCode).toSorted(), [0, 4]);
+    assert.match(both.map(({ stderr }) => stderr).join(''), new RegExp(`container ${late} exists already`));
+    await removeContainer(late);
   });
 
   test('and exec in them has their clock, not that of the host', async () => {
