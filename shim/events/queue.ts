@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from '../../src/log.ts';
 import { messageOf } from '../../src/errors.ts';
 import { wallTime, type WallTime } from '../../src/sys/clock.ts';
@@ -25,6 +26,8 @@ export interface Event {
 /** Where events go. Rejects when an event could not be delivered. */
 export interface Sink {
   publish(event: Event): Promise<void>;
+  /** Gives up what is on its way, and all that would follow. */
+  close(): void;
 }
 
 /** What the shim reports, by the last part of its topic `/tasks/…`. */
@@ -102,6 +105,20 @@ export class EventQueue implements Events {
   /** Settles when everything published so far is out or given up. */
   async flush(): Promise<void> {
     while (this.#draining !== undefined) await this.#draining;
+  }
+
+  /** The end: what is not out after `timeoutMs` milliseconds is dropped, so that nobody waits for a containerd that is gone. */
+  async close(timeoutMs: number): Promise<void> {
+    const timer = new AbortController();
+    const timeout = sleep(timeoutMs, undefined, { signal: timer.signal }).catch(() => undefined);
+    await Promise.race([this.flush(), timeout]);
+    timer.abort();
+    if (this.#draining !== undefined) {
+      this.#log.warn('the shim leaves with events that nobody took', { events: this.#waiting.length + 1 });
+      this.#waiting.length = 0;
+    }
+    this.#sink.close();
+    await this.flush();
   }
 
   async #drain(): Promise<void> {

@@ -27,6 +27,7 @@ export interface SinkOptions {
  */
 export class ContainerdSink implements Sink {
   readonly #options: SinkOptions;
+  readonly #closing = new AbortController();
   #client: Client | undefined;
 
   constructor(options: SinkOptions) {
@@ -40,19 +41,25 @@ export class ContainerdSink implements Sink {
     }
     let last: unknown;
     for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
-      if (attempt > 0) await sleep(PAUSE_MS);
       try {
+        if (attempt > 0) await sleep(PAUSE_MS, undefined, { signal: this.#closing.signal });
         await this.#forward(event);
         return;
       } catch (error) {
         last = error;
-        this.close();
+        this.#disconnect();
+        if (this.#closing.signal.aborted) break;
       }
     }
     throw new Unavailable(`containerd did not take the event: ${messageOf(last)}`, { cause: last });
   }
 
   close(): void {
+    this.#closing.abort();
+    this.#disconnect();
+  }
+
+  #disconnect(): void {
     this.#client?.close();
     this.#client = undefined;
   }
@@ -60,7 +67,7 @@ export class ContainerdSink implements Sink {
   async #forward(event: Event): Promise<void> {
     if (this.#client === undefined || this.#client.closed) {
       this.#client = await Client.connect(this.#options.ttrpcAddress, {
-        signal: AbortSignal.timeout(TIMEOUT_MS),
+        signal: AbortSignal.any([AbortSignal.timeout(TIMEOUT_MS), this.#closing.signal]),
       });
     }
     const envelope = {
@@ -76,7 +83,11 @@ export class ContainerdSink implements Sink {
     const { address, namespace, publishBinary, exec } = this.#options;
     const any = Any.encode({ typeUrl: event.typeUrl, value: Buffer.from(event.value) }).finish();
     const args = ['--address', address, 'publish', '--topic', event.topic, '--namespace', namespace];
-    const result = await exec(publishBinary, args, { input: any, timeoutMs: TIMEOUT_MS });
+    const result = await exec(publishBinary, args, {
+      input: any,
+      timeoutMs: TIMEOUT_MS,
+      signal: this.#closing.signal,
+    });
     if (result.exitCode !== 0) {
       throw new Unavailable(`${publishBinary} publish failed: ${result.stderr.trim() || result.spawnError}`);
     }

@@ -36,7 +36,9 @@ export interface ShimOptions {
   readonly shared: boolean;
 }
 
+/** Together less than what a shim that follows waits for: claim.ts. */
 const DRAIN_MS = 5000;
+const LAST_EVENTS_MS = 3000;
 /** A `delete` that is still to come for the last task comes sooner than that. */
 const LATE_DELETE_MS = 5000;
 
@@ -107,8 +109,7 @@ export class Shim {
         answers.stop();
         if (shared) await answers.sweep(LATE_DELETE_MS);
         await server.shutdown({ timeout: DRAIN_MS });
-        await queue.flush();
-        events.close();
+        await queue.close(LAST_EVENTS_MS);
         reaper.stop();
         sink.closeAll();
         await rm(socket, { force: true });

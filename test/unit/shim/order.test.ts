@@ -101,6 +101,7 @@ test('events leave in order, one at a time, and one that fails is skipped', asyn
       sent.push(event.topic);
       assert.ok(event.timestamp.seconds > 0n);
     },
+    close: () => undefined,
   };
   const events = new EventQueue(sink, silent);
   events.publish('create', {
@@ -116,4 +117,36 @@ test('events leave in order, one at a time, and one that fails is skipped', asyn
   events.publish('resumed', { containerId: 'web' });
   await events.flush();
   assert.deepEqual(sent, ['/tasks/create', '/tasks/start', '/tasks/resumed']);
+});
+
+test('events that nobody takes do not hold up the end', async () => {
+  let giveUp: (reason: Error) => void = () => undefined;
+  let published = 0;
+  const sink = {
+    publish: () =>
+      new Promise<void>((_, reject) => {
+        published++;
+        giveUp = reject;
+      }),
+    close: () => giveUp(new Error('closed')),
+  };
+  const events = new EventQueue(sink, silent);
+  for (let i = 0; i < 3; i++) events.publish('oom', { containerId: 'web' });
+  await events.close(20);
+  assert.equal(published, 1, 'the others are dropped');
+});
+
+test('the end waits for events that are taken', async () => {
+  const sent: string[] = [];
+  const sink = {
+    async publish(event: Event): Promise<void> {
+      await new Promise((resolve) => setTimeout(resolve, 5));
+      sent.push(event.topic);
+    },
+    close: () => undefined,
+  };
+  const events = new EventQueue(sink, silent);
+  for (let i = 0; i < 3; i++) events.publish('oom', { containerId: 'web' });
+  await events.close(60_000);
+  assert.equal(sent.length, 3);
 });

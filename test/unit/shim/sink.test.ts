@@ -1,4 +1,8 @@
 import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { test } from 'node:test';
 import { ContainerdSink } from '../../../shim/events/sink.ts';
 import { Unavailable } from '../../../src/errors.ts';
@@ -55,3 +59,26 @@ test('what that command says is the error', async () => {
     (error) => error instanceof Unavailable && /publish failed: no containerd there/.test(error.message),
   );
 });
+
+for (const [containerd, listens] of [
+  ['accepts and says nothing', true],
+  ['is not there', false],
+] as const) {
+  test(`closing gives up an event of which containerd ${containerd}`, async (t) => {
+    const folder = mkdtempSync(join(tmpdir(), 'sink-'));
+    t.after(() => rmSync(folder, { recursive: true }));
+    const path = join(folder, 'ttrpc');
+    const silent = createServer();
+    if (listens) await new Promise<void>((resolve) => silent.listen(path, resolve));
+    t.after(() => silent.close());
+    const events = new ContainerdSink({
+      ...{ namespace: 'ns', ttrpcAddress: path, address: '/c.sock', publishBinary: '/bin/containerd' },
+      exec: () => assert.fail('no program is started'),
+    });
+    const published = events.publish(event);
+    setTimeout(() => events.close(), 50);
+    const before = performance.now();
+    await assert.rejects(published, Unavailable);
+    assert.ok(performance.now() - before < 4000, 'not after all its attempts');
+  });
+}
