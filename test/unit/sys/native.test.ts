@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { closeSync, mkdtempSync, openSync, readSync, rmSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -9,6 +11,7 @@ import { closeQuietly, enlargePipe, pipe, replaceDescriptor } from '../../../src
 import { tryLock } from '../../../src/sys/lock.ts';
 import { mount, mountArguments, shortenOverlay, unmount } from '../../../src/sys/mount.ts';
 import { receiveDescriptor } from '../../../src/sys/scm-rights.ts';
+import { createCoreSchedulingCookie } from '../../../src/sys/process.ts';
 import { setWindowSize } from '../../../src/sys/terminal.ts';
 import { reap } from '../../../src/sys/wait.ts';
 
@@ -58,6 +61,28 @@ test('the time is that of the day, finer than a millisecond', () => {
 
 test('reaping what is no child of ours says ECHILD', () => {
   assert.throws(() => reap(1), fails('ECHILD'));
+});
+
+test('core scheduling is there, or the kernel says that it is not', () => {
+  try {
+    createCoreSchedulingCookie();
+  } catch (error) {
+    assert.match(String(error), /PR_SCHED_CORE: E(INVAL|NODEV)/);
+  }
+});
+
+test('leaving the session as the leader of one says EPERM', async () => {
+  const program = join(import.meta.dirname, '../../../src/sys/process.ts');
+  const script = `import { leaveSession } from ${JSON.stringify(program)}; leaveSession();`;
+  const child = spawn(process.execPath, ['--input-type=module', '-e', script], {
+    detached: true, // a session of its own
+    stdio: ['ignore', 'ignore', 'pipe'],
+  });
+  let said = '';
+  child.stderr.on('data', (chunk: Buffer) => (said += chunk.toString()));
+  const [status] = (await once(child, 'close')) as [number | null];
+  assert.notEqual(status, 0);
+  assert.match(said, /setsid.*EPERM/);
 });
 
 test('a window size of what is no terminal says ENOTTY', () => {
