@@ -101,11 +101,11 @@ for (const [binary, soft] of [
     const pid = readFileSync(join(stack.state, 'containerd.pid'), 'utf8').trim();
     const show = ['--nofile', '--noheadings', '--raw', '--output', 'SOFT,HARD'];
     const before = (await must('prlimit', ['--pid', pid, ...show])).trim().split(/\s+/).join(':');
-    await endResidentShim(); // the next one starts with the limit
+    await endResidentShim('SIGTERM'); // the next one starts with the limit
     await must('prlimit', ['--pid', pid, `--nofile=${LIMIT}:${before.split(':')[1]}`]);
     t.after(async () => {
       await must('prlimit', ['--pid', pid, `--nofile=${before}`]);
-      await endResidentShim();
+      await endResidentShim('SIGTERM');
     });
     const theirs = await limitsUnder('io.containerd.runc.v2', binary ?? '');
     const ours = await limitsUnder(runtime, binary ?? '');
