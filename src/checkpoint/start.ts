@@ -1,4 +1,4 @@
-import { stat } from 'node:fs/promises';
+import { constants, type FileHandle, open, stat } from 'node:fs/promises';
 import type { NamespaceClient } from '../containerd/client.ts';
 import type { Container } from '../proto/gen/containerd/containers.ts';
 import type { Mount } from '../proto/gen/containerd/mount.ts';
@@ -49,6 +49,7 @@ export async function startTask(
 ): Promise<StartedTask> {
   const begin = process.hrtime.bigint();
   const { tasks } = client;
+  await using _readers = await holdFifos([options.io.stdout, options.io.stderr]);
   if (options.imageDir !== undefined)
     await giveImage(options.imageDir, decodeSpec(container.spec, container.id));
   const created = await tasks.create({
@@ -73,6 +74,25 @@ export async function startTask(
     await tasks.delete({ containerId: container.id }).catch(() => undefined); // reported is why it did not start
     throw error;
   }
+}
+
+/**
+ * Holds FIFOs open at both ends until the task has its own: containerd's own shim opens its end for writing first, and waits
+ * for a reader, which is not there any more when the client (`ctr run -d`, say) has left.
+ */
+async function holdFifos(paths: readonly string[]): Promise<AsyncDisposable> {
+  const held: FileHandle[] = [];
+  for (const path of new Set(paths)) {
+    if (!(await stat(path).catch(() => undefined))?.isFIFO()) continue;
+    // With both ends it cannot block, fifo(7). One that is removed meanwhile is the task's to complain of.
+    const fifo = await open(path, constants.O_RDWR | constants.O_NONBLOCK).catch(() => undefined);
+    if (fifo !== undefined) held.push(fifo);
+  }
+  return {
+    [Symbol.asyncDispose]: async () => {
+      for (const fifo of held) await fifo.close();
+    },
+  };
 }
 
 /** The container's own runtime options, with the image to restore from. */

@@ -81,6 +81,24 @@ suite("a container that runs under containerd's own runtime", () => {
     await progress(web, 2);
     assert.deepEqual(await checkpointsOf(web), ['c']);
   });
+
+  test('and is rewound in place although nobody reads its streams any more', async () => {
+    const name = uniqueName('streams');
+    try {
+      // Without --null-io it has FIFOs, whose reader goes with ctr.
+      const plain = ['--runtime', 'io.containerd.runc.v2', '--snapshotter', 'stasis'];
+      await ctr('run', '-d', ...plain, image, name, '/bin/perl', '/writer.pl', '0', '0.002');
+      await progress(name, 3);
+      await stasis('checkpoint', name, '--name', 'c');
+      const pid = await pidOf(name);
+      const restored = await attempt('stasis', ['restore', name], 20_000);
+      assert.equal(restored.exitCode, 0, restored.stderr);
+      assert.notEqual(await pidOf(name), pid);
+      await progress(name, 3);
+    } finally {
+      await removeAll(name);
+    }
+  });
 });
 
 suite('a container from an OCI bundle', () => {
