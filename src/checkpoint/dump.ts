@@ -7,9 +7,10 @@ import { emptyImage, requireWholeImage } from '../criu/image.ts';
 import { describeFailure, lastError } from '../criu/log.ts';
 import { endStrayCriu } from '../criu/stray.ts';
 import { dumpLines, findPlainTmpfs, recordTmpfs } from '../criu/tmpfs.ts';
-import { Cancelled, DeadlineExceeded, messageOf } from '../errors.ts';
+import { Cancelled, DeadlineExceeded, FailedPrecondition, messageOf } from '../errors.ts';
 import { isOciError } from '../oci/error.ts';
 import { cgroupPids } from '../sys/cgroup.ts';
+import { isDying } from '../sys/dying.ts';
 import { findStopped } from '../sys/wait-channel.ts';
 import { hasTcpSockets } from '../sys/tcp-sockets.ts';
 import type { InstantTarget, InstantTools, MemoryPlan } from './instant-plan.ts';
@@ -30,12 +31,13 @@ export class DumpFailure extends Error {
 export async function dumpMemory(
   target: InstantTarget,
   memory: MemoryPlan,
-  tools: Pick<InstantTools, 'criu'>,
+  tools: Pick<InstantTools, 'criu' | 'isDying'>,
   { timeoutMs, signal, onStart }: { timeoutMs: number; signal: AbortSignal; onStart?: () => void },
 ): Promise<void> {
   await assertNoneStopped(target);
   const criuConfig = await writeCriuConfig(target, memory, tools);
-  const ending = new Ending(memory.imageDir, timeoutMs, signal);
+  const dying = tools.isDying ?? isDying;
+  const ending = new Ending(memory.imageDir, timeoutMs, signal, () => dying(target.pid));
   try {
     await target.runtime.checkpoint({
       ...memory.criu,
@@ -55,6 +57,7 @@ export async function dumpMemory(
     await endStrayCriu([memory.imageDir, memory.workDir]);
     await ending.putBack();
     await emptyImage(memory.imageDir);
+    if (ending.reason === 'ended') throw ended(target.id);
     if (ending.reason === 'cancelled' || isOciError(error, 'cancelled')) throw cancelled(target.id);
     if (ending.reason === 'timeout' || isOciError(error, 'timeout')) {
       throw new DeadlineExceeded(`the dump of ${target.id} took longer than ${timeoutMs} ms`, {
@@ -70,23 +73,36 @@ export async function dumpMemory(
   }
 }
 
+type Reason = 'cancelled' | 'timeout' | 'ended';
+
 /** Milliseconds that a dump gets to break off by itself, before its processes are killed. */
 const graceMs = 5_000;
 
-/** Ends a dump when its time is up or its caller has gone: gently, and by force where that does not help. */
+/** The same once the container has ended: a CRIU that waits for a process of it may do so for ever. */
+const graceAfterEndMs = 1_000;
+const WATCH_MS = 50;
+
+/**
+ * Ends a dump when its time is up, its caller has gone or its container has ended: gently, and by force where that does
+ * not help.
+ */
 class Ending {
   readonly #imageDir: string;
   readonly #signal: AbortSignal;
   readonly #force = new AbortController();
   readonly #deadline: NodeJS.Timeout;
+  readonly #watch: NodeJS.Timeout;
   readonly #leave = (): void => this.#begin('cancelled');
   #grace: NodeJS.Timeout | undefined;
   #breakOff: BreakOff | undefined;
   /** Why the dump is being ended; undefined as long as it is not. */
-  reason: 'cancelled' | 'timeout' | undefined;
+  reason: Reason | undefined;
 
-  constructor(imageDir: string, timeoutMs: number, signal: AbortSignal) {
+  constructor(imageDir: string, timeoutMs: number, signal: AbortSignal, hasEnded: () => boolean) {
     this.#imageDir = imageDir;
+    this.#watch = setInterval(() => {
+      if (hasEnded()) this.#begin('ended');
+    }, WATCH_MS);
     this.#signal = signal;
     this.#deadline = setTimeout(() => this.#begin('timeout'), timeoutMs);
     signal.addEventListener('abort', this.#leave, { once: true });
@@ -104,16 +120,18 @@ class Ending {
   }
 
   close(): void {
+    clearInterval(this.#watch);
     clearTimeout(this.#deadline);
     clearTimeout(this.#grace);
     this.#signal.removeEventListener('abort', this.#leave);
   }
 
-  #begin(reason: 'cancelled' | 'timeout'): void {
+  #begin(reason: Reason): void {
     if (this.reason !== undefined) return;
     this.reason = reason;
     this.#breakOff = breakOffDump(this.#imageDir);
-    this.#grace = setTimeout(() => this.#force.abort(), graceMs);
+    const grace = reason === 'ended' ? graceAfterEndMs : graceMs;
+    this.#grace = setTimeout(() => this.#force.abort(), grace);
   }
 }
 
@@ -127,6 +145,13 @@ async function assertNoneStopped({ cgroup }: InstantTarget): Promise<void> {
   if (pid === undefined) return;
   const what = `process ${pid} was stopped by a signal, and CRIU cannot seize it while cgroup v1 freezes it`;
   throw new DumpFailure(what, undefined);
+}
+
+function ended(id: string): FailedPrecondition {
+  return new FailedPrecondition(`container ${id} ended during its dump`, {
+    subject: id,
+    reason: 'container-not-running',
+  });
 }
 
 export function cancelled(id: string): Cancelled {

@@ -56,6 +56,7 @@ export interface InstantTools {
   readonly freezer?: Freezer;
   readonly pids?: () => Promise<number[]>;
   readonly kill?: () => Promise<void>;
+  readonly isDying?: (pid: number) => boolean;
   /** Whether the disk may be snapshotted while CRIU is at work, see `mayOverlap`. */
   readonly overlap?: () => Promise<boolean>;
   readonly log?: Logger;

@@ -11,7 +11,7 @@ import {
   uniqueName,
 } from '../support/container.ts';
 import { OwnDaemon } from '../support/daemon.ts';
-import { ctr, datasets, image, importImage, must, refused, stack, stasis, until } from '../support/stack.ts';
+import { ctr, datasets, image, importImage, must, refused, runtime, stack, stasis, until } from '../support/stack.ts';
 
 /** containerd's garbage collector, run to its end. */
 async function collectGarbage(): Promise<void> {
@@ -19,6 +19,26 @@ async function collectGarbage(): Promise<void> {
   await ctr('leases', 'create', '--id', lease);
   await ctr('leases', 'rm', '--sync', lease);
 }
+
+test('what comes back of a container whose client has left can be dumped again: a clone, its clone, and itself', async (t) => {
+  await importImage();
+  const web = uniqueName('left');
+  const [clone, second] = [`${web}-1`, `${web}-1-1`];
+  t.after(() => removeAll(web, clone, second));
+  // ctr makes FIFOs for its streams, and takes them away when it leaves.
+  const writer = ['/bin/perl', '/writer.pl', '0', '0.002'];
+  await ctr('run', '-d', '--runtime', runtime, '--snapshotter', 'stasis', image, web, ...writer);
+  await stasis('checkpoint', web, '--name', 'a', '--require-memory');
+  await stasis('clone', web, '--from', 'a');
+  await stasis('checkpoint', clone, '--name', 'b', '--require-memory');
+  await stasis('clone', clone, '--from', 'b');
+  await stasis('checkpoint', second, '--name', 'c', '--require-memory');
+  await removeContainer(web);
+  await stasis('restore', web, '--snapshot', 'a', '--require-memory');
+  await stasis('checkpoint', web, '--name', 'd', '--require-memory');
+  await stasis('restore', web, '--snapshot', 'd', '--require-memory');
+  for (const name of [web, clone, second]) await progress(name, 2);
+});
 
 test('a container of a name that had one before can be checkpointed as that one could', async () => {
   await importImage();

@@ -28,7 +28,7 @@ class World implements InstantTools {
   frozen = false;
   alive = true;
   snapshots = new Set<string>();
-  dump: () => Promise<void> = async () => this.writeImage();
+  dump: (signal?: AbortSignal) => Promise<void> = async () => this.writeImage();
   beforeSnapshot: () => Promise<void> = async () => undefined;
   afterFreeze: () => void = () => undefined;
 
@@ -59,6 +59,7 @@ class World implements InstantTools {
   };
   readonly syncfs = async (): Promise<void> => void this.journal.push('syncfs');
   readonly pids = async (): Promise<number[]> => (this.alive ? [42] : []);
+  readonly isDying = (): boolean => !this.alive;
   readonly kill = async (): Promise<void> => {
     this.journal.push('kill');
     this.alive = false;
@@ -69,11 +70,11 @@ class World implements InstantTools {
     pid: 42,
     cgroup: { version: 2, path: '/web', folders: new Map() },
     runtime: {
-      checkpoint: async ({ onStart }) => {
+      checkpoint: async ({ onStart, signal }) => {
         onStart?.();
         this.journal.push('dump');
         assert.ok(this.frozen, 'a dump of a running container');
-        await this.dump();
+        await this.dump(signal);
       },
     },
   };
@@ -244,6 +245,23 @@ for (const step of ['syncfs', 'freeze', 'dump', 'snapshot'] as const) {
     });
   }
 }
+
+test('a dump that waits for ever for a container that has ended is ended, and the container is named', async () => {
+  world.dump = (signal) => {
+    world.alive = false;
+    return new Promise((_, reject) => {
+      signal?.addEventListener('abort', () =>
+        reject(new OciError('cancelled', 'checkpoint', { subject: 'web', said: '' })),
+      );
+    });
+  };
+  await assert.rejects(take({ ...plan({ required: false }), timeoutMs: 60_000 }), (error: unknown) => {
+    assert.ok(error instanceof FailedPrecondition);
+    assert.match(error.message, /web ended during its dump/);
+    return true;
+  });
+  assertUndone();
+});
 
 test('a container that ends before, or between freeze and dump, is named as not running', async () => {
   world.afterFreeze = () => {
