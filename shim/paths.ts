@@ -39,7 +39,8 @@ export class Paths {
   }
 
   resident(address: string, namespace: string): string {
-    return `${this.runDir}/resident/${address.replace(/^\/+/, '')}/${namespace}/shim`;
+    const containerd = address.replace(/^\/+/, '');
+    return `${this.runDir}/resident/${containerd}/${checkName('namespace', namespace)}/shim`;
   }
 
   tasks(namespace: string): string {
@@ -51,7 +52,7 @@ export class Paths {
   }
 
   ociRoot(namespace: string): string {
-    return `${this.runDir}/oci/${namespace}`;
+    return `${this.runDir}/oci/${checkName('namespace', namespace)}`;
   }
 }
 

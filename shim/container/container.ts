@@ -260,10 +260,14 @@ export class Container {
 
   async #abandon(): Promise<void> {
     this.accounting.close();
-    await this.init.abandon();
-    await this.disk.unmount().catch((error: unknown) => {
+    const forgotten = await this.init.abandon();
+    try {
+      await this.disk.unmount();
+      // What is left otherwise is for the shim binary's `delete`, which reads the record.
+      if (forgotten) this.#record.remove();
+    } catch (error) {
       this.#log.error('the root file system could not be unmounted', { error: messageOf(error) });
-    });
+    }
   }
 
   /** What can be known of the first process only once it exists. */

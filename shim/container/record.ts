@@ -78,6 +78,16 @@ export class RecordFile {
     for (const name of ['state.json', 'address']) rmSync(join(this.#folder, name), { force: true });
   }
 
+  /** Takes the folder away: there has been no task. Never throws, as the Create has failed for a reason of its own. */
+  remove(): void {
+    this.#removed = true;
+    try {
+      rmSync(this.#folder, { recursive: true, force: true });
+    } catch {
+      // `delete` finds it.
+    }
+  }
+
   #write(record: TaskRecord): void {
     const path = join(this.#folder, 'state.json');
     writeFileSync(`${path}.new`, JSON.stringify(record), { mode: 0o600 });

@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs';
-import { mkdir } from 'node:fs/promises';
+import { mkdir, realpath } from 'node:fs/promises';
 import { join, normalize } from 'node:path';
 import { FailedPrecondition, hasErrno, InvalidArgument, messageOf } from '../../src/errors.ts';
 import { unmount, type Mount } from '../../src/sys/mount.ts';
@@ -17,7 +17,7 @@ export async function mountRootfs(mounts: readonly Mount[], rootfs: string): Pro
   let committed = false;
   try {
     for (const entry of mounts) {
-      const target = targetOf(entry, rootfs);
+      const target = await targetOf(entry, rootfs);
       try {
         await mountAsAsked({ ...entry, target });
       } catch (error) {
@@ -54,9 +54,12 @@ export async function unmountBelow(folder: string): Promise<void> {
   }
 }
 
-function targetOf(entry: Mount, rootfs: string): string {
+/** A link in the image must not lead it out either: mount(2) follows them. */
+async function targetOf(entry: Mount, rootfs: string): Promise<string> {
   const target = normalize(join(rootfs, entry.target));
-  if (target !== rootfs && !target.startsWith(`${rootfs}/`)) {
+  if (target === rootfs) return target;
+  const [real, root] = await Promise.all([realpath(target).catch(() => target), realpath(rootfs)]);
+  if (!target.startsWith(`${rootfs}/`) || !(real === target || real.startsWith(`${root}/`))) {
     throw new InvalidArgument(`mount target ${entry.target} is outside of the root file system`, {
       subject: entry.target,
     });

@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { isAbsolute, join } from 'node:path';
 import { InvalidArgument, messageOf } from '../../src/errors.ts';
 
 /** What the shim itself reads of a bundle's config.json; the rest is the runtime's. */
@@ -23,19 +23,29 @@ interface RawSpec {
 
 /**
  * On this thread: containerd has just written the file, to a folder in memory, and a client waits.
- * @throws InvalidArgument when there is no config.json, or one that is no JSON
+ * @throws InvalidArgument when there is no config.json, or one that is none
  */
 export function readSpec(bundle: string): ContainerSpec {
+  if (!isAbsolute(bundle)) {
+    throw new InvalidArgument(`the bundle must be an absolute path: ${JSON.stringify(bundle)}`, {
+      subject: bundle,
+    });
+  }
   const path = join(bundle, 'config.json');
-  let raw: RawSpec;
   try {
-    raw = JSON.parse(readFileSync(path, 'utf8')) as RawSpec;
+    return specOf(JSON.parse(readFileSync(path, 'utf8')) as RawSpec);
   } catch (error) {
     throw new InvalidArgument(`cannot read ${path}: ${messageOf(error)}`, { subject: path, cause: error });
   }
+}
+
+/** @throws TypeError where something is of another type than OCI's */
+function specOf(raw: RawSpec): ContainerSpec {
+  const cgroupsPath = raw.linux?.cgroupsPath ?? '';
+  if (typeof cgroupsPath !== 'string') throw new TypeError('linux.cgroupsPath is not a string');
   const pid = raw.linux?.namespaces?.find((namespace) => namespace.type === 'pid');
   return {
-    cgroupsPath: raw.linux?.cgroupsPath ?? '',
+    cgroupsPath,
     sharesPids: pid === undefined || (pid.path ?? '') !== '',
     limitsFiles: raw.process?.rlimits?.some(({ type }) => type === 'RLIMIT_NOFILE') ?? false,
     hasPoststop: (raw.hooks?.poststop?.length ?? 0) > 0,

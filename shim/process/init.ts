@@ -134,11 +134,17 @@ export class InitProcess extends Process<InitStateName, InitVerb> {
     this.state.to('deleted');
   }
 
-  /** Undoes a Create that failed: no trace of the container stays. */
-  async abandon(): Promise<void> {
+  /** Undoes a Create that failed. @returns whether no trace of the container stays */
+  async abandon(): Promise<boolean> {
     this.#made = true; // even a create that failed may have left something
-    await this.#forget(true).catch(() => undefined);
-    this.io?.close();
+    try {
+      await this.#forget(true);
+      return true;
+    } catch {
+      return false;
+    } finally {
+      this.io?.close();
+    }
   }
 
   async #unprepare(): Promise<void> {

@@ -15,7 +15,7 @@ export function parseOutputAddress(address: string): OutputAddress {
   if (address === '') return { kind: 'none' };
   if (address.startsWith('/')) return { kind: 'path', path: address };
   const url = URL.canParse(address) ? new URL(address) : undefined;
-  const path = url === undefined ? '' : decodeURIComponent(url.pathname);
+  const path = url === undefined ? '' : decoded(url.pathname);
   if (url === undefined || !path.startsWith('/')) {
     throw new InvalidArgument(`stdio address ${JSON.stringify(address)} is not an absolute path or URI`, {
       subject: address,
@@ -33,5 +33,14 @@ export function parseOutputAddress(address: string): OutputAddress {
     }
     default:
       throw new InvalidArgument(`unknown STDIO scheme ${url.protocol.slice(0, -1)}`, { subject: address });
+  }
+}
+
+/** Empty for what is not encoded as URIs are. */
+function decoded(path: string): string {
+  try {
+    return decodeURIComponent(path);
+  } catch {
+    return '';
   }
 }

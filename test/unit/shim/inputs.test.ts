@@ -1,15 +1,18 @@
 import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import test from 'node:test';
 import { BinaryWriter, WireType } from '@bufbuild/protobuf/wire';
 import { parseArguments } from '../../../shim/arguments.ts';
 import { readCheckpointOptions, readJson, readOptions } from '../../../shim/container/options.ts';
-import { cgroupOf, isSystemdPath } from '../../../shim/container/spec.ts';
+import { cgroupOf, isSystemdPath, readSpec } from '../../../shim/container/spec.ts';
 import { asPrintfFormat } from '../../../shim/lifecycle/answer.ts';
 import { readBootstrap } from '../../../shim/lifecycle/bootstrap.ts';
 import { checkName, Paths } from '../../../shim/paths.ts';
 import { asClientsKnow } from '../../../shim/service/errors.ts';
 import { parseOutputAddress } from '../../../shim/stdio/address.ts';
-import { Code, codeOf, messageOf, NotFound } from '../../../src/errors.ts';
+import { Code, codeOf, InvalidArgument, messageOf, NotFound } from '../../../src/errors.ts';
 import { Options } from '../../../src/proto/gen/containerd/runc_options.ts';
 
 const any = (typeUrl: string, value: Uint8Array) => ({ typeUrl, value: Buffer.from(value) });
@@ -37,6 +40,7 @@ test('output addresses', () => {
   });
   assert.throws(() => parseOutputAddress('relative'), /not an absolute path/);
   assert.throws(() => parseOutputAddress('http://host/x'), /unknown STDIO scheme http/);
+  assert.throws(() => parseOutputAddress('file:///%zz'), InvalidArgument);
 });
 
 test('options of old clients, which number the fields otherwise', async () => {
@@ -115,6 +119,15 @@ test('start parameters are taken for such only when they repeat id and namespace
 test('names that are no identifiers never become paths', () => {
   for (const name of ['', '..', '.', 'a/b', '../x', 'a b', '-a', 'a\n', 'ü', 'a'.repeat(256)]) {
     assert.throws(() => checkName('id', name), /not a valid identifier/, JSON.stringify(name));
+    const paths = new Paths('/run/stasis');
+    for (const path of [
+      () => paths.task('default', name),
+      () => paths.tasks(name),
+      () => paths.ociRoot(name),
+      () => paths.resident('/c.sock', name),
+    ]) {
+      assert.throws(path, InvalidArgument, JSON.stringify(name));
+    }
   }
   for (const name of ['a', 'a-b_c.d', 'k8s.io', 'a'.repeat(76)]) assert.equal(checkName('id', name), name);
 });
@@ -126,6 +139,22 @@ test('a socket fits, whatever the names, and two containerds do not share one', 
   assert.notEqual(paths.socket('/a', 'n', ''), paths.socket('/b', 'n', ''));
   assert.notEqual(paths.socket('/a', 'n', 'x'), paths.socket('/a', 'nx', ''));
   assert.throws(() => new Paths(`/${'d'.repeat(100)}`).socket('/a', 'n', ''), /longer than 106 bytes/);
+});
+
+test('a specification that is none is an invalid argument', (t) => {
+  const bundle = mkdtempSync(join(tmpdir(), 'bundle-'));
+  t.after(() => rmSync(bundle, { recursive: true }));
+  assert.throws(() => readSpec(bundle), InvalidArgument, 'missing');
+  for (const text of [
+    ...['', '{', 'null', '{"linux":{"cgroupsPath":7}}', '{"linux":{"namespaces":{}}}'],
+    '{"process":{"rlimits":"many"}}',
+  ]) {
+    writeFileSync(join(bundle, 'config.json'), text);
+    assert.throws(() => readSpec(bundle), InvalidArgument, text);
+  }
+  writeFileSync(join(bundle, 'config.json'), '{}');
+  assert.equal(readSpec(bundle).sharesPids, true);
+  for (const place of ['', '.', `..${bundle}`]) assert.throws(() => readSpec(place), /absolute path/);
 });
 
 test('systemd cgroup paths are told from others', () => {
