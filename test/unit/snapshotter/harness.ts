@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { DeadlineExceeded } from '../../../src/errors.ts';
 import type { WallTime } from '../../../src/sys/clock.ts';
+import { commandError } from '../../../src/zfs/errors.ts';
 import type { Zfs, ZfsKind } from '../../../src/zfs/zfs.ts';
 import { SnapshotStore, type StoreOptions } from '../../../snapshotter/store.ts';
 import { FakeMounter, FakeZfs } from './fake-zfs.ts';
@@ -131,6 +132,26 @@ export function stalling(zfs: Zfs, nth: number): { zfs: Zfs; mend: () => Promise
       for (const run of waiting.splice(0)) await run().catch(() => undefined);
     },
   };
+}
+
+/**
+ * The same ZFS, where each command that changes something is refused as the real one does it.
+ * @param line what it prints, with `%` for the dataset
+ */
+export function refusing(zfs: Zfs, line: string): Zfs {
+  return wrap(zfs, async (name, subject, run) => {
+    if (name === 'list' || name === 'poolStatus') return run();
+    throw commandError(`${name} ${subject}`, subject, {
+      exitCode: 1,
+      signal: undefined,
+      stdout: '',
+      stderr: `${line.replace('%', subject)}\n`,
+      timedOut: false,
+      cancelled: false,
+      durationMs: 1,
+      spawnError: undefined,
+    });
+  });
 }
 
 function wrap(
