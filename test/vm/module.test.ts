@@ -161,9 +161,8 @@ suite("OpenZFS's kernel module", () => {
     await mountAsAsked({ ...mapped, target });
     const { uid, gid } = await stat(`${target}/layer`);
     assert.deepEqual([uid, gid], [100_000, 200_000]);
-    await writeFile(`${target}/new`, '');
-    await chown(`${target}/new`, 100_007, 200_008);
-    const inside = await stat(`${mapped.source}/new`);
+    await chown(`${target}/layer`, 100_007, 200_008);
+    const inside = await stat(`${mapped.source}/layer`);
     assert.deepEqual([inside.uid, inside.gid], [7, 8]);
     await unmount(target);
     await store.remove('default/9/mapped');
