@@ -4,6 +4,7 @@ import { dirname, join } from 'node:path';
 import { exec, type Exec } from '../../../../src/sys/command.ts';
 import { ZfsMounter } from '../../../../src/zfs/mounter.ts';
 import { openZfs, type Zfs } from '../../../../src/zfs/zfs.ts';
+import { slowness } from '../../support/slowness.ts';
 import { SnapshotStore, type StoreOptions } from '../../../../snapshotter/store.ts';
 
 /** Why these tests cannot run here; false where they can. */
@@ -70,7 +71,8 @@ async function openPool(root: string, folder: string, timeoutMs?: number): Promi
   const commands: string[][] = [];
   const recording: Exec = (file, args, options = {}) => {
     commands.push([...args]);
-    return exec(file, args, timeoutMs === undefined ? options : { timeoutMs, ...options });
+    const limit = options.timeoutMs ?? timeoutMs ?? 120_000;
+    return exec(file, args, { ...options, timeoutMs: limit * slowness });
   };
   const zfs = await openZfs(recording);
   const mounter = new ZfsMounter(zfs, root, `${folder}/mnt`);
