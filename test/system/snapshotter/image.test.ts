@@ -2,11 +2,14 @@ import assert from 'node:assert/strict';
 import {
   appendFileSync,
   chmodSync,
+  chownSync,
   linkSync,
   mkdirSync,
   mkdtempSync,
   renameSync,
   rmSync,
+  truncateSync,
+  utimesSync,
   writeFileSync,
 } from 'node:fs';
 import { after, before, suite, test } from 'node:test';
@@ -15,6 +18,7 @@ import { Containerd, type NamespaceClient } from '../../../src/containerd/client
 import { downloadContent } from '../../../src/containerd/content.ts';
 import type { Descriptor } from '../../../src/proto/gen/containerd/descriptor.ts';
 import type { Mount } from '../../../src/proto/gen/containerd/mount.ts';
+import { deviceNumber, makeNode, S_IFCHR, S_IFIFO } from '../../../src/sys/inode.ts';
 import { mount, unmount } from '../../../src/sys/mount.ts';
 import { setXattr } from '../../../src/sys/xattr.ts';
 import { must, stack } from '../support/stack.ts';
@@ -129,6 +133,8 @@ suite('an image of many layers', () => {
     }
   });
 
+  const SPARSE = 64 << 20;
+
   /** What a container may do to its files. */
   function work(root: string): void {
     writeFileSync(`${root}/opt/new`, 'new');
@@ -145,6 +151,16 @@ suite('an image of many layers', () => {
       'security.capability',
       Buffer.from('0100000200200000000000000000000000000000', 'hex'),
     );
+    chownSync(`${root}/opt/new`, 3_000_000, 2_000_000_000);
+    makeNode(`${root}/opt/device`, S_IFCHR | 0o640, deviceNumber(259, 70_000));
+    makeNode(`${root}/opt/pipe`, S_IFIFO | 0o600, 0n);
+    const long = `${root}/opt/${'x'.repeat(200)}/${'y'.repeat(200)}`;
+    mkdirSync(long, { recursive: true });
+    writeFileSync(`${long}/${'z'.repeat(255)}`, 'a long name');
+    writeFileSync(`${root}/opt/sparse`, 'begin');
+    truncateSync(`${root}/opt/sparse`, SPARSE);
+    appendFileSync(`${root}/opt/sparse`, 'end');
+    utimesSync(`${root}/opt/sparse`, 1, 1_000_000_000);
     rmSync(`${root}/opt/link-becomes-folder`, { recursive: true });
     writeFileSync(`${root}/opt/link-becomes-folder`, 'a file now');
   }
