@@ -220,7 +220,12 @@ async function settleOlderGenerations(pool: Pool, failed: Map<string, string>): 
     const current = pool.index.current(snapshot.owner, snapshot.name);
     if (current === undefined || current === node) continue;
     await pool.locks.run({ exclusive: [lockName(snapshot.owner, snapshot.name)] }, async () => {
-      if (pool.rewinding.has(node) || !isLive(node) || pool.index.current(snapshot.owner, snapshot.name) === node) return;
+      if (
+        pool.rewinding.has(node) ||
+        !isLive(node) ||
+        pool.index.current(snapshot.owner, snapshot.name) === node
+      )
+        return;
       try {
         await putAside(pool, node);
       } catch (error) {

@@ -11,7 +11,18 @@ import {
   uniqueName,
 } from '../support/container.ts';
 import { OwnDaemon } from '../support/daemon.ts';
-import { ctr, datasets, image, importImage, must, refused, runtime, stack, stasis, until } from '../support/stack.ts';
+import {
+  ctr,
+  datasets,
+  image,
+  importImage,
+  must,
+  refused,
+  runtime,
+  stack,
+  stasis,
+  until,
+} from '../support/stack.ts';
 
 /** containerd's garbage collector, run to its end. */
 async function collectGarbage(): Promise<void> {
