@@ -41,8 +41,14 @@ export class GrpcChannel {
   readonly #client: Client;
   readonly #socket: string;
   readonly #metadata: Record<string, string>;
+  readonly #explain: (error: StasisError) => Error;
 
-  constructor(socket: string, metadata: Record<string, string> = {}) {
+  /** `explain` makes of a call's error the one that its caller shall see. */
+  constructor(
+    socket: string,
+    metadata: Record<string, string> = {},
+    explain: (error: StasisError) => Error = (error) => error,
+  ) {
     this.#client = new Client(`unix:${socket}`, credentials.createInsecure(), {
       'grpc.max_receive_message_length': MAX_MESSAGE_BYTES,
       'grpc.max_send_message_length': MAX_MESSAGE_BYTES,
@@ -52,6 +58,7 @@ export class GrpcChannel {
     });
     this.#socket = socket;
     this.#metadata = metadata;
+    this.#explain = explain;
   }
 
   /** A client of one service over this connection. */
@@ -90,7 +97,7 @@ export class GrpcChannel {
           deadline(options),
           (error, response) => {
             options.signal?.removeEventListener('abort', cancel);
-            if (error) reject(fromServiceError(error));
+            if (error) reject(this.#explain(fromServiceError(error)));
             else resolve(response);
           },
         );
@@ -134,7 +141,7 @@ export class GrpcChannel {
     try {
       for await (const message of call) yield message;
     } catch (error) {
-      throw isServiceError(error) ? fromServiceError(error) : error;
+      throw isServiceError(error) ? this.#explain(fromServiceError(error)) : error;
     } finally {
       options.signal?.removeEventListener('abort', cancel);
       call.cancel();
@@ -173,7 +180,7 @@ export class GrpcChannel {
       await sending;
     } catch (error) {
       if (sendError instanceof Error) throw sendError;
-      throw isServiceError(error) ? fromServiceError(error) : error;
+      throw isServiceError(error) ? this.#explain(fromServiceError(error)) : error;
     } finally {
       options.signal?.removeEventListener('abort', cancel);
       call.cancel();

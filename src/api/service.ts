@@ -21,35 +21,40 @@ import {
 import { commit, version } from '../version.ts';
 import { checkpointMessage, obstacleMessage, restoreMessage } from './convert.ts';
 import type { GrpcContext, GrpcHandlers } from './grpc-server.ts';
+import { addressMetadata } from './metadata.ts';
+import { Operations } from './operations.ts';
 import { streaming, type Updates } from './updates.ts';
-
-/** Metadata in which a client names the containerd that it means, where its user did. */
-const addressMetadata = 'stasis-containerd-address';
 
 /** Handlers of stasis.v1: each call of the API in terms of the operations behind it. */
 export function stasisService(host: Host): GrpcHandlers<typeof StasisDefinition> {
+  const operations = new Operations();
+  const operation = <T>(
+    context: GrpcContext,
+    work: (updates: Updates<T>, signal: AbortSignal) => Promise<void>,
+  ): AsyncIterable<T> =>
+    streaming<T>(async (updates) => {
+      using running = operations.begin(context);
+      await work(updates, running.signal);
+    });
   return {
     checkpoint: (request, context) =>
-      streaming<CheckpointUpdate>(async (updates) => {
+      operation<CheckpointUpdate>(context, async (updates, signal) => {
         await enter(host, context);
-        const { signal } = context;
         const report = reporter<CheckpointUpdate>(updates, (update) => update);
         const name = request.name;
         const entry = await takeCheckpoint(host, { ...request, name, signal }, report);
         updates.push({ update: { $case: 'checkpoint', value: checkpointMessage(entry) }, warnings: [] });
       }),
     restore: (request, context) =>
-      streaming<RestoreUpdate>(async (updates) => {
+      operation<RestoreUpdate>(context, async (updates, signal) => {
         await enter(host, context);
-        const { signal } = context;
         const report = reporter<RestoreUpdate>(updates, (update) => update);
         const restored = await restore(host, { ...request, signal }, report);
         updates.push({ update: { $case: 'result', value: restoreMessage(restored) }, warnings: [] });
       }),
     clone: (request, context) =>
-      streaming<CloneUpdate>(async (updates) => {
+      operation<CloneUpdate>(context, async (updates, signal) => {
         await enter(host, context);
-        const { signal } = context;
         const report = reporter<CloneUpdate>(updates, (update) => update);
         await clone(
           host,
@@ -74,9 +79,8 @@ export function stasisService(host: Host): GrpcHandlers<typeof StasisDefinition>
         );
       }),
     run: (request, context) =>
-      streaming<RunUpdate>(async (updates) => {
+      operation<RunUpdate>(context, async (updates, signal) => {
         await enter(host, context);
-        const { signal } = context;
         const report = reporter<RunUpdate>(updates, (update) => update);
         const result = await run(host, { ...request, signal }, report);
         updates.push({ update: { $case: 'result', value: restoreMessage(result) }, warnings: [] });
@@ -112,6 +116,10 @@ export function stasisService(host: Host): GrpcHandlers<typeof StasisDefinition>
     diskUsage: async (request, context) => {
       await enter(host, context);
       return diskUsage(host, request);
+    },
+    cancel: async ({ operation: name }) => {
+      operations.cancel(name);
+      return {};
     },
     doctor: async ({ namespace, container }, context) => {
       if (container !== '') await enter(host, context);

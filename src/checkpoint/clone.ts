@@ -1,4 +1,4 @@
-import { explainUnavailable } from '../containerd/client.ts';
+import { untilBack } from '../containerd/away.ts';
 import { FailedPrecondition, InvalidArgument, messageOf } from '../errors.ts';
 import { assertFreeName, createFromCheckpoint, nameTaken, type NewContainer } from './create.ts';
 import type { CheckpointEntry } from './entry.ts';
@@ -39,10 +39,17 @@ export async function clone(host: Host, request: CloneRequest, tell: Cloned, rep
   }
   const { namespace, container } = request;
   const names = await freeNames(host, request);
-  const entry = await host.locks.run(lockKey(namespace, container), async () =>
-    request.from === ''
-      ? takeLocked(host, { ...request, name: '', exit: false, diskOnly: false, requireMemory: false }, report)
-      : host.catalog.resolve(namespace, container, request.from),
+  const entry = await host.locks.run(
+    lockKey(namespace, container),
+    async () =>
+      request.from === ''
+        ? takeLocked(
+            host,
+            { ...request, name: '', exit: false, diskOnly: false, requireMemory: false },
+            report,
+          )
+        : host.catalog.resolve(namespace, container, request.from),
+    request.signal,
   );
   assertMemory(entry, false, report);
   if (entry.memory === 'image') await assertSafeForClones(host, entry);
@@ -64,12 +71,7 @@ export async function clone(host: Host, request: CloneRequest, tell: Cloned, rep
  */
 async function freeNames(host: Host, request: CloneRequest): Promise<string[]> {
   const { namespace, container, pattern, count } = request;
-  const { containers } = await host.containerd
-    .namespace(namespace)
-    .containers.list({ filters: [] })
-    .catch((error: unknown) => {
-      throw explainUnavailable(error, namespace);
-    });
+  const { containers } = await host.containerd.namespace(namespace).containers.list({ filters: [] });
   const known = new Set(containers.map((other) => other.id));
   const names = cloneNames(pattern, container, count, (name) => known.has(name));
   for (const name of names) if (known.has(name)) throw nameTaken(name);
@@ -88,7 +90,7 @@ async function cloneAll(
   tell: Cloned,
   report: Report,
 ): Promise<void> {
-  const { namespace, entry, memory } = work;
+  const { namespace, entry, memory, signal } = work;
   const made: NewContainer[] = [];
   const queue = [...work.names];
   let failure: unknown;
@@ -96,22 +98,30 @@ async function cloneAll(
     for (let id = queue.shift(); id !== undefined && failure === undefined; id = queue.shift()) {
       const name = id;
       try {
-        work.signal.throwIfAborted();
-        await host.locks.run(lockKey(namespace, name), async () => {
-          const begin = process.hrtime.bigint();
-          await assertFreeName(host.containerd.namespace(namespace), name);
-          const container = await createFromCheckpoint(host, { namespace, id: name, entry, memory }, report);
-          made.push(container);
-          tell.clone({
-            container: name,
-            checkpoint: entry.name,
-            memory: entry.memory === 'image',
-            totalNs: Number(process.hrtime.bigint() - begin),
-            stopNs: 0,
-            diskNs: container.diskNs,
-            ...container.task,
-          });
-        });
+        signal.throwIfAborted();
+        await host.locks.run(
+          lockKey(namespace, name),
+          async () => {
+            const begin = process.hrtime.bigint();
+            await assertFreeName(host.containerd.namespace(namespace), name);
+            const container = await createFromCheckpoint(
+              host,
+              { namespace, id: name, entry, memory, signal },
+              report,
+            );
+            made.push(container);
+            tell.clone({
+              container: name,
+              checkpoint: entry.name,
+              memory: entry.memory === 'image',
+              totalNs: Number(process.hrtime.bigint() - begin),
+              stopNs: 0,
+              diskNs: container.diskNs,
+              ...container.task,
+            });
+          },
+          signal,
+        );
       } catch (error) {
         failure ??= error;
       }
@@ -119,8 +129,9 @@ async function cloneAll(
   };
   await Promise.all(Array.from({ length: Math.min(PARALLEL, work.names.length) }, worker));
   if (failure === undefined) return;
+  const undo = untilBack();
   for (const container of made) {
-    await container.undo().catch((error: unknown) => {
+    await undo(() => container.undo()).catch((error: unknown) => {
       host.log.error('a clone could not be removed again', {
         container: container.container,
         error: messageOf(error),

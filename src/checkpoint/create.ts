@@ -1,4 +1,5 @@
 import { existsSync } from 'node:fs';
+import { untilBack } from '../containerd/away.ts';
 import { findContainer, type NamespaceClient } from '../containerd/client.ts';
 import { AlreadyExists, Code, codeOf } from '../errors.ts';
 import type { Container } from '../proto/gen/containerd/containers.ts';
@@ -65,14 +66,20 @@ async function assertFreeDisk(
 
 /**
  * Makes a container from a checkpoint, through containerd's public API alone, and starts it: from memory where
- * the checkpoint has it, else anew on the checkpoint's disk. A failure leaves nothing of it.
+ * the checkpoint has it, else anew on the checkpoint's disk. A failure leaves nothing of it, nor does the signal.
  */
 export async function createFromCheckpoint(
   host: Host,
-  options: { namespace: string; id: string; entry: CheckpointEntry; memory: OpenMemory },
+  options: {
+    namespace: string;
+    id: string;
+    entry: CheckpointEntry;
+    memory: OpenMemory;
+    signal: AbortSignal;
+  },
   report: Report,
 ): Promise<NewContainer> {
-  const { namespace, id, entry, memory } = options;
+  const { namespace, id, entry, memory, signal } = options;
   const { record } = memory;
   const spec = specForId(decodeSpec(record.container.spec, entry.container), record.container.id, id);
   assertSpecFitsHost(spec, id, existsSync);
@@ -87,20 +94,20 @@ export async function createFromCheckpoint(
   };
   const client = host.containerd.namespace(namespace);
   await assertFreeDisk(host, client, container);
-  await using steps = new Steps(host.log);
-  const pending = host.pending.note({
+  using pending = host.pending.note({
     namespace,
     container: id,
     snapshotter: container.snapshotter,
     snapshotKey: id,
   });
-  steps.undo('forget the unfinished container', async () => pending.done());
+  await using steps = new Steps(host.log, untilBack());
   const undo = (): Promise<void> => removeContainer(host, namespace, id, container.snapshotter);
   const name: Name = { taken: false };
   steps.undo('remove the unfinished container', async () => {
     // One that somebody else made meanwhile is not ours to remove.
     if (name.taken) await removeSnapshot(client, container.snapshotter, id);
     else await undo();
+    pending.done();
   });
 
   const begin = process.hrtime.bigint();
@@ -117,6 +124,7 @@ export async function createFromCheckpoint(
     diskNs = Number(process.hrtime.bigint() - begin);
     task = await startTask(client, container, { mounts, io, imageDir });
   }
+  signal.throwIfAborted(); // nothing is lost with a copy that has just begun
   steps.commit();
   pending.done();
   return { container: id, task, diskNs, undo };

@@ -1,6 +1,7 @@
 import { readFile, realpath, stat } from 'node:fs/promises';
 import { isAbsolute, join } from 'node:path';
 import { FailedPrecondition, InvalidArgument, messageOf, ResourceExhausted } from '../errors.ts';
+import { untilBack } from '../containerd/away.ts';
 import type { Container } from '../proto/gen/containerd/containers.ts';
 import { exec } from '../sys/command.ts';
 import { assertFreeName, removeContainer } from './create.ts';
@@ -31,65 +32,70 @@ export async function run(host: Host, request: RunRequest, report: Report): Prom
   const begin = process.hrtime.bigint();
   const { spec, rootfs } = await readBundle(request.bundle);
   const { namespace, id } = request;
-  return host.locks.run(lockKey(namespace, id), async () => {
-    const client = host.containerd.namespace(namespace);
-    await assertFreeName(client, id);
-    await using steps = new Steps(host.log);
-    const pending = host.pending.note({
-      namespace,
-      container: id,
-      snapshotter: snapshotterName,
-      snapshotKey: id,
-    });
-    steps.undo('forget the unfinished container', async () => pending.done());
-    steps.undo('remove the unfinished container', () =>
-      removeContainer(host, namespace, id, snapshotterName),
-    );
-    const container: Container = {
-      id,
-      labels: {},
-      image: '',
-      runtime: { name: runtimeName, options: undefined },
-      spec: encodeSpec({
-        ...spec,
-        root: { ...spec.root, path: 'rootfs' },
-        linux: { ...spec.linux, cgroupsPath: spec.linux?.cgroupsPath ?? `/${namespace}/${id}` },
-      }),
-      snapshotter: snapshotterName,
-      snapshotKey: id,
-      createdAt: undefined,
-      updatedAt: undefined,
-      extensions: {},
-      sandbox: '',
-    };
-    const mounts = await host.containerd.withLease(namespace, async (leased) => {
-      const prepared = await leased.snapshots.prepare({
+  return host.locks.run(
+    lockKey(namespace, id),
+    async () => {
+      const client = host.containerd.namespace(namespace);
+      await assertFreeName(client, id);
+      using pending = host.pending.note({
+        namespace,
+        container: id,
         snapshotter: snapshotterName,
-        key: id,
-        parent: '',
-        labels: {},
+        snapshotKey: id,
       });
-      report.phase('copying the root file system');
-      await copyTree(rootfs, diskOf(host, namespace, id), request.signal);
-      await leased.containers.create({ container });
-      return prepared.mounts;
-    });
-    const copied = process.hrtime.bigint();
-    const io = await ioOf(undefined, spec.process?.terminal ?? false);
-    const task = await startTask(client, container, { mounts, io, imageDir: undefined });
-    steps.commit();
-    pending.done();
-    const end = process.hrtime.bigint();
-    return {
-      container: id,
-      checkpoint: '',
-      memory: false,
-      totalNs: Number(end - begin),
-      stopNs: 0,
-      diskNs: Number(copied - begin),
-      ...task,
-    };
-  });
+      await using steps = new Steps(host.log, untilBack());
+      steps.undo('remove the unfinished container', async () => {
+        await removeContainer(host, namespace, id, snapshotterName);
+        pending.done();
+      });
+      const container: Container = {
+        id,
+        labels: {},
+        image: '',
+        runtime: { name: runtimeName, options: undefined },
+        spec: encodeSpec({
+          ...spec,
+          root: { ...spec.root, path: 'rootfs' },
+          linux: { ...spec.linux, cgroupsPath: spec.linux?.cgroupsPath ?? `/${namespace}/${id}` },
+        }),
+        snapshotter: snapshotterName,
+        snapshotKey: id,
+        createdAt: undefined,
+        updatedAt: undefined,
+        extensions: {},
+        sandbox: '',
+      };
+      const mounts = await host.containerd.withLease(namespace, async (leased) => {
+        const prepared = await leased.snapshots.prepare({
+          snapshotter: snapshotterName,
+          key: id,
+          parent: '',
+          labels: {},
+        });
+        report.phase('copying the root file system');
+        await copyTree(rootfs, diskOf(host, namespace, id), request.signal);
+        await leased.containers.create({ container });
+        return prepared.mounts;
+      });
+      const copied = process.hrtime.bigint();
+      const io = await ioOf(undefined, spec.process?.terminal ?? false);
+      const task = await startTask(client, container, { mounts, io, imageDir: undefined });
+      request.signal.throwIfAborted();
+      steps.commit();
+      pending.done();
+      const end = process.hrtime.bigint();
+      return {
+        container: id,
+        checkpoint: '',
+        memory: false,
+        totalNs: Number(end - begin),
+        stopNs: 0,
+        diskNs: Number(copied - begin),
+        ...task,
+      };
+    },
+    request.signal,
+  );
 }
 
 function diskOf(host: Host, namespace: string, id: string): string {

@@ -45,7 +45,13 @@ export async function ioOf(task: Process | undefined, terminal: boolean): Promis
 export async function startTask(
   client: NamespaceClient,
   container: Container,
-  options: { mounts: Mount[]; io: TaskIo; imageDir: string | undefined },
+  options: {
+    mounts: Mount[];
+    io: TaskIo;
+    imageDir: string | undefined;
+    /** The last moment at which it can be let be: what this throws deletes the task. */
+    beforeStart?: () => void;
+  },
 ): Promise<StartedTask> {
   const begin = process.hrtime.bigint();
   const { tasks } = client;
@@ -62,6 +68,7 @@ export async function startTask(
   });
   const between = process.hrtime.bigint();
   try {
+    options.beforeStart?.();
     const started = await tasks.start({ containerId: container.id, execId: '' });
     const end = process.hrtime.bigint();
     return {

@@ -1,10 +1,4 @@
-import {
-  explainUnavailable,
-  findContainer,
-  findTask,
-  type NamespaceClient,
-  noSuchContainer,
-} from '../containerd/client.ts';
+import { findContainer, findTask, type NamespaceClient, noSuchContainer } from '../containerd/client.ts';
 import { Code, codeOf, NotFound } from '../errors.ts';
 import type { Container } from '../proto/gen/containerd/containers.ts';
 import { type Process, Status } from '../proto/gen/containerd/task_types.ts';
@@ -68,8 +62,10 @@ export async function takeCheckpoint(
   validateNamespace(request.namespace);
   validateContainerId(request.container);
   if (request.name !== '') validateCheckpointName(request.name);
-  return host.locks.run(lockKey(request.namespace, request.container), () =>
-    takeLocked(host, request, report),
+  return host.locks.run(
+    lockKey(request.namespace, request.container),
+    () => takeLocked(host, request, report),
+    request.signal,
   );
 }
 
@@ -145,7 +141,7 @@ async function originOf(client: NamespaceClient, record: Container): Promise<Sna
   const { snapshotter, snapshotKey: key } = record;
   const answer = await client.snapshots.stat({ snapshotter, key }).catch((error: unknown) => {
     if (codeOf(error) === Code.NotFound) return undefined;
-    throw explainUnavailable(error, record.id);
+    throw error;
   });
   const { parent = '', labels = {} } = answer?.info ?? {};
   return { parent, mapping: mappingLabels(labels) };

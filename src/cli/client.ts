@@ -99,8 +99,12 @@ export class Channel {
 
   #connect(): Http2Connection {
     if (this.#connection !== undefined) return this.#connection;
-    const socket = connectSocket(this.#path);
-    socket.on('error', (error: Error) => (this.#unreachable = unreachable(this.#path, error)));
+    let connected = false;
+    const socket = connectSocket(this.#path, () => (connected = true));
+    // Once it was there, an error means that it was lost.
+    socket.on('error', (error: Error) => {
+      if (!connected) this.#unreachable = unreachable(this.#path, error);
+    });
     const connection = new Http2Connection(socket);
     this.#timer = setTimeout(() => {
       if (connection.greeted) return;

@@ -1,4 +1,5 @@
-import type { GrpcClient } from '../api/grpc-client.ts';
+import type { GrpcCallOptions, GrpcClient } from '../api/grpc-client.ts';
+import { addressMetadata, operationMetadata } from '../api/metadata.ts';
 import { type Progress, StasisDefinition } from '../proto/gen/stasis/stasis.ts';
 import { Cancelled, Code, codeOf, Internal } from '../errors.ts';
 import { Channel } from './client.ts';
@@ -16,6 +17,8 @@ interface Update<U extends { $case: string; value: unknown }> {
 
 /** Milliseconds to ask for the state after a cancelled call: the user waits for the prompt. */
 const STATE_TIMEOUT = 3000;
+/** Milliseconds in which stasisd must take note of a cancellation; how long undoing takes is another matter. */
+const CANCEL_TIMEOUT = 3000;
 
 /** One run of a command: its connection, its output, what holds for all commands. */
 export class Session {
@@ -31,10 +34,7 @@ export class Session {
     this.host = host;
     this.globals = globals;
     const { address } = globals;
-    this.#channel = new Channel(
-      globals.socket,
-      address === undefined ? {} : { 'stasis-containerd-address': address },
-    );
+    this.#channel = new Channel(globals.socket, address === undefined ? {} : { [addressMetadata]: address });
     this.#stasis = this.#channel.service(StasisDefinition);
   }
 
@@ -42,7 +42,7 @@ export class Session {
     return this.#stasis;
   }
 
-  /** For calls: Ctrl-C cancels them. */
+  /** For calls that answer at once: Ctrl-C breaks them off. */
   get options(): { signal: AbortSignal } {
     return { signal: this.host.signal };
   }
@@ -63,34 +63,56 @@ export class Session {
 
   /**
    * Runs a streaming call: shows progress and warnings, and hands each result to `take` as it comes.
-   * When the user cancels, the error says how `container` stands.
+   * When the user cancels, stasisd is asked to stop and its answer waited for: that it was done all the same is no error, else
+   * the error says how `container` stands.
    */
   async follow<U extends { $case: string; value: unknown }>(
     title: string,
     container: string,
-    updates: AsyncIterable<Update<U>>,
+    call: (options: GrpcCallOptions) => AsyncIterable<Update<U>>,
     take: (update: U) => void,
   ): Promise<void> {
     const { progress, quiet } = this.globals;
-    const { stderr } = this.host;
+    const { stderr, signal } = this.host;
+    const operation = `${process.pid}-${process.hrtime.bigint().toString(36)}`;
+    const breakOff = new AbortController();
+    const onAbort = (): void => {
+      display.update({ phase: 'cancelling', doneBytes: 0n, totalBytes: 0n });
+      void this.#cancel(operation, breakOff);
+    };
     const display = new ProgressDisplay(stderr, title, (progress || stderr.isTTY === true) && !quiet);
     try {
+      signal.throwIfAborted();
+      signal.addEventListener('abort', onAbort, { once: true });
+      const updates = call({ metadata: { [operationMetadata]: operation }, signal: breakOff.signal });
       for await (const { update, warnings } of updates) {
         if (warnings.length > 0 || update?.$case !== 'progress') display.clear();
         for (const warning of warnings) this.warn(warning);
         if (isProgress(update)) display.update(update.value);
         else if (update !== undefined) take(update);
       }
+      if (signal.aborted) this.warn('it was done before it could be cancelled');
     } catch (error) {
       display.close();
-      if (codeOf(error) !== Code.Cancelled || !this.host.signal.aborted) throw error;
+      if (!signal.aborted || !(error === signal.reason || codeOf(error) === Code.Cancelled)) throw error;
       throw new Cancelled(`${title}: cancelled`, {
         subject: container,
         cause: new Error(await this.#state(container)),
         remedy: `look at it with \`stasis ls ${container}\``,
       });
     } finally {
+      signal.removeEventListener('abort', onAbort);
       display.close();
+    }
+  }
+
+  /** Asks for a call's end. Where that cannot be asked for, the call is broken off, and how it ends is not known. */
+  async #cancel(operation: string, breakOff: AbortController): Promise<void> {
+    try {
+      await this.#stasis.cancel({ operation }, { timeoutMs: CANCEL_TIMEOUT });
+    } catch (error) {
+      // Not found: it has ended, and its answer is on the way.
+      if (codeOf(error) !== Code.NotFound) breakOff.abort();
     }
   }
 

@@ -110,10 +110,11 @@ export class Containerd {
     const key = channelKey(namespace, lease);
     let channel = this.#channels.get(key);
     if (channel === undefined) {
-      channel = new GrpcChannel(this.address, {
+      const metadata = {
         [namespaceHeader]: namespace,
         ...(lease === undefined ? {} : { [leaseHeader]: lease }),
-      });
+      };
+      channel = new GrpcChannel(this.address, metadata, (error) => explainAway(error, this.address));
       this.#channels.set(key, channel);
     }
     return channel;
@@ -131,36 +132,48 @@ function channelKey(namespace: string, lease?: string): string {
 
 /** A container's record, or undefined where containerd has none of that name. */
 export async function findContainer(client: NamespaceClient, id: string): Promise<Container | undefined> {
-  const answer = await orNotFound(client.containers.get({ id }), client);
+  const answer = await orNotFound(client.containers.get({ id }));
   return answer?.container;
 }
 
 /** A container's task, or undefined where it has none. */
 export async function findTask(client: NamespaceClient, id: string): Promise<Process | undefined> {
-  const answer = await orNotFound(client.tasks.get({ containerId: id, execId: '' }), client);
+  const answer = await orNotFound(client.tasks.get({ containerId: id, execId: '' }));
   return answer?.process;
 }
 
-async function orNotFound<T>(answer: Promise<T>, client: NamespaceClient): Promise<T | undefined> {
+async function orNotFound<T>(answer: Promise<T>): Promise<T | undefined> {
   try {
     return await answer;
   } catch (error) {
     if (error instanceof StasisError && error.code === Code.NotFound) return undefined;
-    throw explainUnavailable(error, client.namespace);
+    throw error;
   }
 }
 
-/** containerd not answering, in words that say what to do. */
-export function explainUnavailable(error: unknown, subject: string): unknown {
-  if (error instanceof StasisError && error.code === Code.Unavailable && error.reason === undefined) {
-    return new Unavailable('containerd does not answer', {
-      subject,
-      cause: error,
-      reason: 'containerd-unavailable',
-      remedy: 'start containerd, and check [containerd] address in the configuration',
-    });
-  }
-  return error;
+const away = 'containerd-unavailable';
+
+/** Whether containerd was not there, or went away during the call. */
+export function isContainerdAway(error: unknown): boolean {
+  return error instanceof StasisError && error.reason === away;
+}
+
+// grpc-js's texts, in subchannel-call.ts and picker.ts.
+const lostCall = /^(Connection dropped|Stream refused|Write failed)|E(CONNRESET|PIPE)\b/;
+const noConnection = /^(No connection established|Subchannel not ready)/;
+
+/** containerd not answering, in words that say what to do instead of grpc-js's. */
+function explainAway(error: StasisError, address: string): StasisError {
+  // Another text is containerd's own answer, about a plugin that it cannot reach.
+  const lost = lostCall.test(error.message);
+  if (error.code !== Code.Unavailable || !(lost || noConnection.test(error.message))) return error;
+  const [, why] = /Last error: (?:Error: )?(.*?)[.:\s]*(?:Resolution note|$)/s.exec(error.message) ?? [];
+  return new Unavailable(lost ? 'containerd went away during the call' : 'containerd does not answer', {
+    subject: address,
+    cause: new Error(lost ? `the connection to ${address} was lost` : why || error.message),
+    reason: away,
+    remedy: 'start containerd, and check [containerd] address in the configuration',
+  });
 }
 
 /** The error for a container that containerd does not know. */

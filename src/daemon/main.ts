@@ -7,7 +7,6 @@ import { snapshotsService } from '../../snapshotter/service.ts';
 import { SnapshotStore } from '../../snapshotter/store.ts';
 import { stasisService } from '../api/service.ts';
 import { Catalog } from '../checkpoint/catalog.ts';
-import { removeContainer } from '../checkpoint/create.ts';
 import { type Host, snapshotterName } from '../checkpoint/host.ts';
 import { ImageCache } from '../checkpoint/image-cache.ts';
 import { KeyedMutex } from '../checkpoint/locks.ts';
@@ -15,8 +14,9 @@ import { MemoryStore } from '../checkpoint/memory-store.ts';
 import { Pending } from '../checkpoint/pending.ts';
 import { endPlacing } from '../checkpoint/placing.ts';
 import { clearStaging, stagingFolder } from '../checkpoint/staging.ts';
+import { removeUnfinished } from '../checkpoint/unfinished.ts';
 import { type Config, configPath, loadConfig, shimSocketPath, socketPath } from '../config/config.ts';
-import { Containerd, explainUnavailable } from '../containerd/client.ts';
+import { Containerd } from '../containerd/client.ts';
 import { CriuFinder } from '../criu/find.ts';
 import { Code, codeOf, InvalidArgument, messageOf, StasisError } from '../errors.ts';
 import { createLogger, type Logger } from '../log.ts';
@@ -104,8 +104,8 @@ async function main(): Promise<void> {
     'find containerd',
     host.identify().catch(() => undefined),
   ); // it may start after us
-  host.later('remove what unfinished operations left', removeUnfinished(host));
   const sweep = (): void => {
+    host.later('remove what unfinished operations left', removeUnfinished(host));
     host.later('sweep the pool', host.store.sweep());
     host.later('sweep memory images', host.memory.sweep());
   };
@@ -151,6 +151,7 @@ async function openHost(config: Config, log: Logger, later: Host['later']): Prom
   const store = new SnapshotStore({ zfs, mounter, root, trashGrace: config.zfs.trash_grace, log });
   await store.load(halves.length === 0 ? listing : await readPool(zfs, root));
   await claim(zfs, root);
+  await endPlacing(runDir);
   const images = new ImageCache(config.checkpoint.cache * 1024 * 1024);
   const memory = new MemoryStore(zfs, mounter, root, images, log);
   await memory.load();
@@ -184,15 +185,11 @@ async function openHost(config: Config, log: Logger, later: Host['later']): Prom
 function identifier(containerd: Containerd, store: SnapshotStore): Host['identify'] {
   let routed: Promise<void> | undefined;
   return async () => {
-    try {
-      const uuid = await containerd.uuid();
-      store.owner = uuid;
-      routed ??= waitForRoute(containerd);
-      await routed;
-      return uuid;
-    } catch (error) {
-      throw explainUnavailable(error, 'containerd');
-    }
+    const uuid = await containerd.uuid();
+    store.owner = uuid;
+    routed ??= waitForRoute(containerd);
+    await routed;
+    return uuid;
   };
 }
 
@@ -222,16 +219,6 @@ async function retireStaging(staging: string): Promise<void> {
   await rename(staging, aside).catch(() => undefined); // there is none at the first start
   await rm(aside, { recursive: true, force: true });
   await clearStaging(staging);
-}
-
-async function removeUnfinished(host: Host): Promise<void> {
-  await endPlacing(host.config.daemon.run_dir);
-  for (const left of await host.pending.left()) {
-    const { container } = left;
-    host.log.warn('removing a container whose making was cut off', { ...container });
-    await removeContainer(host, container.namespace, container.container, container.snapshotter);
-    await left.done();
-  }
 }
 
 main().catch((error: unknown) => {

@@ -3,7 +3,7 @@ import { checkpointMessage, wallTimestamp } from '../api/convert.ts';
 import type { CheckpointEntry } from '../checkpoint/entry.ts';
 import type { Host } from '../checkpoint/host.ts';
 import { validateContainerId, validateNamespace } from '../checkpoint/names.ts';
-import { explainUnavailable, noSuchContainer } from '../containerd/client.ts';
+import { noSuchContainer } from '../containerd/client.ts';
 import type { Container } from '../proto/gen/containerd/containers.ts';
 import { type Process, Status } from '../proto/gen/containerd/task_types.ts';
 import type {
@@ -92,7 +92,7 @@ async function imageFiles(folder: string): Promise<ImageFile[]> {
 }
 
 async function allNamespaces(host: Host): Promise<string[]> {
-  const names = new Set(await host.containerd.namespaces().catch(rethrow));
+  const names = new Set(await host.containerd.namespaces());
   for (const entry of host.catalog.all()) names.add(entry.namespace);
   return [...names].sort();
 }
@@ -105,8 +105,8 @@ async function summarise(
 ): Promise<ContainerSummary[]> {
   const client = host.containerd.namespace(namespace);
   const [records, processes] = await Promise.all([
-    client.containers.list({ filters: [] }).catch(rethrow),
-    client.tasks.list({ filter: '' }).catch(rethrow),
+    client.containers.list({ filters: [] }),
+    client.tasks.list({ filter: '' }),
   ]);
   const known = new Map(records.containers.map((record) => [record.id, record]));
   const tasks = new Map(processes.tasks.map((task) => [task.id, task]));
@@ -195,8 +195,4 @@ async function usedBytes(host: Host): Promise<Map<string, number>> {
     properties: ['used'],
   });
   return new Map(rows.map((row) => [row.name, Number(row.properties.get('used')?.value ?? 0)]));
-}
-
-function rethrow(error: unknown): never {
-  throw explainUnavailable(error, 'containerd');
 }

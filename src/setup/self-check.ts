@@ -2,6 +2,7 @@ import { cp, mkdir, mkdtemp, realpath, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { defaultSpec } from '../cli/default-spec.ts';
+import type { GrpcCallOptions } from '../api/grpc-client.ts';
 import type { Session } from '../cli/session.ts';
 import { Containerd } from '../containerd/client.ts';
 import { findProgram } from '../criu/find.ts';
@@ -29,21 +30,20 @@ export async function selfCheck(
     await makeBundle(exec, bundle);
     tell('run a throw-away container');
     const request = { namespace: CHECK_NAMESPACE, id: CONTAINER, bundle };
-    await session.follow('run', CONTAINER, session.stasis.run(request, session.options), () => undefined);
+    const run = (options: GrpcCallOptions) => session.stasis.run(request, options);
+    await session.follow('run', CONTAINER, run, () => undefined);
     tell('checkpoint it');
     let memory = false;
-    const taken = session.stasis.checkpoint(
-      {
-        namespace: CHECK_NAMESPACE,
-        container: CONTAINER,
-        name: CHECKPOINT,
-        exit: false,
-        diskOnly: false,
-        requireMemory: false,
-      },
-      session.options,
-    );
-    await session.follow('checkpoint', CONTAINER, taken, (update) => {
+    const asked = {
+      namespace: CHECK_NAMESPACE,
+      container: CONTAINER,
+      name: CHECKPOINT,
+      exit: false,
+      diskOnly: false,
+      requireMemory: false,
+    };
+    const take = (options: GrpcCallOptions) => session.stasis.checkpoint(asked, options);
+    await session.follow('checkpoint', CONTAINER, take, (update) => {
       if (update.$case === 'checkpoint') memory = update.value.memoryBytes > 0n;
     });
     return memory ? 'memory and disk' : 'the disk alone';

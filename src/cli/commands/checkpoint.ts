@@ -1,3 +1,4 @@
+import type { GrpcCallOptions } from '../../api/grpc-client.ts';
 import { type Checkpoint, DiskKind, MemoryKind } from '../../proto/gen/stasis/stasis.ts';
 import { memoryText } from '../lineage.ts';
 import { checkpointName, containerName } from '../names.ts';
@@ -23,8 +24,8 @@ export async function checkpoint(session: Session, container: string, options: O
     requireMemory: options.requireMemory ?? false,
   };
   let taken: Checkpoint | undefined;
-  const updates = session.stasis.checkpoint(request, session.options);
-  await session.follow(`checkpoint ${container}`, container, updates, ({ value }) => (taken = value));
+  const call = (options: GrpcCallOptions) => session.stasis.checkpoint(request, options);
+  await session.follow(`checkpoint ${container}`, container, call, ({ value }) => (taken = value));
   const result = session.answer(taken);
   session.print(
     () => ({ checkpoint: checkpointView(result), warnings: session.warnings }),

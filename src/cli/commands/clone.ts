@@ -1,3 +1,4 @@
+import type { GrpcCallOptions } from '../../api/grpc-client.ts';
 import { InvalidArgument } from '../../errors.ts';
 import type { Checkpoint, RestoreResult } from '../../proto/gen/stasis/stasis.ts';
 import { checkpointName, clonePattern, containerName } from '../names.ts';
@@ -33,8 +34,8 @@ export async function clone(session: Session, container: string, options: Option
     checkpoint: source === undefined ? null : checkpointView(source),
     clones: clones.map(restoreView),
   });
-  const updates = session.stasis.clone(request, session.options);
-  await session.follow(`clone ${container}`, container, updates, (update) => {
+  const call = (options: GrpcCallOptions) => session.stasis.clone(request, options);
+  await session.follow(`clone ${container}`, container, call, (update) => {
     if (update.$case === 'checkpoint') {
       source = update.value;
       // One that was there already is no news.

@@ -1,3 +1,4 @@
+import type { GrpcCallOptions } from '../../api/grpc-client.ts';
 import type { RestoreResult } from '../../proto/gen/stasis/stasis.ts';
 import { checkpointName, containerName } from '../names.ts';
 import type { Session } from '../session.ts';
@@ -20,8 +21,8 @@ export async function restore(session: Session, container: string, options: Opti
     requireMemory: options.requireMemory ?? false,
   };
   let restored: RestoreResult | undefined;
-  const updates = session.stasis.restore(request, session.options);
-  await session.follow(`restore ${container}`, container, updates, ({ value }) => (restored = value));
+  const call = (options: GrpcCallOptions) => session.stasis.restore(request, options);
+  await session.follow(`restore ${container}`, container, call, ({ value }) => (restored = value));
   const result = session.answer(restored);
   session.print(
     () => ({ restored: restoreView(result), warnings: session.warnings }),

@@ -1,4 +1,5 @@
 import { join, resolve } from 'node:path';
+import type { GrpcCallOptions } from '../../api/grpc-client.ts';
 import { hasErrno, InvalidArgument, NotFound, PermissionDenied } from '../../errors.ts';
 import type { RestoreResult } from '../../proto/gen/stasis/stasis.ts';
 import { containerName } from '../names.ts';
@@ -12,8 +13,8 @@ export async function run(session: Session, id: string, options: { bundle: strin
   const request = { namespace: session.globals.namespace, id: containerName(id), bundle };
   await checkBundle(bundle);
   let started: RestoreResult | undefined;
-  const updates = session.stasis.run(request, session.options);
-  await session.follow(`run ${id}`, id, updates, ({ value }) => (started = value));
+  const call = (options: GrpcCallOptions) => session.stasis.run(request, options);
+  await session.follow(`run ${id}`, id, call, ({ value }) => (started = value));
   const result = session.answer(started);
   session.print(
     () => ({ started: restoreView(result), warnings: session.warnings }),

@@ -31,6 +31,30 @@ suite('KeyedMutex', () => {
     assert.deepEqual(all, [1, 1, 1]);
   });
 
+  test('who gives up while waiting is out at once, and those behind still wait for those before', async () => {
+    const mutex = new KeyedMutex();
+    const log: string[] = [];
+    const { promise: end, resolve } = Promise.withResolvers<void>();
+    const first = mutex.run('k', () => end.then(() => void log.push('first out')));
+    const controller = new AbortController();
+    const second = mutex.run('k', async () => void log.push('second in'), controller.signal);
+    const third = mutex.run('k', async () => void log.push('third in'), controller.signal);
+    const fourth = mutex.run('k', async () => void log.push('fourth in'));
+    controller.abort(new Error('enough'));
+    await assert.rejects(second, /enough/);
+    await assert.rejects(third, /enough/);
+    await turn();
+    assert.equal(log.length, 0);
+    resolve();
+    await Promise.all([first, fourth]);
+    assert.deepEqual(log, ['first out', 'fourth in']);
+    await assert.rejects(
+      mutex.run('k', async () => void log.push('never'), controller.signal),
+      /enough/,
+    );
+    assert.equal(await mutex.run('k', async () => 3), 3);
+  });
+
   test('a holder that throws lets the next one in', async () => {
     const mutex = new KeyedMutex();
     await assert.rejects(

@@ -17,6 +17,23 @@ suite('Steps', () => {
     assert.deepEqual(undone, ['third', 'first']);
   });
 
+  test('what could not be undone is told, once, and an undo may be tried several times', async () => {
+    let tries = 0;
+    const twice = async (undo: () => Promise<void>): Promise<void> => undo().catch(undo);
+    const steps = new Steps(silent, twice);
+    steps.undo('at last', async () => {
+      if (tries++ === 0) throw new Error('not yet');
+    });
+    steps.undo('never', () => Promise.reject(new Error('cannot')));
+    const failures = await steps.rollBack();
+    assert.deepEqual(
+      failures.map(({ what }) => what),
+      ['never'],
+    );
+    assert.equal(tries, 2);
+    assert.deepEqual(await steps.rollBack(), []);
+  });
+
   test('what was committed stays', async () => {
     const undone: string[] = [];
     await (async () => {

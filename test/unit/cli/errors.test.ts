@@ -3,9 +3,10 @@ import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { commandNames } from '../../../src/cli/program.ts';
-import { AlreadyExists, Code, NotFound, StasisError } from '../../../src/errors.ts';
-import { RestoreResult } from '../../../src/proto/gen/stasis/stasis.ts';
+import { AlreadyExists, Cancelled, Code, NotFound, StasisError } from '../../../src/errors.ts';
+import { ListResponse, RestoreResult } from '../../../src/proto/gen/stasis/stasis.ts';
 import { aCheckpoint, against, FakeDaemon, type Handlers, stasis } from './harness.ts';
 
 const failing = (error: Error): Partial<Handlers> => ({
@@ -158,6 +159,39 @@ test('a stasisd that dies during the call is lost, not waited for', async () => 
   const { code, stderr } = await stasis(['checkpoint', 'web', '--socket', daemon.socket]);
   assert.equal(code, 7);
   assert.match(stderr, /^stasis: lost stasisd at .* during the call/);
+});
+
+test('where the call can be asked to stop, its own answer is waited for: undone, or done all the same', async () => {
+  for (const done of [false, true]) {
+    const asked = Promise.withResolvers<string>();
+    const controller = new AbortController();
+    const outcome = await against(
+      {
+        async *restore(_, { metadata, signal }) {
+          yield { update: undefined, warnings: ['go'] };
+          controller.abort();
+          const name = await asked.promise;
+          await sleep(50); // what undoing takes
+          assert.equal(metadata.get('stasis-operation'), name);
+          assert.equal(signal.aborted, false, 'it was not broken off');
+          if (!done) throw new Cancelled('as asked');
+          const value = RestoreResult.fromPartial({ container: 'web', checkpoint: 'one', pid: 7 });
+          yield { update: { $case: 'result', value }, warnings: [] };
+        },
+        async cancel({ operation }) {
+          asked.resolve(operation);
+          if (done) throw new NotFound('it ended in this moment');
+          return {};
+        },
+        list: async () => ListResponse.fromPartial({ containers: [{ name: 'web', status: 'running' }] }),
+      },
+      ['restore', 'web'],
+      { signal: controller.signal },
+    );
+    assert.equal(outcome.code, done ? 0 : 9, outcome.stderr);
+    if (done) assert.match(outcome.stdout, /^web from one: .*pid 7/);
+    assert.match(outcome.stderr, done ? /warning: it was done before/ : /cancelled \(web is running/);
+  }
 });
 
 test('a cancelled call is cancelled on the server, and the user hears how the container stands', async () => {

@@ -64,6 +64,7 @@ function refusals(): Handlers {
     adopt: refuse,
     diskUsage: refuse,
     doctor: refuse,
+    cancel: refuse,
   };
 }
 

@@ -1,0 +1,254 @@
+import { existsSync } from 'node:fs';
+import { untilBack } from '../containerd/away.ts';
+import { findTask, isContainerdAway, type NamespaceClient } from '../containerd/client.ts';
+import { Code, codeOf, FailedPrecondition, messageOf, StasisError } from '../errors.ts';
+import type { Container } from '../proto/gen/containerd/containers.ts';
+import type { Mount } from '../proto/gen/containerd/mount.ts';
+import { type Process, Status } from '../proto/gen/containerd/task_types.ts';
+import type { CheckpointEntry } from './entry.ts';
+import { applyDiff } from './foreign.ts';
+import type { Host, Report } from './host.ts';
+import type { OpenMemory } from './memory-store.ts';
+import { diffFile } from './record.ts';
+import { findEngine } from './shim-client.ts';
+import { assertSpecFitsHost, decodeSpec } from './spec.ts';
+import { fitsInStaging, openStage, type Stage } from './staging.ts';
+import { ioOf, type StartedTask, startTask } from './start.ts';
+import { Steps } from './steps.ts';
+import { removeTask } from './task.ts';
+
+export interface Rewinding {
+  readonly namespace: string;
+  readonly record: Container;
+  readonly task: Process | undefined;
+  readonly entry: CheckpointEntry;
+  readonly memory: OpenMemory;
+  readonly signal: AbortSignal;
+}
+
+/** What a rewind answers of the new task, and how long its parts took. */
+export type RewindTimes = StartedTask & { readonly stopNs: number; readonly diskNs: number };
+
+/**
+ * Stops the task, points the container's snapshot key at a new clone of the checkpoint, and restores. A failure brings back
+ * what ran, and so does the signal until the new task runs: then it is done.
+ * @throws what failed, or the signal's reason; an error with the reason `left-stopped` where what ran could not be brought back
+ */
+export async function rewind(host: Host, rewinding: Rewinding, report: Report): Promise<RewindTimes> {
+  await using steps = new Steps(host.log, untilBack());
+  try {
+    return await rewindBy(steps, host, rewinding, report);
+  } catch (error) {
+    report.phase('bringing back what ran');
+    const failure = (await steps.rollBack()).find(({ what }) => essential.has(what));
+    throw failure === undefined ? error : leftStopped(rewinding.record.id, failure.error, error);
+  }
+}
+
+const bringTaskBack = 'bring the stopped task back';
+const bringDiskBack = 'go back to the former disk';
+/** Without these the container is not what it was. */
+const essential: ReadonlySet<string> = new Set([bringTaskBack, bringDiskBack]);
+
+function leftStopped(id: string, failure: unknown, error: unknown): StasisError {
+  const text = `container ${id} is stopped, and what it had in memory is lost: it was stopped to be rewound, that failed, and it could not be brought back`;
+  const why = codeOf(error) === Code.Cancelled ? failure : error;
+  return new StasisError(codeOf(failure), text, {
+    subject: id,
+    reason: 'left-stopped',
+    cause: why,
+    remedy: `see that containerd runs, then go back to a checkpoint: stasis restore ${id}`,
+  });
+}
+
+async function rewindBy(
+  steps: Steps,
+  host: Host,
+  rewinding: Rewinding,
+  report: Report,
+): Promise<RewindTimes> {
+  const { namespace, record, task, entry, memory, signal } = rewinding;
+  const client = host.containerd.namespace(namespace);
+  assertSpecFitsHost(decodeSpec(memory.record.container.spec, record.id), record.id, existsSync);
+  const io = await ioOf(task, memory.record.terminal);
+
+  const begin = process.hrtime.bigint();
+  report.phase('stopping the container');
+  const safety = await stop(host, rewinding, report);
+  if (safety !== undefined) {
+    steps.undo('remove the image of the stopped task', () => safety.stage.remove());
+    steps.undo(bringTaskBack, () => startAgain(host, rewinding, safety.image));
+  }
+  // What has no image of its memory cannot be brought back as it was: then the only way is on.
+  const turnBack = (): void => {
+    if (safety === undefined || safety.image !== undefined) signal.throwIfAborted();
+  };
+  turnBack();
+  await removeTask(host, namespace, record.id);
+  const stopped = process.hrtime.bigint();
+
+  turnBack();
+  report.phase('putting the disk back');
+  const disk = await putDiskBack(host, client, rewinding, steps, report);
+  const placed = process.hrtime.bigint();
+
+  turnBack();
+  report.phase('restoring memory');
+  const started = await startTask(client, disk.record, {
+    mounts: disk.mounts,
+    io,
+    imageDir: entry.memory === 'image' ? memory.imageDir : undefined,
+    beforeStart: turnBack,
+  });
+  steps.commit();
+  host.later(
+    'tidy up after a rewind',
+    tidy(() => disk.done(), safety?.stage),
+  );
+  return { stopNs: Number(stopped - begin), diskNs: Number(placed - stopped), ...started };
+}
+
+/** Starts the task that was stopped, from its image where there is one. May be called again after it failed. */
+async function startAgain(
+  host: Host,
+  { namespace, record, task }: Rewinding,
+  image: string | undefined,
+): Promise<void> {
+  const client = host.containerd.namespace(namespace);
+  const now = await findTask(client, record.id);
+  // It was not stopped after all, as the way to it was lost before.
+  if (now !== undefined && now.pid === task?.pid && now.status !== Status.STOPPED) return;
+  await removeTask(host, namespace, record.id);
+  const { mounts } = await client.snapshots.mounts({
+    snapshotter: record.snapshotter,
+    key: record.snapshotKey,
+  });
+  await startTask(client, record, {
+    mounts,
+    io: await ioOf(task, task?.terminal ?? false),
+    imageDir: image,
+  });
+}
+
+async function tidy(done: () => Promise<void>, stage: Stage | undefined): Promise<void> {
+  await done();
+  await stage?.remove();
+}
+
+/**
+ * Ends a running task, keeping an image of it on the tmpfs, from which it comes back if the restore fails.
+ * Where no such image can be made the task comes back anew on its present disk.
+ */
+async function stop(
+  host: Host,
+  { namespace, record, task }: Rewinding,
+  report: Report,
+): Promise<{ stage: Stage; image: string | undefined } | undefined> {
+  if (task === undefined || task.status === Status.STOPPED) return undefined;
+  const client = host.containerd.namespace(namespace);
+  const stage = await openStage(host.staging);
+  const engine = await findEngine(host.config.daemon.run_dir, namespace, record.id);
+  try {
+    const { processes } = await client.tasks.listPids({ containerId: record.id });
+    const pids = processes.map((process) => process.pid);
+    if (engine === undefined || !(await fitsInStaging(host.staging, pids))) {
+      return { stage, image: undefined };
+    }
+    const answer = await engine.calls.checkpoint({
+      id: record.id,
+      imageDir: stage.imageDir,
+      workDir: stage.workDir,
+      snapshot: '',
+      properties: {},
+      syncPath: '',
+      exit: true,
+      requireMemory: true,
+      timeoutMs: BigInt(host.config.checkpoint.timeout) * 1000n,
+    });
+    return { stage, image: answer.memory ? stage.imageDir : undefined };
+  } catch (error) {
+    if (isContainerdAway(error)) {
+      await stage.remove();
+      throw error; // while nothing is lost yet
+    }
+    report.warn(`the present state of ${record.id} cannot be kept while it is restored: ${messageOf(error)}`);
+    return { stage, image: undefined };
+  } finally {
+    engine?.close();
+  }
+}
+
+/** With a snapshotter and `/` and anything: label of what refers to a snapshot; containerd's docs/garbage-collection.md. */
+const keepSnapshot = 'containerd.io/gc.ref.snapshot.';
+
+interface DiskBack {
+  readonly mounts: Mount[];
+  /** The container's record as it now is. */
+  readonly record: Container;
+  /** Drops what the former disk alone needed. */
+  done(): Promise<void>;
+}
+
+async function putDiskBack(
+  host: Host,
+  client: NamespaceClient,
+  { record, entry, memory }: Rewinding,
+  steps: Steps,
+  report: Report,
+): Promise<DiskBack> {
+  const former = memory.record.container;
+  const sameSpec =
+    Buffer.compare(former.spec?.value ?? Buffer.alloc(0), record.spec?.value ?? Buffer.alloc(0)) === 0;
+  let target: Container = sameSpec ? record : { ...record, spec: former.spec };
+  const labelPaths: string[] = [];
+  const update = async (container: Container): Promise<void> => {
+    // containerd's names of the fields that may change: core/metadata/containers.go
+    await client.containers.update({ container, updateMask: ['spec', 'snapshotkey', ...labelPaths] });
+  };
+  if (entry.disk === 'snapshot') {
+    const disk = host.store.findContainer(client.namespace, record.snapshotKey);
+    if (disk === undefined) {
+      throw new FailedPrecondition(`container ${record.id} has no disk in ${host.root} to rewind`, {
+        subject: record.id,
+        reason: 'disk-not-found',
+        remedy: `bring the checkpoint back under another name: stasis restore ${record.id} --as NEW`,
+      });
+    }
+    const rewound = await host.store.rewind(disk.name, entry.snapshot);
+    steps.undo(bringDiskBack, () => rewound.undo());
+    if (!sameSpec) {
+      steps.undo('put the former spec back', () => update(record));
+      await update(target);
+    }
+    const { mounts } = await client.snapshots.mounts({
+      snapshotter: record.snapshotter,
+      key: record.snapshotKey,
+    });
+    return { mounts, record: target, done: () => rewound.done() };
+  }
+  const key = `${record.id}-${entry.id}-${Date.now().toString(36)}`;
+  // The collector would take the layer that the record does not name any more, while it may still be gone back to.
+  const kept = `${keepSnapshot}${record.snapshotter}/stasis-former`;
+  labelPaths.push(`labels.${kept}`);
+  const labels = { ...record.labels, [kept]: record.snapshotKey };
+  target = { ...target, snapshotter: former.snapshotter, snapshotKey: key, labels };
+  const snapshotter = former.snapshotter;
+  steps.undo('remove the new writable layer', async () => {
+    await client.snapshots.remove({ snapshotter, key });
+  });
+  const mounts = await host.containerd.withLease(client.namespace, async (leased) => {
+    const diffPath = `${memory.path}/${diffFile}`;
+    const made = await applyDiff(leased, { snapshotter, key, origin: memory.record, diffPath }, report);
+    steps.undo('put the former record back', () => update(record));
+    await update(target);
+    return made;
+  });
+  return {
+    mounts,
+    record: target,
+    done: async () => {
+      await client.containers.update({ container: record, updateMask: labelPaths });
+      await client.snapshots.remove({ snapshotter: record.snapshotter, key: record.snapshotKey });
+    },
+  };
+}
