@@ -6,7 +6,7 @@ import { restore } from '../checkpoint/restore.ts';
 import { run } from '../checkpoint/run.ts';
 import { takeCheckpoint } from '../checkpoint/take.ts';
 import { examine } from '../doctor/examine.ts';
-import { FailedPrecondition, InvalidArgument } from '../errors.ts';
+import { FailedPrecondition, InvalidArgument, messageOf } from '../errors.ts';
 import { inspect, list } from '../inventory/list.ts';
 import { adopt, diskUsage } from '../inventory/disks.ts';
 import { hostInfo } from '../inventory/info.ts';
@@ -22,64 +22,85 @@ import { commit, version } from '../version.ts';
 import { checkpointMessage, obstacleMessage, restoreMessage } from './convert.ts';
 import type { GrpcContext, GrpcHandlers } from './grpc-server.ts';
 import { addressMetadata } from './metadata.ts';
+import { explainNoRoom } from './no-room.ts';
 import { Operations } from './operations.ts';
 import { streaming, type Updates } from './updates.ts';
 
 /** Handlers of stasis.v1: each call of the API in terms of the operations behind it. */
 export function stasisService(host: Host): GrpcHandlers<typeof StasisDefinition> {
   const operations = new Operations();
+  /** `what` and `subject`: what is made in the pool, for whom. */
   const operation = <T>(
     context: GrpcContext,
+    [what, subject]: readonly [string, string],
     work: (updates: Updates<T>, signal: AbortSignal) => Promise<void>,
   ): AsyncIterable<T> =>
     streaming<T>(async (updates) => {
       using running = operations.begin(context);
-      await work(updates, running.signal);
+      try {
+        await work(updates, running.signal);
+      } catch (error) {
+        const told = explainNoRoom(error, what, subject);
+        if (told !== error) host.log.warn('no room in the pool', { for: what, error: messageOf(error) });
+        throw told;
+      }
     });
   return {
     checkpoint: (request, context) =>
-      operation<CheckpointUpdate>(context, async (updates, signal) => {
-        await enter(host, context);
-        const report = reporter<CheckpointUpdate>(updates, (update) => update);
-        const name = request.name;
-        const entry = await takeCheckpoint(host, { ...request, name, signal }, report);
-        updates.push({ update: { $case: 'checkpoint', value: checkpointMessage(entry) }, warnings: [] });
-      }),
+      operation<CheckpointUpdate>(
+        context,
+        [`a checkpoint of ${request.container}`, request.container],
+        async (updates, signal) => {
+          await enter(host, context);
+          const report = reporter<CheckpointUpdate>(updates, (update) => update);
+          const name = request.name;
+          const entry = await takeCheckpoint(host, { ...request, name, signal }, report);
+          updates.push({ update: { $case: 'checkpoint', value: checkpointMessage(entry) }, warnings: [] });
+        },
+      ),
     restore: (request, context) =>
-      operation<RestoreUpdate>(context, async (updates, signal) => {
-        await enter(host, context);
-        const report = reporter<RestoreUpdate>(updates, (update) => update);
-        const restored = await restore(host, { ...request, signal }, report);
-        updates.push({ update: { $case: 'result', value: restoreMessage(restored) }, warnings: [] });
-      }),
+      operation<RestoreUpdate>(
+        context,
+        [`a restore of ${request.container}`, request.container],
+        async (updates, signal) => {
+          await enter(host, context);
+          const report = reporter<RestoreUpdate>(updates, (update) => update);
+          const restored = await restore(host, { ...request, signal }, report);
+          updates.push({ update: { $case: 'result', value: restoreMessage(restored) }, warnings: [] });
+        },
+      ),
     clone: (request, context) =>
-      operation<CloneUpdate>(context, async (updates, signal) => {
-        await enter(host, context);
-        const report = reporter<CloneUpdate>(updates, (update) => update);
-        await clone(
-          host,
-          {
-            namespace: request.namespace,
-            container: request.container,
-            from: request.from,
-            count: request.count === 0 ? 1 : request.count,
-            pattern: request.name,
-            signal,
-          },
-          {
-            checkpoint: (entry) =>
-              updates.push({
-                update: { $case: 'checkpoint', value: checkpointMessage(entry) },
-                warnings: [],
-              }),
-            clone: (restored) =>
-              updates.push({ update: { $case: 'clone', value: restoreMessage(restored) }, warnings: [] }),
-          },
-          report,
-        );
-      }),
+      operation<CloneUpdate>(
+        context,
+        [`clones of ${request.container}`, request.container],
+        async (updates, signal) => {
+          await enter(host, context);
+          const report = reporter<CloneUpdate>(updates, (update) => update);
+          await clone(
+            host,
+            {
+              namespace: request.namespace,
+              container: request.container,
+              from: request.from,
+              count: request.count === 0 ? 1 : request.count,
+              pattern: request.name,
+              signal,
+            },
+            {
+              checkpoint: (entry) =>
+                updates.push({
+                  update: { $case: 'checkpoint', value: checkpointMessage(entry) },
+                  warnings: [],
+                }),
+              clone: (restored) =>
+                updates.push({ update: { $case: 'clone', value: restoreMessage(restored) }, warnings: [] }),
+            },
+            report,
+          );
+        },
+      ),
     run: (request, context) =>
-      operation<RunUpdate>(context, async (updates, signal) => {
+      operation<RunUpdate>(context, [`container ${request.id}`, request.id], async (updates, signal) => {
         await enter(host, context);
         const report = reporter<RunUpdate>(updates, (update) => update);
         const result = await run(host, { ...request, signal }, report);

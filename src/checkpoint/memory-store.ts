@@ -242,9 +242,8 @@ function outOfSpace(error: unknown, request: StoreRequest): ResourceExhausted | 
   const number = error instanceof Error && 'errno' in error ? error.errno : undefined;
   if (number !== -ENOSPC && number !== -EDQUOT) return undefined;
   const what = number === -EDQUOT ? 'the quota leaves no room' : 'the pool has no room';
-  return new ResourceExhausted(`${what} for checkpoint ${request.name} in ${request.dataset}`, {
-    subject: request.dataset,
-    cause: error,
+  return new ResourceExhausted(`${what} for the memory of checkpoint ${request.name}`, {
+    subject: request.name,
     reason: 'no-room',
     remedy: 'see stasis df for what takes it; remove checkpoints with stasis rm, or raise the quota',
   });
