@@ -35,6 +35,9 @@ export interface Stage {
   remove(): Promise<void>;
 }
 
+/** The shim may put something back into it in this moment, see src/criu/break-off.ts. */
+const patience = { maxRetries: 10, retryDelay: 10 } as const;
+
 /** Makes a stage: CRIU's image on the tmpfs, or in `imageParent` where the tmpfs is too small for it. */
 export async function openStage(staging: string, imageParent?: string): Promise<Stage> {
   await makeFolder(staging, 0o700);
@@ -44,7 +47,7 @@ export async function openStage(staging: string, imageParent?: string): Promise<
   await rm(imageDir, { recursive: true, force: true });
   await mkdir(imageDir, { mode: 0o700 });
   await mkdir(workDir, { mode: 0o700 });
-  return { imageDir, workDir, remove: () => rm(folder, { recursive: true, force: true }) };
+  return { imageDir, workDir, remove: () => rm(folder, { recursive: true, force: true, ...patience }) };
 }
 
 /** Whether an image of these processes fits in the staging folder, with room to spare. */

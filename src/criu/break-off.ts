@@ -1,4 +1,5 @@
 import { chmod, chown, mkdir, rm, stat } from 'node:fs/promises';
+import { hasErrno } from '../errors.ts';
 
 /**
  * Makes a CRIU at its dump give up by itself, with its own cleaning up: takes the image folder away, so that it cannot make
@@ -6,7 +7,7 @@ import { chmod, chown, mkdir, rm, stat } from 'node:fs/promises';
  * injected code), and a task whose tracer dies in one of them is ended by SIGTRAP.
  *
  * `gone` is resolved when the folder is gone, or cannot be removed (a mount point, say) and is empty; `putBack` makes it
- * again as it was, and is called once no CRIU is at work.
+ * again as it was, unless the folder that it was in is gone, and is called once no CRIU is at work.
  */
 export interface BreakOff {
   readonly gone: Promise<void>;
@@ -26,9 +27,16 @@ export function breakOffDump(imageDir: string): BreakOff {
       await gone;
       const entry = await before;
       if (entry === undefined) return;
-      await mkdir(imageDir, { recursive: true, mode: entry.mode & 0o777 });
-      await chmod(imageDir, entry.mode & 0o777);
-      await chown(imageDir, entry.uid, entry.gid);
+      try {
+        await mkdir(imageDir, { mode: entry.mode & 0o777 }).catch((error: unknown) => {
+          if (!hasErrno(error, 'EEXIST')) throw error;
+        });
+        await chmod(imageDir, entry.mode & 0o777);
+        await chown(imageDir, entry.uid, entry.gid);
+      } catch (error) {
+        // Who cancelled the dump has taken the folder above it away: nobody waits for this one.
+        if (!hasErrno(error, 'ENOENT')) throw error;
+      }
     },
   };
 }

@@ -64,6 +64,23 @@ suite('Ctrl-C', () => {
     assert.ok(seen.has(9), 'it was cancelled in time at least once');
   });
 
+  test('in a checkpoint: nothing stays where memory is dumped to, also while CRIU is at work', async () => {
+    const staging = (): string[] => readdirSync(join(stack.state, 'run/staging'));
+    const before = staging();
+    for (let round = 0; round < 3; round++) {
+      const { code, stderr } = await interrupted(['checkpoint', web, '--name', `x${round}`], async () => {
+        await until('the dump to begin', () => (staging().length > before.length ? true : undefined));
+        await sleep(round * 25);
+      });
+      if (code === 0) await stasis('rm', web, `x${round}`);
+      else assert.equal(code, 9, stderr);
+      await until('the folder to go', () => (staging().length === before.length ? true : undefined), 5000);
+      await sleep(100); // in which the shim puts nothing back
+      assert.deepEqual(staging(), before);
+    }
+    await progress(web, 3);
+  });
+
   test('in a clone of several: all of them, or none', async () => {
     const args = ['clone', web, '--from', 'c', '--count', '3', '--name', `${clones}{}`];
     const names = async (...what: string[]): Promise<string[]> =>

@@ -26,3 +26,14 @@ test('a folder that is not there stays so', async () => {
   await broken.putBack();
   assert.deepEqual(readdirSync(folder), []);
 });
+
+test('one whose parent was removed meanwhile stays away, with the parent', async () => {
+  const stage = join(folder, 'dump-1');
+  const image = join(stage, 'image');
+  mkdirSync(image, { recursive: true });
+  const broken = breakOffDump(image);
+  await broken.gone;
+  rmSync(stage, { recursive: true });
+  await broken.putBack();
+  assert.deepEqual(readdirSync(folder), []);
+});
