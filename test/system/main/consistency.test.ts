@@ -11,7 +11,7 @@ import {
   uniqueName,
 } from '../support/container.ts';
 import { rounds } from '../support/slowness.ts';
-import { ctr, importImage, readIfThere, stasis } from '../support/stack.ts';
+import { ctr, importImage, must, readIfThere, stasis } from '../support/stack.ts';
 
 const CHECKPOINTS = rounds(20);
 
@@ -62,9 +62,14 @@ suite('memory and disk of a checkpoint are of one instant', () => {
   test('a clone, and a clone of a clone, go on from the number that they were taken at, each on its own disk', async () => {
     await stasis('clone', web, '--from', 'again');
     const first = await progress(`${web}-1`, 2);
-    await stasis('clone', `${web}-1`);
+    const cloned = await must('stasis', ['clone', `${web}-1`, '--json']);
+    const [taken] = (JSON.parse(cloned) as { clones: { memory: boolean }[] }).clones;
+    assert.ok(taken?.memory, `without its memory it starts anew: ${cloned}`);
     const second = await progress(`${web}-1-1`, 2);
-    assert.ok(second >= first, 'the second clone holds what the first one had written');
+    assert.ok(
+      second >= first,
+      `the second clone counts ${second}, and the first one had ${first} before it was made`,
+    );
     await ctr('tasks', 'exec', '--exec-id', uniqueName(), `${web}-1`, 'sh', '-c', 'echo mine >/own');
     assert.equal(readIfThere(await inside(`${web}-1-1`, '/own')), undefined);
     assert.equal(readIfThere(await inside(web, '/own')), undefined);
