@@ -4,6 +4,7 @@ import type { CheckpointEntry } from '../checkpoint/entry.ts';
 import type { Host } from '../checkpoint/host.ts';
 import { validateContainerId, validateNamespace } from '../checkpoint/names.ts';
 import { noSuchContainer } from '../containerd/client.ts';
+import { NotFound } from '../errors.ts';
 import type { Container } from '../proto/gen/containerd/containers.ts';
 import { type Process, Status } from '../proto/gen/containerd/task_types.ts';
 import type {
@@ -34,10 +35,24 @@ export async function list(host: Host, request: ListRequest): Promise<ListRespon
     namespaces.map((namespace) => summarise(host, namespace, request.container, used)),
   );
   const containers = summaries.flat();
-  if (request.container !== '' && containers.length === 0) {
-    throw noSuchContainer(request.namespace, request.container);
+  if (containers.length === 0 && !request.allNamespaces) {
+    if (!(await hasNamespace(host, request.namespace))) throw noSuchNamespace(request.namespace);
+    if (request.container !== '') throw noSuchContainer(request.namespace, request.container);
   }
   return { containers };
+}
+
+/** Whether containerd knows it. It makes `default`, which is everybody's unless they say another, at its first use. */
+async function hasNamespace(host: Host, namespace: string): Promise<boolean> {
+  return namespace === 'default' || (await allNamespaces(host)).includes(namespace);
+}
+
+function noSuchNamespace(namespace: string): NotFound {
+  return new NotFound(`there is no namespace ${namespace}`, {
+    subject: namespace,
+    reason: 'namespace-not-found',
+    remedy: 'see which there are: ctr namespaces ls',
+  });
 }
 
 /** One container, or one of its checkpoints with its record and image files. */
