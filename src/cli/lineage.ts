@@ -35,11 +35,17 @@ export function lineage(containers: readonly ContainerSummary[], options: Option
   for (const { checkpoints } of branches) for (const { id } of checkpoints) known.add(id);
 
   const byOrigin = new Map<string, Branch[]>();
+  const oldests = new Map<ContainerSummary, Branch>();
+  const orphans = new Map<Branch, Branch[]>();
   const roots: Branch[] = [];
   for (const branch of branches) {
     const origin = branch.disk?.originCheckpointId ?? '';
-    // Without its origin in the answer (another namespace, a removed checkpoint) a branch stands at the top.
+    const oldest = oldests.get(branch.container) ?? branch;
+    oldests.set(branch.container, oldest);
+    // Without its origin in the answer (another namespace, a removed checkpoint) a branch stands at the top: a container once,
+    // what it was rewound to from a checkpoint that is gone below what it was first.
     if (known.has(origin)) byOrigin.set(origin, [...(byOrigin.get(origin) ?? []), branch]);
+    else if (oldest !== branch) orphans.set(oldest, [...(orphans.get(oldest) ?? []), branch]);
     else roots.push(branch);
   }
 
@@ -59,6 +65,8 @@ export function lineage(containers: readonly ContainerSummary[], options: Option
         const from = byOrigin.get(checkpoint.id) ?? [];
         stack.push(...from.toReversed().map((child) => ({ branch: child, into: below })));
       }
+      const orphaned = orphans.get(branch) ?? [];
+      stack.push(...orphaned.toReversed().map((child) => ({ branch: child, into: children })));
       if (isHere(branch))
         children.push({ label: `${options.here} ${branch.container.name} is here`, children: [] });
       into.push({ label: branchLabel(branch, known, options), children });

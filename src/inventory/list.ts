@@ -1,5 +1,5 @@
 import { readdir, stat } from 'node:fs/promises';
-import { checkpointMessage, wallTimestamp } from '../api/convert.ts';
+import { checkpointMessage } from '../api/convert.ts';
 import type { CheckpointEntry } from '../checkpoint/entry.ts';
 import type { Host } from '../checkpoint/host.ts';
 import { validateContainerId, validateNamespace } from '../checkpoint/names.ts';
@@ -30,9 +30,9 @@ export async function list(host: Host, request: ListRequest): Promise<ListRespon
   if (request.container !== '') validateContainerId(request.container);
   if (!request.allNamespaces) validateNamespace(request.namespace);
   const namespaces = request.allNamespaces ? await allNamespaces(host) : [request.namespace];
-  const used = await usedBytes(host);
+  const rows = await readRows(host);
   const summaries = await Promise.all(
-    namespaces.map((namespace) => summarise(host, namespace, request.container, used)),
+    namespaces.map((namespace) => summarise(host, namespace, request.container, rows)),
   );
   const containers = summaries.flat();
   if (containers.length === 0 && !request.allNamespaces) {
@@ -116,7 +116,7 @@ async function summarise(
   host: Host,
   namespace: string,
   only: string,
-  used: ReadonlyMap<string, number>,
+  rows: ReadonlyMap<string, Row>,
 ): Promise<ContainerSummary[]> {
   const client = host.containerd.namespace(namespace);
   const [records, processes] = await Promise.all([
@@ -130,7 +130,7 @@ async function summarise(
   return [...names]
     .filter((name) => only === '' || name === only)
     .sort()
-    .map((name) => summary(host, { namespace, name, record: known.get(name), task: tasks.get(name), used }));
+    .map((name) => summary(host, { namespace, name, record: known.get(name), task: tasks.get(name), rows }));
 }
 
 interface Known {
@@ -138,12 +138,12 @@ interface Known {
   readonly name: string;
   readonly record: Container | undefined;
   readonly task: Process | undefined;
-  readonly used: ReadonlyMap<string, number>;
+  readonly rows: ReadonlyMap<string, Row>;
 }
 
-function summary(host: Host, { namespace, name, record, task, used }: Known): ContainerSummary {
+function summary(host: Host, { namespace, name, record, task, rows }: Known): ContainerSummary {
   const entries = host.catalog.of(namespace, name);
-  const disks = disksOf(host, namespace, record?.snapshotKey ?? name, entries, used);
+  const disks = disksOf(host, namespace, record?.snapshotKey ?? name, entries, rows);
   const origins = new Map(disks.map((disk) => [disk.dataset, disk.originCheckpointId]));
   return {
     namespace,
@@ -156,7 +156,8 @@ function summary(host: Host, { namespace, name, record, task, used }: Known): Co
     disks,
     checkpoints: entries.map((entry) =>
       checkpointMessage(entry, {
-        uniqueBytes: (used.get(entry.snapshot) ?? 0) + (used.get(entry.memorySnapshot ?? '') ?? 0),
+        uniqueBytes:
+          (rows.get(entry.snapshot)?.used ?? 0) + (rows.get(entry.memorySnapshot ?? '')?.used ?? 0),
         origin: nameOf(host, origins.get(datasetOf(entry.snapshot)) ?? ''),
       }),
     ),
@@ -169,7 +170,7 @@ function disksOf(
   namespace: string,
   key: string,
   entries: readonly CheckpointEntry[],
-  used: ReadonlyMap<string, number>,
+  rows: ReadonlyMap<string, Row>,
 ): Disk[] {
   const current = host.store.findContainer(namespace, key);
   const datasets = new Set(
@@ -180,14 +181,16 @@ function disksOf(
   const checkpointAt = new Map([...host.catalog.all()].map((entry) => [entry.snapshot, entry.id]));
   return [...datasets].map((dataset) => {
     const info = nodes.get(dataset);
+    const created = rows.get(dataset)?.created;
     return {
       dataset,
       namespace,
       container: key,
       current: dataset === current?.dataset,
       originCheckpointId: checkpointAt.get(info?.origin ?? '') ?? '',
-      createdAt: wallTimestamp(info?.snapshot?.created),
-      usedBytes: BigInt(used.get(dataset) ?? 0),
+      // The dataset's own: what containerd is told is as old as the container, also after a rewind.
+      createdAt: created === undefined ? undefined : { seconds: BigInt(created), nanos: 0 },
+      usedBytes: BigInt(rows.get(dataset)?.used ?? 0),
       foreign: false,
     };
   });
@@ -202,12 +205,24 @@ function datasetOf(snapshot: string): string {
   return snapshot.slice(0, snapshot.indexOf('@'));
 }
 
-/** Bytes that each dataset and snapshot alone holds. One zfs process. */
-async function usedBytes(host: Host): Promise<Map<string, number>> {
+interface Row {
+  /** Bytes that it alone holds. */
+  readonly used: number;
+  /** Unix seconds. */
+  readonly created: number;
+}
+
+/** All datasets and snapshots by name. One zfs process. */
+async function readRows(host: Host): Promise<Map<string, Row>> {
   const rows = await host.zfs.list({
     root: host.root,
     types: ['filesystem', 'snapshot'],
-    properties: ['used'],
+    properties: ['used', 'creation'],
   });
-  return new Map(rows.map((row) => [row.name, Number(row.properties.get('used')?.value ?? 0)]));
+  return new Map(
+    rows.map(({ name, properties }) => {
+      const number = (property: string): number => Number(properties.get(property)?.value ?? 0);
+      return [name, { used: number('used'), created: number('creation') }];
+    }),
+  );
 }

@@ -94,6 +94,27 @@ test('ls of one container shows what it came from and what came from it, not its
   assert.match(none.stderr, /^stasis: no container nobody in namespace default\n {2}next: /);
 });
 
+test('a container whose checkpoint was removed after a rewind to it stands there once', () => {
+  const web = summary({
+    name: 'web',
+    disks: [
+      { dataset: 'p/web', createdAt: ago(100) },
+      { dataset: 'p/web.2', current: true, originCheckpointId: '', createdAt: ago(40) },
+    ],
+    checkpoints: [aCheckpoint({ name: 'one', snapshot: 'p/web@one', createdAt: ago(90) })],
+  });
+  const nodes = lineage([web], { now, allNamespaces: false, here: '*' });
+  const labels = nodes.map(({ label, children }) => [label, ...children.map((child) => child.label)]);
+  assert.equal(labels.length, 1);
+  assert.equal(labels[0]?.[0], 'web  running');
+  assert.match(labels[0]?.[1] ?? '', /^one /);
+  assert.deepEqual(labels[0]?.slice(2), ['web  rewound 40 s ago']);
+  assert.deepEqual(
+    nodes[0]?.children[1]?.children.map(({ label }) => label),
+    ['* web is here'],
+  );
+});
+
 test('rings and self-references in bad data are drawn once, not for ever', () => {
   const ring = ['a', 'b'].map((name, index) =>
     summary({

@@ -36,3 +36,25 @@ test('an unknown namespace is an error; a known one and default, which is made w
     /no container web in namespace k8s\.io/,
   );
 });
+
+test("a disk is as old as its dataset, not as the container: a rewind's is new", async () => {
+  const dataset = 'tank/stasis/containers/default/web.2';
+  const row = { name: dataset, properties: new Map([['creation', { value: '1767323045' }]]) };
+  const host = {
+    ...empty([]),
+    zfs: { list: async () => [row] },
+    catalog: { all: () => [], of: () => [], byId: () => undefined },
+    store: {
+      findContainer: () => ({ dataset }),
+      datasets: () => [{ dataset, origin: '', snapshot: { created: { seconds: 1n, nanos: 0 } } }],
+    },
+    containerd: {
+      namespace: () => ({
+        containers: { list: async () => ({ containers: [{ id: 'web', snapshotKey: 'web' }] }) },
+        tasks: { list: async () => ({ tasks: [] }) },
+      }),
+    },
+  } as unknown as Host;
+  const { containers } = await list(host, { namespace: 'default', container: '', allNamespaces: false });
+  assert.deepEqual(containers[0]?.disks[0]?.createdAt, { seconds: 1767323045n, nanos: 0 });
+});
