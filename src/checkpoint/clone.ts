@@ -5,7 +5,7 @@ import type { CheckpointEntry } from './entry.ts';
 import { type Host, lockKey, type Report } from './host.ts';
 import type { OpenMemory } from './memory-store.ts';
 import { cloneNames, validateContainerId, validateNamespace } from './names.ts';
-import { assertMemory, type Restored } from './restore.ts';
+import { assertMemory, findCheckpoint, type Restored } from './restore.ts';
 import { takeLocked } from './take.ts';
 
 /** Restores at once. More only wait for each other in the pool and on the processors. */
@@ -48,7 +48,7 @@ export async function clone(host: Host, request: CloneRequest, tell: Cloned, rep
             { ...request, name: '', exit: false, diskOnly: false, requireMemory: false },
             report,
           )
-        : host.catalog.resolve(namespace, container, request.from),
+        : findCheckpoint(host, host.containerd.namespace(namespace), container, request.from),
     request.signal,
   );
   assertMemory(entry, false, report);

@@ -1,4 +1,6 @@
 import { Code, codeOf, FailedPrecondition } from '../errors.ts';
+import type { Node } from '../../snapshotter/index.ts';
+import { splitName } from '../../snapshotter/snapshot.ts';
 import { HasClones } from '../zfs/errors.ts';
 import type { CheckpointEntry } from './entry.ts';
 import { type Host, lockKey } from './host.ts';
@@ -37,10 +39,22 @@ function assertNotRead(host: Host, entry: CheckpointEntry): void {
   });
 }
 
+/** The containers whose disks these datasets are: a rewound one has several. */
+export function ownersOf(
+  nodes: readonly Pick<Node, 'dataset' | 'snapshot'>[],
+  datasets: readonly string[],
+): string[] {
+  const names = datasets.map((dataset) => {
+    const found = nodes.find((node) => node.dataset === dataset)?.snapshot;
+    return found === undefined ? dataset : splitName(found.name).key;
+  });
+  return [...new Set(names)];
+}
+
 /** The memory half goes first: from then on what is left counts as removed, and a sweep finishes it. */
 async function removeOne(host: Host, entry: CheckpointEntry): Promise<Removed> {
   const dataset = entry.snapshot.slice(0, entry.snapshot.indexOf('@'));
-  const waitsFor = host.store.clonesOf(entry.snapshot);
+  const waitsFor = ownersOf(host.store.datasets(), host.store.clonesOf(entry.snapshot));
   if (entry.memorySnapshot !== undefined) await destroySnapshot(host, entry.memorySnapshot);
   host.catalog.delete(entry);
   await host.images.drop(entry.id);

@@ -1,4 +1,4 @@
-import { findContainer, findTask } from '../containerd/client.ts';
+import { findContainer, findTask, type NamespaceClient, noSuchContainer } from '../containerd/client.ts';
 import { FailedPrecondition } from '../errors.ts';
 import type { CheckpointEntry } from './entry.ts';
 import { createFromCheckpoint, nameTaken } from './create.ts';
@@ -46,9 +46,9 @@ export async function restore(host: Host, request: RestoreRequest, report: Repor
     async () => {
       const started = process.hrtime.bigint();
       const { namespace, container, signal } = request;
-      const entry = host.catalog.resolve(namespace, container, request.checkpoint);
-      assertMemory(entry, request.requireMemory, report);
       const client = host.containerd.namespace(namespace);
+      const entry = await findCheckpoint(host, client, container, request.checkpoint);
+      assertMemory(entry, request.requireMemory, report);
       return host.catalog.reading(entry, async () => {
         const opened = host.memory.open(entry);
         try {
@@ -80,6 +80,22 @@ export async function restore(host: Host, request: RestoreRequest, report: Repor
     },
     request.signal,
   );
+}
+
+/**
+ * A checkpoint by its name, the latest where that is empty.
+ * @throws NotFound, which names the container where there is none such, neither in containerd nor in the pool
+ */
+export async function findCheckpoint(
+  host: Pick<Host, 'catalog'>,
+  client: NamespaceClient,
+  container: string,
+  name: string,
+): Promise<CheckpointEntry> {
+  const { namespace } = client;
+  if (host.catalog.of(namespace, container).length === 0 && !(await findContainer(client, container)))
+    throw noSuchContainer(namespace, container);
+  return host.catalog.resolve(namespace, container, name);
 }
 
 /** @throws FailedPrecondition where memory is insisted on and the checkpoint has none */

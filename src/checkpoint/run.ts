@@ -79,7 +79,11 @@ export async function run(host: Host, request: RunRequest, report: Report): Prom
       });
       const copied = process.hrtime.bigint();
       const io = await ioOf(undefined, spec.process?.terminal ?? false);
-      const task = await startTask(client, container, { mounts, io, imageDir: undefined });
+      const task = await startTask(client, container, { mounts, io, imageDir: undefined }).catch(
+        (error: unknown) => {
+          throw explainCommand(error, request.bundle);
+        },
+      );
       request.signal.throwIfAborted();
       steps.commit();
       pending.done();
@@ -96,6 +100,21 @@ export async function run(host: Host, request: RunRequest, report: Report): Prom
     },
     request.signal,
   );
+}
+
+/** What runc and crun say of a program that is not in the root file system, or is none. */
+const noCommand = /exec: "([^"]+)": (.+?)(?:: unknown)?$|executable file [`'"]?([^`'"\s]+)[`'"]? not found/;
+
+/** A command that cannot be started is a slip in the bundle, not a failure of ours. */
+export function explainCommand(error: unknown, bundle: string): unknown {
+  const [, named, why = 'not found', ofCrun] = noCommand.exec(messageOf(error)) ?? [];
+  const command = named ?? ofCrun;
+  if (command === undefined) return error;
+  return new InvalidArgument(`the command ${command} of bundle ${bundle} cannot be started: ${why}`, {
+    subject: bundle,
+    reason: 'bad-bundle',
+    remedy: `correct process.args in ${join(bundle, 'config.json')}, or put the program into its root file system`,
+  });
 }
 
 function diskOf(host: Host, namespace: string, id: string): string {

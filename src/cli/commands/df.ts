@@ -5,6 +5,9 @@ import { printable } from '../text.ts';
 import { milliseconds, duration, size } from '../units.ts';
 import { usageView } from '../view.ts';
 
+/** Names in the column KEPT: a line should fit in a terminal's. */
+const MAX_KEPT_FOR = 2;
+
 /** `stasis df` */
 export async function df(session: Session, options: { allNamespaces?: boolean }): Promise<void> {
   const answer = await session.stasis.diskUsage(
@@ -40,9 +43,17 @@ export async function df(session: Session, options: { allNamespaces?: boolean })
   );
 }
 
+/** The first names without their folders, which the column DATASET shows; `--json` has them all. */
+function shortened(datasets: readonly string[]): string {
+  const names = datasets.map((dataset) => dataset.slice(dataset.lastIndexOf('/') + 1));
+  const more = names.length - MAX_KEPT_FOR;
+  const text = names.slice(0, MAX_KEPT_FOR).join(', ');
+  return more > 0 ? `${text} and ${more} more` : text;
+}
+
 /** Why something in the trash is still there. */
 function keptBy({ waitsFor, expiresAt }: DiskUsage, now: number): string {
-  if (waitsFor.length > 0) return `for ${waitsFor.join(', ')}`;
+  if (waitsFor.length > 0) return `for ${shortened(waitsFor)}`;
   if (expiresAt === undefined) return '-';
   const left = milliseconds(expiresAt) - now;
   return left <= 0 ? 'until the next sweep' : `for ${duration(Math.ceil(left / 1000) * 1e9)}`;

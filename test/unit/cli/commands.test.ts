@@ -365,6 +365,19 @@ test('adopt --dry-run says what would be adopted', async () => {
   });
 });
 
+test('df names few of many that keep something, without their folders', async () => {
+  const waitsFor = ['web@one', 'web-1', 'web-2', 'web-3'].map((name) => `containers/default/${name}`);
+  const handlers: Partial<Handlers> = {
+    diskUsage: async () =>
+      DiskUsageResponse.fromPartial({
+        entries: [{ dataset: 'tank/stasis/trash/1', kind: 'trash', waitsFor }],
+      }),
+  };
+  const { stdout } = await against(handlers, ['df'], { now });
+  assert.match(stdout, / for web@one, web-1 and 2 more {2}tank\/stasis\/trash\/1\n/);
+  assert.partialDeepStrictEqual(json(await against(handlers, ['df', '--json'])), { entries: [{ waitsFor }] });
+});
+
 test('df shows what keeps the trash', async () => {
   const handlers: Partial<Handlers> = {
     diskUsage: async () =>

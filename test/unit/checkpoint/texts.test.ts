@@ -1,0 +1,65 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { ownersOf } from '../../../src/checkpoint/remove.ts';
+import { findCheckpoint } from '../../../src/checkpoint/restore.ts';
+import { explainCommand } from '../../../src/checkpoint/run.ts';
+import type { NamespaceClient } from '../../../src/containerd/client.ts';
+import { InvalidArgument, NotFound } from '../../../src/errors.ts';
+
+test('a command that is not in a bundle is a mistake in the bundle, by runc and by crun', () => {
+  const said = [
+    'OCI runtime create failed: runc create failed: unable to start container process: exec: "nope": executable file not found in $PATH: unknown',
+    'OCI runtime create failed: executable file `nope` not found in $PATH: No such file or directory: unknown',
+  ];
+  for (const text of said) {
+    const told = explainCommand(new Error(text), '/bundle');
+    assert.ok(told instanceof InvalidArgument);
+    assert.match(told.message, /^the command nope of bundle \/bundle cannot be started: .*not found/);
+    assert.match(told.remedy ?? '', /process\.args in \/bundle\/config\.json/);
+  }
+  const other = new Error('no such device');
+  assert.equal(explainCommand(other, '/bundle'), other);
+});
+
+test('data that stays is said to stay for containers, not for datasets, each once', () => {
+  const node = (dataset: string, name?: string): Parameters<typeof ownersOf>[0][number] =>
+    ({ dataset, snapshot: name === undefined ? undefined : { name } }) as never;
+  const nodes = [
+    node('t/s/containers/default/web.2', 'default/7/web'),
+    node('t/s/containers/default/web.3', 'default/7/web'),
+    node('t/s/containers/default/web-1', 'default/9/web-1'),
+    node('t/s/bare'),
+  ];
+  assert.deepEqual(
+    ownersOf(
+      nodes,
+      nodes.map(({ dataset }) => dataset),
+    ),
+    ['web', 'web-1', 't/s/bare'],
+  );
+});
+
+test('a checkpoint of a container that does not exist: the container is what is missing', async () => {
+  const catalog = {
+    of: () => [],
+    resolve: () => {
+      throw new NotFound('container web has no checkpoints');
+    },
+  };
+  const client = (exists: boolean): NamespaceClient =>
+    ({
+      namespace: 'default',
+      containers: {
+        get: async () => {
+          if (!exists) throw new NotFound('container "web" not found');
+          return { container: { id: 'web' } };
+        },
+      },
+    }) as unknown as NamespaceClient;
+  const host = { catalog } as unknown as Parameters<typeof findCheckpoint>[0];
+  await assert.rejects(
+    findCheckpoint(host, client(false), 'web', ''),
+    /no container web in namespace default/,
+  );
+  await assert.rejects(findCheckpoint(host, client(true), 'web', ''), /has no checkpoints/);
+});
