@@ -123,7 +123,10 @@ export async function rootfsOf(pool: Pool, dataset: string): Promise<string> {
     await lstat(path);
   } catch (error) {
     if (!hasErrno(error, 'ENOENT')) throw error;
-    await mkdir(path, { recursive: true }); // another caller may make it too
+    // Not a recursive one, which hides a quota's refusal behind ENOENT.
+    await mkdir(path).catch((failure: unknown) => {
+      if (!hasErrno(failure, 'EEXIST')) throw failure; // another caller may make it too
+    });
     await chmod(path, 0o755); // whatever the umask
   }
   return path;

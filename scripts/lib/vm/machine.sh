@@ -110,7 +110,8 @@ cmd_reboot() {
   need_vm
   ssh_command
   before=$("${SSH[@]}" cat /proc/sys/kernel/random/boot_id)
-  "${SSH[@]}" 'sync; reboot' || true
+  # Without systemd there is nobody whom `reboot` could ask.
+  "${SSH[@]}" 'sync; [ -d /run/systemd/system ] && reboot || reboot -f' || true
   close_connection
   while wait_boot "$(cat "$STATE/accel")"; do
     ssh_command
