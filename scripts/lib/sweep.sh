@@ -151,8 +151,17 @@ remember_sockets_and_fifos() { # PID...
 
 # After a kill -9 the bundles still tell: their address files, and the ids in the FIFOs' names, which
 # are those of containers and of processes (a bundle has a pid file for each).
+# Is no containerd left on this machine that somebody's FIFOs could be for?
+no_containerd() {
+  local file name
+  for file in /proc/[0-9]*/comm; do
+    { read -r name <"$file"; } 2>/dev/null || continue
+    case $name in containerd* | dockerd) return 1 ;; esac
+  done
+}
+
 sweep_run_containerd() {
-  local file id dir in_use
+  local file id dir in_use alone=0
   for file in "$STATE"/containerd/state/io.containerd.runtime.v2.task/*/*/{address,bootstrap.json}; do
     [ -r "$file" ] || continue
     mapfile -t -O ${#LEFT_BEHIND[@]} LEFT_BEHIND < <(grep -o '/run/containerd/s/[0-9a-zA-Z]*' "$file")
@@ -164,11 +173,13 @@ sweep_run_containerd() {
   done
   # Everything of ours is dead by now: what is open is another stack's, which may have the same ids.
   in_use=$(find /proc/[0-9]*/fd -lname '/run/containerd/fifo/*' -printf '%l\n' 2>/dev/null) || true
+  # Of a container or an exec that was removed, containerd knows nothing any more, and ctr has left its FIFOs all the same.
+  if no_containerd; then alone=1; fi
   for dir in /run/containerd/fifo/*/; do
     for file in "$dir"*-std{in,out,err}; do
       if [ -p "$file" ] && [ "$file" -nt "$STATE/config.toml" ] && [[ $in_use != *"$dir"* ]]; then
         id=${file##*/}; id=${id%-std*}
-        if containerd_knew "$id" || compgen -G "$STATE/containerd/state/io.containerd.runtime.v2.task/*/*/$id.pid" >/dev/null; then
+        if [ "$alone" = 1 ] || containerd_knew "$id" || compgen -G "$STATE/containerd/state/io.containerd.runtime.v2.task/*/*/$id.pid" >/dev/null; then
           LEFT_BEHIND+=("$file")
         fi
         break

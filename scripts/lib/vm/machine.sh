@@ -110,8 +110,8 @@ cmd_reboot() {
   need_vm
   ssh_command
   before=$("${SSH[@]}" cat /proc/sys/kernel/random/boot_id)
-  # Without systemd there is nobody whom `reboot` could ask.
-  "${SSH[@]}" 'sync; [ -d /run/systemd/system ] && reboot || reboot -f' || true
+  # Without systemd there is nobody whom `reboot` could ask, and nobody who closes this connection: it is left before.
+  "${SSH[@]}" 'sync; if [ -d /run/systemd/system ]; then reboot; else (sleep 1; reboot -f) >/dev/null 2>&1 </dev/null & fi' || true
   close_connection
   while wait_boot "$(cat "$STATE/accel")"; do
     ssh_command

@@ -84,10 +84,14 @@ suite('checkpoints outlive what they were taken of', () => {
 
   test('a forced garbage collection leaves checkpoints, clones and kept disks alone', async () => {
     await stasis('clone', web, '--from', 'old', '--count', '2');
-    const before = datasets();
+    // What other tests removed goes at any time, and a disk of before a rewind to the trash, in stasisd's own time.
+    const own = (): string[] =>
+      datasets().filter((dataset) => dataset.includes(web) && !/\.\d+$|\/trash\//.test(dataset));
+    const before = own();
+    assert.ok(before.length > 3);
     await collectGarbage();
-    assert.deepEqual(datasets(), before);
-    await progress(`${web}-1`, 1);
+    assert.deepEqual(own(), before);
+    for (const name of [web, `${web}-1`, `${web}-2`]) await progress(name, 1);
   });
 
   test('removing a container whose clones run succeeds, and its clones and checkpoints stay', async () => {

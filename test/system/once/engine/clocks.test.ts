@@ -37,7 +37,8 @@ for (const variable of ['STASIS_RUNC', 'STASIS_RUNC_NEW', 'STASIS_CRUN']) {
           const args = [
             '/bin/sh',
             '-c',
-            'read up rest </proc/uptime; read own </clock; echo $up $own >/joined',
+            // The file is empty for the moment between its truncation and its text.
+            'own=; while [ -z "$own" ]; do read up rest </proc/uptime; read own </clock; done; echo $up $own >/joined',
           ];
           await writeFile(processFile, JSON.stringify({ args, cwd: '/', user: { uid: 0, gid: 0 }, env: [] }));
           await running.runtime.exec({
