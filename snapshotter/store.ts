@@ -95,7 +95,7 @@ export class SnapshotStore {
       unmarked: new Set(),
       log: options.log ?? silent,
       placing: (snapshot, rootfs) => this.#placing(snapshot, rootfs),
-      mapsIds: once(options.mapsIds ?? canMapIds),
+      mapsIds: rememberYes(options.mapsIds ?? canMapIds),
       now: options.now ?? realTime,
       syncfs: options.syncfs ?? syncfs,
     };
@@ -375,8 +375,8 @@ function bind({ kind, labels }: Pick<Snapshot, 'kind' | 'labels'>, source: strin
   return { type: 'bind', source, options: [access, 'rbind', ...mappingMountOptions(labels)] };
 }
 
-/** The first answer for all: what a pool and a kernel can do stays. */
-function once(ask: (path: string) => Promise<boolean>): (path: string) => Promise<boolean> {
-  let answer: Promise<boolean> | undefined;
-  return (path) => (answer ??= ask(path));
+/** A yes is for ever: what a pool and a kernel can do stays. A no may be for want of memory or processes, and is asked again. */
+function rememberYes(ask: (path: string) => Promise<boolean>): (path: string) => Promise<boolean> {
+  let yes = false;
+  return async (path) => (yes ||= await ask(path));
 }

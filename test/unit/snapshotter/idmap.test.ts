@@ -55,6 +55,15 @@ test('where ids cannot be mapped the snapshot is refused, and nothing is left of
   await h.store.prepare({ ...web, labels: {} });
 });
 
+test('a host that could not map ids once is asked again, and one that could is not', async (t) => {
+  const answers = [false, true];
+  const h = await harness(t, { mapsIds: async () => answers.shift() ?? assert.fail('asked once more') });
+  await assert.rejects(h.store.prepare(web), FailedPrecondition);
+  await h.store.prepare(web);
+  await h.store.prepare({ ...web, name: 'default/2/other' });
+  assert.deepEqual(answers, []);
+});
+
 test('half a mapping, or one that is none, is refused before anything is made', async (t) => {
   const h = await harness(t, { mapsIds });
   h.commands();
