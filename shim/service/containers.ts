@@ -4,7 +4,8 @@ import type { Container } from '../container/container.ts';
 /** The containers of this shim, those that are being made included. */
 export class Containers {
   readonly #known = new Map<string, Container>();
-  readonly #coming = new Set<string>();
+  /** Ids of those that are being made, with what resolves when that is over. */
+  readonly #coming = new Map<string, Promise<unknown>>();
 
   /** @throws NotFound */
   get(id: string): Container {
@@ -25,7 +26,12 @@ export class Containers {
     if (this.#known.has(id) || this.#coming.has(id)) {
       throw new AlreadyExists(`container ${id} already exists`, { subject: id });
     }
-    this.#coming.add(id);
+    const making = this.#make(id, make);
+    this.#coming.set(id, making);
+    return making;
+  }
+
+  async #make(id: string, make: () => Promise<Container>): Promise<Container> {
     try {
       const container = await make();
       this.#known.set(id, container);
@@ -33,6 +39,15 @@ export class Containers {
     } finally {
       this.#coming.delete(id);
     }
+  }
+
+  /**
+   * Like `get`, but waits for one that is being made.
+   * @throws NotFound
+   */
+  async getMade(id: string): Promise<Container> {
+    await this.#coming.get(id)?.catch(() => undefined); // whoever makes it is told
+    return this.get(id);
   }
 
   remove(id: string): void {

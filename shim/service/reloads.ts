@@ -9,10 +9,12 @@ export class Reloads {
   readonly #begun = new WeakSet<Connection>();
   readonly #reloading = new WeakSet<Connection>();
 
-  /** To be told of every call, by its method. */
-  note(connection: Connection, method: string): void {
-    if (!this.#begun.has(connection) && method === 'Connect') this.#reloading.add(connection);
+  /** To be told of every call, by its method. Answers whether it is a restarted containerd's first. */
+  note(connection: Connection, method: string): boolean {
+    const first = !this.#begun.has(connection) && method === 'Connect';
+    if (first) this.#reloading.add(connection);
     this.#begun.add(connection);
+    return first;
   }
 
   /** Whether this Pids is such a one's; true once for each connection. */

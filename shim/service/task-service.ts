@@ -162,8 +162,12 @@ export function taskService(
     },
 
     async connect({ id }, { connection }) {
-      reloads.note(connection, 'Connect');
-      return { shimPid: process.pid, taskPid: containers.find(id)?.pid ?? 0, version };
+      // A containerd that died in a Delete still has the bundle. Told of no error, 1.6 lists a task that neither is there nor
+      // can be made anew; with a shim of its own, the task's end would be seen by the connection.
+      const taskPid = reloads.note(connection, 'Connect')
+        ? (await containers.getMade(id)).pid
+        : (containers.find(id)?.pid ?? 0);
+      return { shimPid: process.pid, taskPid, version };
     },
 
     async shutdown() {

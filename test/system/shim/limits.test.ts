@@ -50,7 +50,9 @@ async function unlimited(
     const parent = (await api.snapshots.stat({ snapshotter, key: name })).info?.parent ?? '';
     await api.containers.delete({ id: name });
     await api.snapshots.remove({ snapshotter, key: name });
-    const { mounts } = await api.snapshots.prepare({ snapshotter, key, parent, labels: {} });
+    // Nothing else keeps it from the collector until the record names it.
+    const labels = { 'containerd.io/gc.root': new Date().toISOString() };
+    const { mounts } = await api.snapshots.prepare({ snapshotter, key, parent, labels });
     await api.containers.create({
       container: {
         ...(container ?? assert.fail()),

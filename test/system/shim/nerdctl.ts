@@ -60,7 +60,6 @@ export class Nerdctl {
 
   /** `create`: a view of the image that is left to the collector, the container's snapshot, its record with hooks. */
   async create({ name, args, cgroupsPath, networkSeconds = 0 }: NerdctlContainer): Promise<void> {
-    const { snapshots, containers } = this.#api;
     const lookedAt = join(this.#folder, `view-${name}`);
     const parent = this.#parent;
     await this.#containerd.withLease(this.#namespace, async (leased) => {
@@ -71,7 +70,6 @@ export class Nerdctl {
       await unmount(lookedAt);
       rmSync(lookedAt, { recursive: true });
     });
-    await snapshots.prepare({ snapshotter, key: name, parent, labels: {} });
     const spec = defaultSpec(args);
     const labels = { 'nerdctl/namespace': this.#namespace, 'nerdctl/name': name };
     const hook = (kind: string) => ({
@@ -85,13 +83,17 @@ export class Nerdctl {
       hooks: { createRuntime: [hook('createRuntime')], poststop: [hook('poststop')] },
       linux: { ...spec.linux, cgroupsPath: cgroupsPath ?? `/${this.#namespace}/${name}` },
     };
-    await containers.create({
-      container: {
-        ...{ id: name, labels, image, snapshotter, snapshotKey: name, sandbox: '', extensions: {} },
-        runtime: { name: this.#runtime, options: this.#options },
-        spec: { typeUrl: SPEC_URL, value: Buffer.from(JSON.stringify(whole)) },
-        ...{ createdAt: undefined, updatedAt: undefined },
-      },
+    // Under a lease, as until the record names it nothing else keeps the snapshot from the collector.
+    await this.#containerd.withLease(this.#namespace, async ({ snapshots, containers }) => {
+      await snapshots.prepare({ snapshotter, key: name, parent, labels: {} });
+      await containers.create({
+        container: {
+          ...{ id: name, labels, image, snapshotter, snapshotKey: name, sandbox: '', extensions: {} },
+          runtime: { name: this.#runtime, options: this.#options },
+          spec: { typeUrl: SPEC_URL, value: Buffer.from(JSON.stringify(whole)) },
+          ...{ createdAt: undefined, updatedAt: undefined },
+        },
+      });
     });
   }
 

@@ -60,6 +60,12 @@ function say(pid: number, word: string): void {
 const said = (name: string): Promise<string> =>
   until(`the output of ${name}`, () => readFileSync(logOf(name), 'utf8') || undefined);
 
+async function killContainerd(): Promise<void> {
+  const pid = Number(readFileSync(join(stack.state, 'containerd.pid'), 'utf8'));
+  process.kill(pid, 'SIGKILL');
+  await until('containerd to be gone', () => (existsSync(`/proc/${pid}`) ? undefined : true));
+}
+
 /** What a containerd that starts asks of one shim, over a connection of its own. */
 async function askedAgain(name: string): Promise<readonly [number, number[]]> {
   const client = await Client.connect(shimSocket(name));
@@ -94,9 +100,7 @@ test(`${COUNT} tasks answer at once, and keep their exit codes and output when c
   );
   assert.ok(answered < LIMIT_MS * slowness, `${answered} ms for all`);
 
-  const containerd = Number(readFileSync(join(stack.state, 'containerd.pid'), 'utf8'));
-  process.kill(containerd, 'SIGKILL');
-  await until('containerd to be gone', () => (existsSync(`/proc/${containerd}`) ? undefined : true));
+  await killContainerd();
   const [ending, living] = [names.filter((_, i) => i % 3 === 0), names.filter((_, i) => i % 3 !== 0)];
   for (const name of ending) say(pidOf(name), 'away');
   for (const name of ending) assert.equal(await said(name), 'away\n');
@@ -126,4 +130,29 @@ test(`${COUNT} tasks answer at once, and keep their exit codes and output when c
     );
     assert.match((await attempt('ctr', ['tasks', 'rm', name])).stderr, /exit code 9/);
   });
+});
+
+test('a task whose deletion containerd did not live to see is not there afterwards, and can be made anew', async (t) => {
+  const name = uniqueName('reload-deleted');
+  t.after(() => removeContainer(name));
+  const run = ['run', '-d', '--runtime', runtime, '--snapshotter', 'overlayfs', image, name];
+  await ctr(...run, '/bin/sh', '-c', 'sleep 1000');
+  // Keeps the shared shim alive, whose connection would end with it.
+  const other = uniqueName('reload-other');
+  t.after(() => removeContainer(other));
+  await ctr(...run.slice(0, -1), other, '/bin/sh', '-c', 'sleep 1000');
+
+  const client = await Client.connect(shimSocket(name));
+  t.after(() => client.close());
+  await killContainerd();
+  const shim = client.service(TaskDefinition);
+  await shim.kill({ id: name, execId: '', signal: 9, all: true });
+  await shim.wait({ id: name, execId: '' });
+  await shim.delete({ id: name, execId: '' });
+  await dev('start', 'containerd');
+
+  assert.deepEqual((await tasks()).get(name), undefined);
+  assert.equal((await tasks()).get(other)?.status, 'RUNNING');
+  await ctr('tasks', 'start', '-d', name);
+  assert.equal((await tasks()).get(name)?.status, 'RUNNING');
 });
