@@ -49,7 +49,7 @@ async function unlimited(
     const value = Buffer.from(JSON.stringify({ ...spec, process: rest }));
     const parent = (await api.snapshots.stat({ snapshotter, key: name })).info?.parent ?? '';
     await api.containers.delete({ id: name });
-    await api.snapshots.remove({ snapshotter, key: name });
+    await api.snapshots.remove({ snapshotter, key: name }).catch(() => undefined); // the collector may be first
     // Nothing else keeps it from the collector until the record names it.
     const labels = { 'containerd.io/gc.root': new Date().toISOString() };
     const { mounts } = await api.snapshots.prepare({ snapshotter, key, parent, labels });
