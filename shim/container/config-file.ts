@@ -1,4 +1,4 @@
-import { readFile, rename, writeFile } from 'node:fs/promises';
+import { readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 /** What the shim changes of a bundle's config.json; the rest stays as it is. */
@@ -33,16 +33,16 @@ export interface Seccomp {
   [key: string]: unknown;
 }
 
-/** Changes a bundle's config.json before the OCI runtime reads it: as a whole, readable by root alone. */
-export async function editConfig(
-  bundle: string,
-  edit: (config: BundleConfig) => BundleConfig,
-): Promise<void> {
+/**
+ * Changes a bundle's config.json before the OCI runtime reads it: as a whole, readable by root alone. On this thread: bundles
+ * are on a tmpfs.
+ */
+export function editConfig(bundle: string, edit: (config: BundleConfig) => BundleConfig): void {
   const path = join(bundle, 'config.json');
-  const before = JSON.parse(await readFile(path, 'utf8')) as BundleConfig;
+  const before = JSON.parse(readFileSync(path, 'utf8')) as BundleConfig;
   const after = edit(before);
   if (after === before) return;
   const part = `${path}.part`;
-  await writeFile(part, JSON.stringify(after), { mode: 0o600 });
-  await rename(part, path);
+  writeFileSync(part, JSON.stringify(after), { mode: 0o600 });
+  renameSync(part, path);
 }

@@ -242,7 +242,7 @@ export class Container {
     let committed = false;
     try {
       await together(this.disk.mount(this.init.imageDir), this.init.connect());
-      await this.init.create();
+      await this.init.create(this.disk.isLate);
       if (this.pid !== 0) await this.#learn();
       const { bundle, pid } = this;
       const { checkpoint, stdin, stdout, stderr, terminal } = request;

@@ -50,11 +50,15 @@ export class InitProcess extends Process<InitStateName, InitVerb> {
     this.io = await openIo(stdio, { ...io, piped: restore !== undefined }, socketFolder);
   }
 
-  /** Has the runtime make the container; where a checkpoint is to be restored, makes ready for that. */
-  async create(): Promise<void> {
-    const { restore, runtime, id, bundle } = this.#options;
+  /**
+   * Has the runtime make the container; where a checkpoint is to be restored, makes ready for that.
+   * @param isDiskLate whether the root file system comes with `start`, which then follows soon
+   */
+  async create(isDiskLate: boolean): Promise<void> {
+    const { restore, runtime, id, bundle, noPivot } = this.#options;
     if (restore !== undefined) {
       this.#prepared = await PreparedRestore.prepare(runtime, { id, bundle, ...restore });
+      if (isDiskLate) this.#prepared.begin({ ...this.#common(), noPivot });
       return;
     }
     await this.#launch(async (common) => {
@@ -92,22 +96,23 @@ export class InitProcess extends Process<InitStateName, InitVerb> {
 
   /** Runs the runtime with the streams of the process to be, and learns its pid. */
   async #launch(run: (common: Launch) => Promise<void>): Promise<void> {
-    const io = this.io;
-    if (io === undefined) throw new StasisError(Code.Unknown, 'the streams are not connected');
-    const pidFile = join(this.#options.bundle, 'init.pid');
+    const common = this.#common();
     try {
-      const consoleSocket = io.consoleSocket;
-      await run({
-        pidFile,
-        stdioFds: io.childFds,
-        ...(consoleSocket === undefined ? {} : { consoleSocket }),
-      });
+      await run(common);
       this.#made = true;
     } finally {
-      io.handedOver();
+      this.io?.handedOver();
     }
-    await io.started();
-    this.pid = readPid(pidFile);
+    await this.io?.started();
+    this.pid = readPid(common.pidFile);
+  }
+
+  #common(): Launch {
+    const { io } = this;
+    if (io === undefined) throw new StasisError(Code.Unknown, 'the streams are not connected');
+    const { childFds: stdioFds, consoleSocket } = io;
+    const pidFile = join(this.#options.bundle, 'init.pid');
+    return { pidFile, stdioFds, ...(consoleSocket === undefined ? {} : { consoleSocket }) };
   }
 
   /**

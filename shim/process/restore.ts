@@ -1,4 +1,4 @@
-import { mkdir, writeFile } from 'node:fs/promises';
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { defaultCriuOptions } from '../../src/checkpoint/stock.ts';
 import { makeCgroupYard } from '../../src/criu/cgroup-yard.ts';
@@ -19,11 +19,19 @@ export function criuFolder(bundle: string): string {
 type Rest = Omit<RestoreOptions, keyof Options | 'detach' | 'noSubreaper'>;
 type Options = Pick<RestoreOptions, 'id' | 'bundle' | 'imageDir' | 'workDir'>;
 
+/** An OCI runtime that is at work, and will wait at the gate. */
+interface Begun {
+  readonly gate: DiskGate;
+  readonly end: AbortController;
+  readonly restored: Promise<void>;
+}
+
 /** A restore with all ready that an image itself leaves to us. Its mounts stay until it is disposed of. */
 export class PreparedRestore implements AsyncDisposable {
   readonly #runtime: OciRuntime;
   readonly #options: Options;
   readonly #tmpfs: RemadeTmpfs;
+  #begun: Begun | undefined;
 
   private constructor(runtime: OciRuntime, options: Options, tmpfs: RemadeTmpfs) {
     this.#runtime = runtime;
@@ -34,13 +42,14 @@ export class PreparedRestore implements AsyncDisposable {
   /** On failure nothing is mounted. */
   static async prepare(runtime: OciRuntime, options: Options): Promise<PreparedRestore> {
     const { imageDir, workDir, bundle } = options;
-    await mkdir(workDir, { recursive: true, mode: 0o711 });
+    // The small things on this thread, as they are on a tmpfs: a client waits.
+    mkdirSync(workDir, { recursive: true, mode: 0o711 });
     const tmpfs = await remakeTmpfs(imageDir, criuFolder(bundle));
     try {
       const lines = [...tmpfs.lines, ...makeCgroupYard(yardIn(bundle))];
-      await writeFile(join(workDir, configName), `${lines.join('\n')}\n`, { mode: 0o600 });
+      writeFileSync(join(workDir, configName), `${lines.join('\n')}\n`, { mode: 0o600 });
       // crun has CRIU restore the interface with the namespace.
-      if (runtime.name === 'runc') await editConfig(bundle, withLoopback);
+      if (runtime.name === 'runc') editConfig(bundle, withLoopback);
     } catch (error) {
       await tmpfs[Symbol.asyncDispose]();
       throw error;
@@ -49,29 +58,51 @@ export class PreparedRestore implements AsyncDisposable {
   }
 
   /**
+   * Starts the OCI runtime at once, where it does not look at the root file system until CRIU has answered it: that waits for
+   * `run`. Nothing of the container is restored before.
+   */
+  begin(rest: Rest): void {
+    if (!this.#runtime.asksCriuFirst) return;
+    const gate = new DiskGate(join(criuFolder(this.#options.bundle), 'gate'));
+    const end = new AbortController();
+    const restored = this.#restore({ ...rest, diskGate: gate.folder, signal: end.signal });
+    restored.catch(() => undefined); // run tells of it
+    this.#begun = { gate, end, restored };
+  }
+
+  /**
    * Has the OCI runtime restore the container.
    * @param disk brings its root file system, where that is not there yet
    */
   async run(rest: Rest, disk?: () => Promise<void>): Promise<void> {
-    if (disk === undefined) return this.#restore(rest);
-    if (!this.#runtime.asksCriuFirst) {
-      await disk();
+    const begun = this.#begun;
+    if (begun === undefined) {
+      await disk?.();
       return this.#restore(rest);
     }
-    await using gate = new DiskGate(join(criuFolder(this.#options.bundle), 'gate'));
-    const inVain = new AbortController();
-    const ready = disk().then(
+    this.#begun = undefined;
+    await using gate = begun.gate;
+    const ready = (disk?.() ?? Promise.resolve()).then(
       () => gate.open(),
       (error: unknown) => {
-        inVain.abort();
+        begun.end.abort();
         throw error;
       },
     );
-    const [disked, restored] = await Promise.allSettled([
-      ready,
-      this.#restore({ ...rest, diskGate: gate.folder, signal: inVain.signal }),
-    ]);
+    const [disked, restored] = await Promise.allSettled([ready, begun.restored]);
     for (const result of [disked, restored]) if (result.status === 'rejected') throw result.reason;
+  }
+
+  /** Ends a runtime that was begun and is not to go on. */
+  async #giveUp(): Promise<void> {
+    const begun = this.#begun;
+    if (begun === undefined) return;
+    this.#begun = undefined;
+    begun.end.abort();
+    await begun.gate[Symbol.asyncDispose](); // what waits there ends
+    await begun.restored.catch(() => undefined);
+    // It has made a folder for the container by then, in which a later one of the same name would find a stranger.
+    await this.#runtime.delete(this.#options.id, { force: true }).catch(() => undefined);
   }
 
   async #restore(rest: Rest): Promise<void> {
@@ -91,6 +122,7 @@ export class PreparedRestore implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    await this.#giveUp();
     await this.#tmpfs[Symbol.asyncDispose]();
     // An image of a host with other hierarchies has CRIU mount its own there.
     await unmountBelow(yardIn(this.#options.bundle));

@@ -181,7 +181,7 @@ async function create(context: ShimContext, request: CreateTaskRequest): Promise
   const options = await readOptions(request.options);
   const record = new RecordFile(context.paths.task(context.namespace, request.id));
   const spec = readSpec(request.bundle);
-  if (wantsCheckpointable(spec.annotations)) await editConfig(request.bundle, withoutIoUring);
+  if (wantsCheckpointable(spec.annotations)) editConfig(request.bundle, withoutIoUring);
   const log = context.log.with({ id: request.id });
   context.logs.open(request.id, request.bundle);
   try {

@@ -1,8 +1,9 @@
 // Tmpfs mounts of a container that CRIU need neither pack nor unpack: empty ones, and /dev.
-import { mkdir, readFile, rm, stat, utimes, writeFile } from 'node:fs/promises';
+import { mkdirSync, utimesSync } from 'node:fs';
+import { readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { hasErrno } from '../errors.ts';
-import { mount, unmount } from '../sys/mount.ts';
+import { mountTmpfs, unmount } from '../sys/mount.ts';
 import { makeTree, readTree, type TreeNode } from './nodes.ts';
 import { parseMountTable, readMountTable, type MountEntry } from '../sys/mount-table.ts';
 
@@ -150,11 +151,12 @@ export async function remakeTmpfs(imageDir: string, folder: string): Promise<Rem
     for (const { key, source, options, modifiedMs, tree = [] } of mounts) {
       if (!/^stasis-tmpfs-\d+$/.test(key)) throw new Error(`"${key}" in ${imageDir} is no name of a mount`);
       const target = join(folder, key);
-      await mkdir(target, { recursive: true, mode: 0o700 });
-      await mount({ type: 'tmpfs', source, target, options });
+      // On this thread, as all of it is in memory: five mounts took 15 ms by way of libuv's threads.
+      mkdirSync(target, { recursive: true, mode: 0o700 });
+      mountTmpfs({ source, target, options });
       made.push(target);
       makeTree(target, tree);
-      if (!options.includes('ro')) await utimes(target, modifiedMs / 1000, modifiedMs / 1000);
+      if (!options.includes('ro')) utimesSync(target, modifiedMs / 1000, modifiedMs / 1000);
     }
   } catch (error) {
     await remade[Symbol.asyncDispose]();

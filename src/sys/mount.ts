@@ -159,6 +159,16 @@ export async function mount(entry: Mount): Promise<void> {
 }
 
 /**
+ * Mounts a tmpfs on the calling thread: nothing that the kernel would wait for, and done before one of libuv's threads wakes up.
+ * @throws SysError naming source and target
+ */
+export function mountTmpfs(entry: Omit<Mount, 'type'>): void {
+  const { flags, data } = mountArguments(entry.options);
+  const subject = `${entry.source} (tmpfs) on ${entry.target}`;
+  check('mount', mountCall(entry.source, entry.target, 'tmpfs', flags, data), subject);
+}
+
+/**
  * Takes the topmost mount of a path away, without following a symbolic link. `detach`: at once, even while in use.
  * @throws SysError EINVAL when nothing is mounted there, ENOENT, EBUSY
  */

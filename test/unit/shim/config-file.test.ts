@@ -62,7 +62,7 @@ test('config.json is replaced as a whole, readable by root alone', async () => {
   try {
     const path = join(bundle, 'config.json');
     await writeFile(path, JSON.stringify({ process: { args: ['x'] } }));
-    await editConfig(bundle, withoutIoUring);
+    editConfig(bundle, withoutIoUring);
     assert.deepEqual(JSON.parse(await readFile(path, 'utf8')), withoutIoUring({ process: { args: ['x'] } }));
     assert.equal((await stat(path)).mode & 0o777, 0o600);
   } finally {
