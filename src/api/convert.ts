@@ -59,6 +59,8 @@ export function checkpointMessage(
     runtime: entry.runtime,
     origin: more.origin ?? '',
     memoryError: entry.memoryError,
+    writtenBytes: BigInt(entry.writtenBytes ?? -1),
+    unchangedSince: entry.unchangedSince?.name ?? '',
   };
 }
 

@@ -112,5 +112,6 @@ function responseOf(result: InstantResult, pid: number): InstantResponse {
     imageBytes: BigInt(result.imageBytes),
     pid,
     exited: result.exited,
+    cpuNs: result.cpuNs,
   };
 }

@@ -30,6 +30,10 @@ export interface CheckpointEntry {
   /** `dataset@name` of the memory image and the record; undefined where a stock client holds the memory. */
   readonly memorySnapshot: string | undefined;
   readonly memoryBytes: number;
+  /** Bytes that were written to the pool for it; undefined for one of before this was counted. */
+  readonly writtenBytes?: number | undefined;
+  /** The checkpoint that it is a second name for, by its id and name: nothing had run since that one was taken. */
+  readonly unchangedSince?: { readonly id: string; readonly name: string } | undefined;
   readonly memoryError: string;
   readonly image: string;
   readonly runtime: string;
@@ -60,6 +64,8 @@ interface Report {
   memory: Memory;
   disk: Disk;
   bytes: number;
+  written?: number | undefined;
+  same?: { id: string; name: string } | undefined;
   error: string;
   image: string;
   runtime: string;
@@ -76,6 +82,11 @@ export function newCheckpointId(now = Date.now()): string {
 
 type Identity = Pick<CheckpointEntry, 'id' | 'name' | 'namespace' | 'container' | 'createdNs'>;
 
+/** The id under which the content of a checkpoint was first kept. */
+export function contentOf(entry: Pick<CheckpointEntry, 'id' | 'unchangedSince'>): string {
+  return entry.unchangedSince?.id ?? entry.id;
+}
+
 /** Properties for the disk half, known before the dump. */
 export function diskProperties(entry: Identity): Properties {
   return { ...identity(entry), [properties.half]: 'disk' };
@@ -88,6 +99,8 @@ export function memoryProperties(entry: CheckpointEntry): Properties {
     memory: entry.memory,
     disk: entry.disk,
     bytes: entry.memoryBytes,
+    written: entry.writtenBytes,
+    same: entry.unchangedSince,
     error: ascii(entry.memoryError),
     image: ascii(entry.image),
     runtime: ascii(entry.runtime),
@@ -168,6 +181,8 @@ function build(
     snapshot: row.name,
     memorySnapshot: memory?.name,
     memoryBytes: report?.bytes ?? 0,
+    writtenBytes: report?.written,
+    unchangedSince: report?.same,
     memoryError: report?.error ?? '',
     image: report?.image ?? '',
     runtime: report?.runtime ?? '',

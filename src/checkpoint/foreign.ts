@@ -85,6 +85,7 @@ export async function takeOfForeignDisk(host: Host, taking: Taking): Promise<Che
         imageBytes: instant?.imageBytes ?? 0n,
         pid: instant?.pid ?? 0,
         exited: false,
+        cpuNs: 0n,
       },
       files: { [diffFile]: diff },
     });

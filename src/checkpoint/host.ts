@@ -9,6 +9,7 @@ import type { Catalog } from './catalog.ts';
 import type { ImageCache } from './image-cache.ts';
 import type { KeyedMutex } from './locks.ts';
 import type { MemoryStore } from './memory-store.ts';
+import type { Standstill } from './still/standstill.ts';
 import type { Pending } from './pending.ts';
 
 /** Name under which containerd knows our snapshotter. */
@@ -27,6 +28,7 @@ export interface Host {
   readonly catalog: Catalog;
   readonly memory: MemoryStore;
   readonly images: ImageCache;
+  readonly standstill: Standstill;
   readonly containerd: Containerd;
   readonly pending: Pending;
   readonly criu: CriuFinder;

@@ -83,5 +83,7 @@ export interface InstantResult {
   readonly wasPaused: boolean;
   readonly exited: boolean;
   readonly imageBytes: number;
+  /** CPU time in nanoseconds that a paused container has used by the end of the instant; 0 where it ran, or runs again. */
+  readonly cpuNs: bigint;
   readonly times: InstantTimes;
 }

@@ -4,6 +4,7 @@ import { guardImage, prepareImage, emptyImage, readImage } from '../criu/image.t
 import { Aborted, AlreadyExists, FailedPrecondition, messageOf } from '../errors.ts';
 import { silent } from '../log.ts';
 import { cgroupPids } from '../sys/cgroup.ts';
+import { cpuUsage } from '../sys/cgroup-cpu.ts';
 import { freezerOf, type Freezer } from '../sys/cgroup-freezer.ts';
 import { killCgroup } from '../sys/cgroup-remove.ts';
 import { syncfs } from '../sys/syncfs.ts';
@@ -128,6 +129,7 @@ class Instant {
     if (disk !== undefined) await (this.#snapshotting ?? this.#startSnapshot(disk));
     this.#check();
 
+    const cpuNs = wasPaused && !exit ? ((await cpuUsage(this.#target.cgroup)) ?? 0n) : 0n;
     // Ending it is the one step that cannot be undone.
     if (exit) await (this.#tools.kill ?? (() => killCgroup(this.#target.cgroup)))();
     else if (!wasPaused) await this.#freezer.thaw();
@@ -148,6 +150,7 @@ class Instant {
       wasPaused,
       exited: exit,
       imageBytes: image?.bytes ?? 0,
+      cpuNs,
       times: this.#times,
     };
   }

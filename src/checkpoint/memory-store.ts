@@ -9,7 +9,7 @@ import { Busy } from '../zfs/errors.ts';
 import type { Zfs } from '../zfs/zfs.ts';
 import { type CheckpointEntry, memoryProperties } from './entry.ts';
 import type { ImageCache } from './image-cache.ts';
-import { type CheckpointRecord, imageFolder, readRecord, writeRecord } from './record.ts';
+import { type CheckpointRecord, imageFolder, readRecord, recordFile, writeRecord } from './record.ts';
 
 /** Images are a dozen small files and one large: the small ones cost round trips, not bytes. */
 const PARALLEL_COPIES = 4;
@@ -77,6 +77,11 @@ export class MemoryStore {
     return `${containerDataset}/memory`;
   }
 
+  /** The container's dataset that a memory snapshot belongs to. */
+  static ownerOf(memorySnapshot: string): string {
+    return memorySnapshot.slice(0, memorySnapshot.indexOf('@')).replace(/\/memory$/, '');
+  }
+
   /** Makes what must exist, and destroys the clones that restores of an earlier process left. */
   async load(): Promise<void> {
     await this.#createIdempotent(this.#reading);
@@ -111,6 +116,29 @@ export class MemoryStore {
   }
 
   /**
+   * The id of the checkpoint whose content the head still holds; undefined where that is not known for sure. The record is
+   * the first to go when the head is changed and the last to come, so where it stands all else does.
+   */
+  async headOf(containerDataset: string): Promise<string | undefined> {
+    await this.#clearing.get(MemoryStore.datasetOf(containerDataset));
+    return readRecord(await this.ensure(containerDataset)).then(
+      ({ id }) => id,
+      () => undefined,
+    );
+  }
+
+  /**
+   * Says that the head is about to be changed, so that nobody takes it for a checkpoint's.
+   * @returns the folder where it is mounted
+   */
+  async openHead(containerDataset: string): Promise<string> {
+    await this.#clearing.get(MemoryStore.datasetOf(containerDataset));
+    const folder = await this.ensure(containerDataset);
+    await rm(`${folder}/${recordFile}`, { force: true });
+    return folder;
+  }
+
+  /**
    * Replaces the head's content by this checkpoint's. Nothing counts until `commit` has snapshotted it.
    * @throws ResourceExhausted where the pool or a quota has no room for it; the head is empty then
    */
@@ -124,12 +152,11 @@ export class MemoryStore {
   }
 
   /**
-   * Empties the head after a commit, so that the next checkpoint need not wait for that. Never rejects: what is left is
-   * removed by the next `write`.
+   * Empties the head. Others that need it wait. Never rejects: what is left is removed by the next `write`.
    */
   clear(containerDataset: string): Promise<void> {
     const dataset = MemoryStore.datasetOf(containerDataset);
-    const clearing = this.ensure(containerDataset)
+    const clearing = this.openHead(containerDataset)
       .then((folder) => emptyFolder(folder, []))
       .catch(() => undefined)
       .finally(() => this.#clearing.delete(dataset));
@@ -138,8 +165,7 @@ export class MemoryStore {
   }
 
   async #write(request: StoreRequest): Promise<void> {
-    await this.#clearing.get(MemoryStore.datasetOf(request.dataset));
-    const folder = await this.ensure(request.dataset);
+    const folder = await this.openHead(request.dataset);
     await this.#empty(request);
     if (request.imageDir !== undefined && !request.inPlace) {
       await this.#copyImage(request.imageDir, `${folder}/${imageFolder}`, request);

@@ -29,12 +29,15 @@ export const imageFolder = 'image';
 export const diffFile = 'rootfs-diff.tar';
 
 export async function writeRecord(folder: string, record: CheckpointRecord): Promise<void> {
-  const { container, ...rest } = record;
-  const text = JSON.stringify({
+  await writeFile(`${folder}/${recordFile}`, recordText(record), { mode: 0o600 });
+}
+
+/** A record as it is written. */
+export function recordText({ container, ...rest }: CheckpointRecord): string {
+  return JSON.stringify({
     ...rest,
     container: Buffer.from(Container.encode(container).finish()).toString('base64'),
   });
-  await writeFile(`${folder}/${recordFile}`, text, { mode: 0o600 });
 }
 
 /** @throws Internal where the file is missing or not ours */

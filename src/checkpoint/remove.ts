@@ -2,8 +2,9 @@ import { Code, codeOf, FailedPrecondition } from '../errors.ts';
 import type { Node } from '../../snapshotter/index.ts';
 import { splitName } from '../../snapshotter/snapshot.ts';
 import { HasClones } from '../zfs/errors.ts';
-import type { CheckpointEntry } from './entry.ts';
+import { type CheckpointEntry, contentOf } from './entry.ts';
 import { type Host, lockKey } from './host.ts';
+import { MemoryStore } from './memory-store.ts';
 import { validateContainerId, validateNamespace } from './names.ts';
 
 export interface Removed {
@@ -58,9 +59,21 @@ async function removeOne(host: Host, entry: CheckpointEntry): Promise<Removed> {
   if (entry.memorySnapshot !== undefined) await destroySnapshot(host, entry.memorySnapshot);
   host.catalog.delete(entry);
   await host.images.drop(entry.id);
+  if (entry.memorySnapshot !== undefined) await clearHead(host, entry, entry.memorySnapshot);
   if (entry.snapshot !== entry.memorySnapshot) await destroySnapshot(host, entry.snapshot);
   await host.store.forgetCheckpoint(dataset, entry.snapshot.slice(dataset.length + 1));
   return { name: entry.name, waitsFor };
+}
+
+/** The head holds what the last checkpoint holds, for the next one: with that checkpoint, its content is to go. */
+async function clearHead(host: Host, entry: CheckpointEntry, memorySnapshot: string): Promise<void> {
+  const content = contentOf(entry);
+  const others = host.catalog.of(entry.namespace, entry.container);
+  if (others.some((other) => contentOf(other) === content)) return;
+  const dataset = MemoryStore.ownerOf(memorySnapshot);
+  // Where it cannot be reached, nothing is to be freed either: the checkpoint is removed all the same.
+  const head = await host.memory.headOf(dataset).catch(() => undefined);
+  if (head === content) await host.memory.clear(dataset);
 }
 
 /**

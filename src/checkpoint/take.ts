@@ -18,6 +18,7 @@ import {
   validateNamespace,
 } from './names.ts';
 import { MemoryStore } from './memory-store.ts';
+import { takeUnchanged } from './unchanged.ts';
 import { findEngine } from './shim-client.ts';
 import { Steps } from './steps.ts';
 import {
@@ -46,6 +47,7 @@ const notDumped: InstantResponse = {
   imageBytes: 0n,
   pid: 0,
   exited: false,
+  cpuNs: 0n,
 };
 
 /**
@@ -98,6 +100,8 @@ export async function takeLocked(host: Host, request: TakeRequest, report: Repor
       id: newCheckpointId(),
       createdNs: BigInt(Date.now()) * 1_000_000n,
     };
+    const unchanged = await takeUnchanged(host, taking);
+    if (unchanged !== undefined) return unchanged;
     const judged = inBackground(judge(host, taking));
     const entry =
       record.snapshotter === snapshotterName
@@ -163,6 +167,8 @@ async function takeOfOwnDisk(host: Host, asked: Taking, judged: Promise<Taking>)
       remedy: 'see stasis ls --all-namespaces for disks that other hosts or databases left, and stasis adopt',
     });
   }
+  const leaf = host.catalog.snapshotName([disk.dataset, MemoryStore.datasetOf(disk.dataset)], asked.name);
+  const snapshot = `${disk.dataset}@${leaf}`;
   await using steps = new Steps(host.log);
   const [pool, stage] = await Promise.all([
     host.memory.ensure(disk.dataset),
@@ -171,8 +177,6 @@ async function takeOfOwnDisk(host: Host, asked: Taking, judged: Promise<Taking>)
   steps.undo('remove the staging folder', () => stage.remove());
   const taking = await judged;
   const { request } = taking;
-  const leaf = host.catalog.snapshotName([disk.dataset, MemoryStore.datasetOf(disk.dataset)], taking.name);
-  const snapshot = `${disk.dataset}@${leaf}`;
   const properties = diskProperties({
     id: taking.id,
     name: taking.name,

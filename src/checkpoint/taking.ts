@@ -9,6 +9,7 @@ import { type Host, type Report, runtimeName } from './host.ts';
 import { cgroupPids, findCgroup } from '../sys/cgroup.ts';
 import { snapshotOf } from '../zfs/names.ts';
 import { MemoryStore } from './memory-store.ts';
+import { noteStandstill } from './unchanged.ts';
 import { type Engine, fromShim } from './shim-client.ts';
 import { fitsInStaging, openStage, type Stage } from './staging.ts';
 
@@ -143,7 +144,9 @@ export async function storeMemory(
     },
   };
   await host.memory.commit(entry);
-  if (!inPlace) host.later('empty the head of a memory image', host.memory.clear(made.dataset));
+  if (made.files !== undefined && !inPlace)
+    host.later('empty the head of a memory image', host.memory.clear(made.dataset));
+  await noteStandstill(host, taking, entry, instant);
   if (entry.memory === 'image' && entry.disk === 'snapshot' && !inPlace) {
     await host.images.keep(entry.id, { stage: made.stage, record: kept, bytes: entry.memoryBytes });
   } else {
@@ -158,7 +161,7 @@ export async function stageFor(host: Host, taking: Taking, dataset: string): Pro
   if (!request.diskOnly && task !== undefined) {
     const pids = await findCgroup(task.pid).then(cgroupPids, () => []); // it has ended
     if (!(await fitsInStaging(host.staging, pids))) {
-      return openStage(host.staging, await host.memory.ensure(dataset));
+      return openStage(host.staging, await host.memory.openHead(dataset));
     }
   }
   return openStage(host.staging);

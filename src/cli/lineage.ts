@@ -148,7 +148,8 @@ function branchLabel({ container, disk }: Branch, known: ReadonlySet<string>, op
 function checkpointLabel(checkpoint: Checkpoint, { now }: Options): string {
   const parts = [checkpoint.name, age(checkpoint.createdAt, now), memoryText(checkpoint)];
   parts.push(`unique ${size(checkpoint.uniqueBytes)}`);
-  if (checkpoint.timings !== undefined) parts.push(`frozen ${duration(checkpoint.timings.frozenNs)}`);
+  if (checkpoint.unchangedSince !== '') parts.push(`unchanged since ${checkpoint.unchangedSince}`);
+  else if (checkpoint.timings !== undefined) parts.push(`frozen ${duration(checkpoint.timings.frozenNs)}`);
   return parts.join('  ');
 }
 

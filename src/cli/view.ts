@@ -36,6 +36,8 @@ export function checkpointView(checkpoint: Checkpoint) {
     disk: diskKinds[checkpoint.disk] ?? 'unknown',
     snapshot: orNull(checkpoint.snapshot),
     uniqueBytes: Number(checkpoint.uniqueBytes),
+    writtenBytes: checkpoint.writtenBytes < 0n ? null : Number(checkpoint.writtenBytes),
+    unchangedSince: orNull(checkpoint.unchangedSince),
     origin: orNull(checkpoint.origin),
     image: orNull(checkpoint.image),
     runtime: orNull(checkpoint.runtime),

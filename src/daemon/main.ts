@@ -10,6 +10,7 @@ import { Catalog } from '../checkpoint/catalog.ts';
 import { type Host, snapshotterName } from '../checkpoint/host.ts';
 import { ImageCache } from '../checkpoint/image-cache.ts';
 import { KeyedMutex } from '../checkpoint/locks.ts';
+import { Standstill } from '../checkpoint/still/standstill.ts';
 import { MemoryStore } from '../checkpoint/memory-store.ts';
 import { Pending } from '../checkpoint/pending.ts';
 import { endPlacing } from '../checkpoint/placing.ts';
@@ -166,6 +167,7 @@ async function openHost(config: Config, log: Logger, later: Host['later']): Prom
     catalog,
     memory,
     images,
+    standstill: new Standstill(),
     containerd,
     pending: new Pending(runDir),
     criu: new CriuFinder(exec, config.runtime.criu),

@@ -45,8 +45,11 @@ export function checkpointText(taken: Checkpoint): string {
   const parts = [memoryText(taken)];
   if (taken.memory !== MemoryKind.MEMORY_NONE || taken.disk !== DiskKind.DISK_SNAPSHOT)
     parts.push(disks[taken.disk]);
+  if (taken.unchangedSince !== '')
+    parts.push(`unchanged since ${taken.unchangedSince}, so nothing was written`);
   if (taken.timings !== undefined) {
-    parts.push(`frozen ${duration(taken.timings.frozenNs)}`, `total ${duration(taken.timings.totalNs)}`);
+    if (taken.unchangedSince === '') parts.push(`frozen ${duration(taken.timings.frozenNs)}`);
+    parts.push(`total ${duration(taken.timings.totalNs)}`);
   }
   return `${taken.container}@${taken.name}: ${parts.join(', ')}`;
 }

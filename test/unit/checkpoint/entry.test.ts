@@ -20,6 +20,8 @@ const entry: CheckpointEntry = {
   snapshot: 'tank/stasis/containers/default/web@before',
   memorySnapshot: 'tank/stasis/containers/default/web/memory@before',
   memoryBytes: 12345,
+  writtenBytes: 4096,
+  unchangedSince: { id: 'former', name: 'one' },
   memoryError: '',
   image: 'docker.io/library/busybox:latest',
   runtime: 'io.containerd.stasis.v2',

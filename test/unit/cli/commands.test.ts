@@ -101,6 +101,8 @@ test('--json prints one document, --quiet the name alone; warnings are said in e
     disk: 'snapshot',
     snapshot: 'tank/stasis/containers/default/web@auto',
     uniqueBytes: 1536,
+    writtenBytes: 0,
+    unchangedSince: null,
     origin: null,
     image: 'busybox',
     runtime: null,
