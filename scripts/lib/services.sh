@@ -5,10 +5,15 @@
 STASISD_SOCKET() { echo "$STATE/run/stasisd.sock"; }
 CONTAINERD_SOCKET() { echo "$STATE/containerd/containerd.sock"; }
 
+containerd_folder() {
+  case $CONTAINERD in /*) echo "$CONTAINERD" ;; *) echo "$STASIS_CACHE/containerd-$CONTAINERD/bin" ;; esac
+}
+
 # What the daemons, and whoever works with the stack, find programs by: ours, then this containerd's,
 # then CRIU, crun and zfs from the cache, then the host's.
 stack_path() {
-  local path=$STASIS_SRC/dist:$STASIS_CACHE/containerd-$CONTAINERD/bin:$STASIS_CACHE/criu/bin:$STASIS_CACHE/crun/bin
+  local path
+  path=$STASIS_SRC/dist:$(containerd_folder):$STASIS_CACHE/criu/bin:$STASIS_CACHE/crun/bin
   [ "$ZFS" != fuse ] || path=$path:$STATE/zfs
   echo "$path:$HOST_PATH"
 }
@@ -171,7 +176,7 @@ start_stasisd() {
 
 start_containerd() {
   ! listening "$(CONTAINERD_SOCKET)" || return 0
-  start_service containerd "$STASIS_CACHE/containerd-$CONTAINERD/bin/containerd" --config "$STATE/containerd.toml"
+  start_service containerd "$(containerd_folder)/containerd" --config "$STATE/containerd.toml"
   wait_listening containerd "$(CONTAINERD_SOCKET)"
 }
 

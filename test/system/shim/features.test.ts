@@ -5,6 +5,7 @@ import { connect } from 'node:net';
 import { join } from 'node:path';
 import { after, before, test, type TestContext } from 'node:test';
 import { Containerd } from '../../../src/containerd/client.ts';
+import { Options } from '../../../src/proto/gen/containerd/runc_options.ts';
 import { exec } from '../../../src/sys/command.ts';
 import { findCgroup, folderOf } from '../../../src/sys/cgroup.ts';
 import { mount, unmount } from '../../../src/sys/mount.ts';
@@ -57,6 +58,34 @@ test('a container that the kernel ends for want of memory is reported before its
   const events = (await recording.through('/tasks/exit')).map(({ topic }) => topic);
   assert.deepEqual(events.slice(-2), ['/tasks/oom', '/tasks/exit']);
 });
+
+for (const binary of [process.env['STASIS_RUNC'], process.env['STASIS_CRUN']]) {
+  test(`a container without pivot_root and without a keyring of its own is asked of ${binary}, and runs`, async (t) => {
+    const name = container(t);
+    await ctr('containers', 'create', ...flagsOf(name), '/bin/sh', '-c', LOOP);
+    const { snapshots, tasks } = containerd.namespace('default');
+    const { mounts } = await snapshots.mounts({ snapshotter: 'stasis', key: name });
+    const [calls, program] = [join(folder, `${name}.calls`), join(folder, `${name}.runtime`)];
+    writeFileSync(program, `#!/bin/sh\necho "$@" >>${calls}\nexec ${binary} "$@"\n`, { mode: 0o755 });
+    const options = Options.fromPartial({ binaryName: program, noPivotRoot: true, noNewKeyring: true });
+    await tasks.create({
+      ...{ containerId: name, rootfs: mounts, stdin: '', stdout: '', stderr: '', terminal: false },
+      ...{ checkpoint: undefined, runtimePath: '' },
+      options: {
+        typeUrl: 'containerd.runc.v1.Options',
+        value: Buffer.from(Options.encode(options).finish()),
+      },
+    });
+    await tasks.start({ containerId: name, execId: '' });
+    assert.equal(await statusOf(name), 'RUNNING');
+    const [create = ''] = readFileSync(calls, 'utf8')
+      .split('\n')
+      .filter((line) => / create /.test(line));
+    assert.match(create, / --no-pivot /);
+    assert.match(create, / --no-new-keyring /);
+    assert.match(await must('ctr', ['tasks', 'exec', '--exec-id', 'e', name, 'ls', '/']), /bin/);
+  });
+}
 
 test('update changes the limits of a running container', async (t) => {
   const name = container(t);
