@@ -36,6 +36,7 @@ export interface CommandModel {
 
 const KINDS: Readonly<Record<string, Kind>> = {
   container: 'container',
+  containers: 'container',
   checkpoint: 'checkpoint',
   checkpoints: 'checkpoint',
   file: 'file',

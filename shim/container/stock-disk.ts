@@ -50,7 +50,7 @@ export async function planStockDisk(
   if (entry === undefined) return undefined;
   const [id, createdNs] = [newCheckpointId(), BigInt(Date.now()) * 1_000_000n];
   const snapshot = `${entry.source}@stock-${id}`;
-  const identity = diskProperties({ id, name: `stock-${id}`, namespace, container, createdNs });
+  const identity = diskProperties({ id, name: `stock-${id}`, set: '', namespace, container, createdNs });
   return {
     plan: { snapshot, properties: { ...identity, [properties.half]: 'external' }, syncPath: source },
     file: { version: 1, checkpoint: id, snapshot, namespace, container, created: String(createdNs) },

@@ -1,13 +1,16 @@
 import type { CheckpointEntry } from '../checkpoint/entry.ts';
 import type { Restored } from '../checkpoint/restore.ts';
+import { codeOf, messageOf, StasisError } from '../errors.ts';
 import type { Obstacle } from '../doctor/obstacle.ts';
 import type { WallTime } from '../sys/clock.ts';
 import type { Timestamp } from '../proto/gen/google/protobuf/timestamp.ts';
 import {
   type Checkpoint,
   DiskKind,
+  type ErrorInfo,
   MemoryKind,
   type Obstacle as ObstacleMessage,
+  type RestoreFailure,
   type RestoreResult,
   Severity,
 } from '../proto/gen/stasis/stasis.ts';
@@ -61,6 +64,7 @@ export function checkpointMessage(
     memoryError: entry.memoryError,
     writtenBytes: BigInt(entry.writtenBytes ?? -1),
     unchangedSince: entry.unchangedSince?.name ?? '',
+    setId: entry.set,
   };
 }
 
@@ -76,6 +80,23 @@ export function restoreMessage(restored: Restored): RestoreResult {
     diskNs: ns(restored.diskNs),
     createNs: ns(restored.createNs),
     startNs: ns(restored.startNs),
+  };
+}
+
+/** What an error of ours says beside its code and message. */
+export function errorInfo(error: StasisError): ErrorInfo {
+  return {
+    reason: error.reason ?? '',
+    subject: error.subject ?? '',
+    cause: error.cause === undefined ? '' : messageOf(error.cause),
+    remedy: error.remedy ?? '',
+  };
+}
+
+export function restoreFailure(container: string, checkpoint: string, error: unknown): RestoreFailure {
+  return {
+    ...{ container, checkpoint, code: codeOf(error), message: messageOf(error) },
+    info: error instanceof StasisError ? errorInfo(error) : undefined,
   };
 }
 

@@ -1,4 +1,5 @@
 // The header blocks of gRPC's answers (gRPC over HTTP/2, https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md).
+import { errorInfo } from './convert.ts';
 import { codeOf, messageOf, StasisError } from '../errors.ts';
 import { encodeFields, type Field } from '../http2/hpack.ts';
 import { ErrorInfo } from '../proto/gen/stasis/stasis.ts';
@@ -30,12 +31,7 @@ export function errorFields(error: unknown, alone: boolean): Buffer {
     ['grpc-message', percentEncode(messageOf(error))],
   ];
   if (error instanceof StasisError) {
-    const info = ErrorInfo.encode({
-      reason: error.reason ?? '',
-      subject: error.subject ?? '',
-      cause: error.cause === undefined ? '' : messageOf(error.cause),
-      remedy: error.remedy ?? '',
-    }).finish();
+    const info = ErrorInfo.encode(errorInfo(error)).finish();
     fields.push([errorTrailer, Buffer.from(info).toString('base64')]);
   }
   return encodeFields(fields);

@@ -1,10 +1,12 @@
 import { realpath } from 'node:fs/promises';
 import { clone } from '../checkpoint/clone.ts';
 import type { Host, Report } from '../checkpoint/host.ts';
+import { selectMembers } from '../checkpoint/members.ts';
 import { removeCheckpoints } from '../checkpoint/remove.ts';
 import { restore } from '../checkpoint/restore.ts';
 import { run } from '../checkpoint/run.ts';
-import { takeCheckpoint } from '../checkpoint/take.ts';
+import { restoreSet } from '../checkpoint/restore-set.ts';
+import { takeOneOrPod, takeSet } from '../checkpoint/set.ts';
 import { examine } from '../doctor/examine.ts';
 import { FailedPrecondition, InvalidArgument, messageOf } from '../errors.ts';
 import { inspect, list } from '../inventory/list.ts';
@@ -14,12 +16,13 @@ import {
   type CheckpointUpdate,
   type CloneUpdate,
   type Progress,
+  type RestoreSetUpdate,
   type RestoreUpdate,
   type RunUpdate,
   type StasisDefinition,
 } from '../proto/gen/stasis/stasis.ts';
 import { commit, version } from '../version.ts';
-import { checkpointMessage, obstacleMessage, restoreMessage } from './convert.ts';
+import { checkpointMessage, obstacleMessage, restoreFailure, restoreMessage } from './convert.ts';
 import type { GrpcContext, GrpcHandlers } from './grpc-server.ts';
 import { addressMetadata } from './metadata.ts';
 import { explainNoRoom } from './no-room.ts';
@@ -53,11 +56,44 @@ export function stasisService(host: Host): GrpcHandlers<typeof StasisDefinition>
         async (updates, signal) => {
           await enter(host, context);
           const report = reporter<CheckpointUpdate>(updates, (update) => update);
-          const name = request.name;
-          const entry = await takeCheckpoint(host, { ...request, name, signal }, report);
-          updates.push({ update: { $case: 'checkpoint', value: checkpointMessage(entry) }, warnings: [] });
+          for (const entry of await takeOneOrPod(host, { ...request, signal }, report))
+            updates.push({ update: { $case: 'checkpoint', value: checkpointMessage(entry) }, warnings: [] });
         },
       ),
+    checkpointSet: (request, context) => {
+      const subject = request.pod || [...request.containers, ...request.labels].join(', ');
+      return operation<CheckpointUpdate>(
+        context,
+        [`a set of ${subject}`, subject],
+        async (updates, signal) => {
+          await enter(host, context);
+          const report = reporter<CheckpointUpdate>(updates, (update) => update);
+          const containers = await selectMembers(host, request, report);
+          for (const entry of await takeSet(host, { ...request, containers, signal }, report))
+            updates.push({ update: { $case: 'checkpoint', value: checkpointMessage(entry) }, warnings: [] });
+        },
+      );
+    },
+    restoreSet: (request, context) => {
+      const subject = request.set || request.containers.join(', ');
+      return operation<RestoreSetUpdate>(
+        context,
+        [`a restore of ${subject}`, subject],
+        async (updates, signal) => {
+          await enter(host, context);
+          const tell = (update: RestoreSetUpdate['update']): void => updates.push({ update, warnings: [] });
+          await restoreSet(
+            host,
+            { ...request, signal },
+            {
+              restored: (restored) => tell({ $case: 'result', value: restoreMessage(restored) }),
+              failed: (...failure) => tell({ $case: 'failure', value: restoreFailure(...failure) }),
+            },
+            reporter<RestoreSetUpdate>(updates, (update) => update),
+          );
+        },
+      );
+    },
     restore: (request, context) =>
       operation<RestoreUpdate>(
         context,

@@ -1,6 +1,7 @@
 import { AlreadyExists, NotFound } from '../errors.ts';
 import type { Row, Zfs } from '../zfs/zfs.ts';
 import { type CheckpointEntry, entryFromRows } from './entry.ts';
+import { unfinishedSets } from './unfinished-sets.ts';
 
 /** What a sweep found half-made, and destroyed. */
 export interface Swept {
@@ -17,7 +18,7 @@ export interface Swept {
  * memory's goes first when one is removed: so a disk half alone is always unfinished or already removed.
  */
 export class Catalog {
-  readonly #zfs: Zfs;
+  readonly #zfs: Pick<Zfs, 'destroyIdempotent'>;
   /** namespace/container → checkpoints, oldest first. */
   readonly #byContainer = new Map<string, CheckpointEntry[]>();
   readonly #byId = new Map<string, CheckpointEntry>();
@@ -26,7 +27,7 @@ export class Catalog {
   /** Checkpoints that a restore is reading from. */
   readonly #readers = new Map<string, number>();
 
-  constructor(zfs: Zfs) {
+  constructor(zfs: Pick<Zfs, 'destroyIdempotent'>) {
     this.#zfs = zfs;
   }
 
@@ -40,8 +41,12 @@ export class Catalog {
     this.#byId.clear();
     const { entries, orphans, retired } = entryFromRows(rows);
     for (const snapshot of retired) this.#retired.add(snapshot);
-    for (const entry of entries) this.add(entry);
     const swept: Swept[] = [];
+    const unfinished = unfinishedSets(listing);
+    for (const entry of entries) {
+      if (!unfinished.has(entry.set)) this.add(entry);
+      else orphans.push(...halvesOf(entry, 'the set that it belongs to was never finished'));
+    }
     for (const { snapshot, why } of orphans) {
       await this.#zfs.destroyIdempotent(snapshot, { defer: true });
       swept.push({ snapshot, why });
@@ -96,6 +101,13 @@ export class Catalog {
     return candidate;
   }
 
+  /** The checkpoints of a set in a namespace, by the containers' names; none where there is no such set. */
+  ofSet(namespace: string, name: string): readonly CheckpointEntry[] {
+    return [...this.#byId.values()]
+      .filter((entry) => entry.set !== '' && entry.namespace === namespace && entry.name === name)
+      .sort((a, b) => (a.container < b.container ? -1 : 1));
+  }
+
   /** @throws AlreadyExists */
   assertFree(namespace: string, container: string, name: string): void {
     if (!this.has(namespace, container, name)) return;
@@ -147,4 +159,10 @@ export class Catalog {
 
 function key(namespace: string, container: string): string {
   return `${namespace}/${container}`;
+}
+
+/** The memory half first, as wherever a checkpoint is removed. */
+function halvesOf({ snapshot, memorySnapshot }: CheckpointEntry, why: string): Swept[] {
+  const halves = memorySnapshot === undefined ? [snapshot] : [memorySnapshot, snapshot];
+  return [...new Set(halves)].map((half) => ({ snapshot: half, why }));
 }

@@ -4,11 +4,14 @@ import type {
   DescribeResponse,
   InstantRequest,
   InstantResponse,
+  TogetherAnswer,
+  TogetherStep,
 } from '../proto/gen/stasis/engine.ts';
 import { version } from '../version.ts';
 import { takeInstant } from './instant.ts';
 import type { InstantPlan, InstantResult, InstantTarget, InstantTools } from './instant-plan.ts';
 import { defaultCriuOptions } from './stock.ts';
+import { takeAtGates } from './gates.ts';
 
 /** A container as the shim hands it to the engine. */
 export interface EngineContainer {
@@ -29,6 +32,10 @@ export interface EngineContainers {
 /** The handlers of `stasis.engine.v1.Engine`, in the form that the ttrpc server registers. */
 export interface EngineHandlers {
   checkpoint(request: InstantRequest, context: { readonly signal: AbortSignal }): Promise<InstantResponse>;
+  checkpointTogether(
+    steps: AsyncIterable<TogetherStep>,
+    context: { readonly signal: AbortSignal },
+  ): AsyncIterable<TogetherAnswer>;
   describe(request: DescribeRequest): Promise<DescribeResponse>;
 }
 
@@ -48,6 +55,17 @@ export function engineService(containers: EngineContainers, tools: InstantTools)
       const { target } = container;
       const result = await container.exclusive(() => takeInstant(target, plan, tools, signal));
       return responseOf(result, target.pid);
+    },
+
+    checkpointTogether(steps, { signal }) {
+      return takeAtGates(steps, async (request, gates, left) => {
+        const container = find(request.id);
+        const plan = planOf({ ...request, exit: false });
+        const { target } = container;
+        const take = async (): Promise<InstantResult> =>
+          takeInstant(target, plan, { ...tools, gates }, AbortSignal.any([signal, left]));
+        return responseOf(await container.exclusive(take), target.pid);
+      });
     },
 
     async describe(request) {

@@ -22,6 +22,8 @@ export interface CheckpointEntry {
   readonly namespace: string;
   readonly container: string;
   readonly name: string;
+  /** Id of the set that it was taken in, with others at one instant and under one name; empty where it was alone. */
+  readonly set: string;
   readonly createdNs: bigint;
   readonly memory: Memory;
   readonly disk: Disk;
@@ -52,6 +54,10 @@ export const properties = {
   created: 'stasis:checkpoint-created',
   /** On both: which half this snapshot is: `disk` (whose memory half must follow), `external` (complete by itself) or `memory`. */
   half: 'stasis:checkpoint-half',
+  /** On both, for one of a set: the set's id. */
+  set: 'stasis:checkpoint-set',
+  /** On the root dataset: ids of sets that are not whole yet, with commas between. */
+  unfinishedSets: 'stasis:unfinished-sets',
   /** On the memory's: the rest, as JSON. */
   report: 'stasis:checkpoint-report',
 } as const;
@@ -80,7 +86,7 @@ export function newCheckpointId(now = Date.now()): string {
   return `${now.toString(36)}-${randomBytes(5).toString('hex')}`;
 }
 
-type Identity = Pick<CheckpointEntry, 'id' | 'name' | 'namespace' | 'container' | 'createdNs'>;
+export type Identity = Pick<CheckpointEntry, 'id' | 'name' | 'set' | 'namespace' | 'container' | 'createdNs'>;
 
 /** The id under which the content of a checkpoint was first kept. */
 export function contentOf(entry: Pick<CheckpointEntry, 'id' | 'unchangedSince'>): string {
@@ -115,7 +121,26 @@ function identity(entry: Identity): Properties {
     [properties.name]: entry.name,
     [properties.container]: `${entry.namespace}/${entry.container}`,
     [properties.created]: String(entry.createdNs),
+    ...(entry.set === '' ? {} : { [properties.set]: entry.set }),
   };
+}
+
+/**
+ * Properties by which one command snapshots the disks of a whole set. What tells them apart is set afterwards; a disk
+ * half that never got its `stasis:checkpoint` is an orphan.
+ */
+export function setProperties({ name, set, createdNs }: Identity): Properties {
+  return {
+    [properties.name]: name,
+    [properties.created]: String(createdNs),
+    [properties.set]: set,
+    [properties.half]: 'disk',
+  };
+}
+
+/** The rest of what diskProperties says. */
+export function memberProperties({ id, namespace, container }: Identity): Properties {
+  return { [properties.checkpoint]: id, [properties.container]: `${namespace}/${container}` };
 }
 
 /**
@@ -133,7 +158,11 @@ export function entryFromRows(rows: readonly Row[]): {
   const retired: string[] = [];
   for (const row of rows) {
     const id = value(row, properties.checkpoint);
-    if (id === undefined) continue;
+    if (id === undefined) {
+      if (row.type === 'snapshot' && value(row, properties.set) !== undefined)
+        orphans.push({ snapshot: row.name, why: 'the set that it belongs to was never finished' });
+      continue;
+    }
     if (row.properties.get(deferProperty)?.value === 'on') retired.push(row.name);
     else if (value(row, properties.half) === 'memory') memories.set(id, row);
     else disks.set(id, row);
@@ -175,6 +204,7 @@ function build(
     namespace,
     container: rest.join('/'),
     name: value(row, properties.name) ?? snapshotName(row.name),
+    set: value(row, properties.set) ?? '',
     createdNs: BigInt(value(row, properties.created) ?? '0'),
     memory: report?.memory ?? 'external',
     disk: report?.disk ?? 'snapshot',

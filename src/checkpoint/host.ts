@@ -11,6 +11,7 @@ import type { KeyedMutex } from './locks.ts';
 import type { MemoryStore } from './memory-store.ts';
 import type { Standstill } from './still/standstill.ts';
 import type { Pending } from './pending.ts';
+import type { UnfinishedSets } from './unfinished-sets.ts';
 
 /** Name under which containerd knows our snapshotter. */
 export const snapshotterName = 'stasis';
@@ -27,6 +28,7 @@ export interface Host {
   readonly store: SnapshotStore;
   readonly catalog: Catalog;
   readonly memory: MemoryStore;
+  readonly unfinishedSets: UnfinishedSets;
   readonly images: ImageCache;
   readonly standstill: Standstill;
   readonly containerd: Containerd;

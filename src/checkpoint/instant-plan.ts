@@ -47,6 +47,19 @@ export interface InstantPlan {
   readonly timeoutMs: number;
 }
 
+/**
+ * Where one of several containers waits for the others, so that all stand still at one instant. Each resolves when all of
+ * them are there, and rejects where one of them never will be: then the instant is undone.
+ */
+export interface Gates {
+  /** Frozen. */
+  still(): Promise<void>;
+  /** On the disk is what there is to be; resolves when that is snapshotted, by whoever holds the gates. */
+  synced(): Promise<void>;
+  /** Nothing is left to do but to let it run. */
+  dumped(): Promise<void>;
+}
+
 /** What the instant is made with; tests hand in their own. */
 export interface InstantTools {
   readonly zfs: Pick<Zfs, 'snapshot' | 'destroyIdempotent'>;
@@ -60,6 +73,8 @@ export interface InstantTools {
   /** Whether the disk may be snapshotted while CRIU is at work, see `mayOverlap`. */
   readonly overlap?: () => Promise<boolean>;
   readonly log?: Logger;
+  /** For one of several containers: then the disk is not snapshotted here, and `zfs` is not called. */
+  readonly gates?: Gates;
 }
 
 /**

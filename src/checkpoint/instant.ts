@@ -91,7 +91,7 @@ class Instant {
     } catch (error) {
       // First of all: a pool that hangs must not keep the container standing still as well.
       await this.#release().catch((failure: unknown) => this.#notUndone('let the container run', failure));
-      await this.#snapshotting?.catch(() => undefined);
+      if (this.#tools.gates === undefined) await this.#snapshotting?.catch(() => undefined);
       for (const failure of await this.#undo.rollback()) this.#notUndone(failure.what, failure.error);
       // Whatever broke while the caller was going away, it is the going away that counts.
       throw this.#signal.aborted ? cancelled(this.#target.id) : error;
@@ -121,12 +121,14 @@ class Instant {
       this.#times.freeze = now() - frozenAt;
     }
     await this.#requireRunning('ended while it was being frozen');
+    await this.#tools.gates?.still();
     // CRIU first: it is what the container waits for, and starting zfs takes a while too.
     const meanwhile = (): void => {
       if (disk !== undefined && overlap) void this.#startSnapshot(disk);
     };
     const memoryError = memory === undefined ? undefined : await this.#dump(memory, meanwhile);
     if (disk !== undefined) await (this.#snapshotting ?? this.#startSnapshot(disk));
+    await this.#waitForOthers();
     this.#check();
 
     const cpuNs = wasPaused && !exit ? ((await cpuUsage(this.#target.cgroup)) ?? 0n) : 0n;
@@ -170,17 +172,25 @@ class Instant {
     } finally {
       this.#times.dump = now() - began;
     }
-    if (!(await this.#freezer.isFrozen())) {
-      await this.#requireRunning('ended during its dump');
-      throw new Aborted(
-        `${this.#target.id} did not stay frozen during its dump, so memory and disk would differ`,
-        {
-          subject: this.#target.id,
-          remedy: 'try again; if it happens each time, see what else thaws its cgroup',
-        },
-      );
-    }
+    await this.#requireFrozen('during its dump', 'memory and disk would differ');
     return undefined;
+  }
+
+  async #requireFrozen(when: string, thus: string): Promise<void> {
+    if (await this.#freezer.isFrozen()) return;
+    await this.#requireRunning(`ended ${when}`);
+    throw new Aborted(`${this.#target.id} did not stay frozen ${when}, so ${thus}`, {
+      subject: this.#target.id,
+      remedy: 'try again; if it happens each time, see what else thaws its cgroup',
+    });
+  }
+
+  /** The last gate, before which nothing is final for any of the containers. */
+  async #waitForOthers(): Promise<void> {
+    const { gates } = this.#tools;
+    if (gates === undefined) return;
+    await gates.dumped();
+    await this.#requireFrozen('until the others were done', 'they are not of one instant');
   }
 
   /** After a failed dump. A CRIU that died has let the container run: then the disk is taken anew. */
@@ -190,7 +200,7 @@ class Instant {
     await this.#requireRunning('ended during its dump');
     if (this.#snapshotting === undefined) return;
     await this.#snapshotting;
-    await this.#tools.zfs.destroyIdempotent(disk.snapshot);
+    if (this.#tools.gates === undefined) await this.#tools.zfs.destroyIdempotent(disk.snapshot);
     void this.#startSnapshot(disk);
   }
 
@@ -231,6 +241,11 @@ class Instant {
     this.#times.sync = now() - began;
     this.#check();
     const second = now();
+    if (this.#tools.gates !== undefined) {
+      await this.#tools.gates.synced();
+      this.#times.snapshot = now() - second;
+      return;
+    }
     const destroy = (): Promise<void> => this.#tools.zfs.destroyIdempotent(disk.snapshot);
     try {
       // Not cancelled with the caller: a killed command's snapshot may still appear, after it has been looked for in vain.

@@ -53,7 +53,7 @@ export function ownersOf(
 }
 
 /** The memory half goes first: from then on what is left counts as removed, and a sweep finishes it. */
-async function removeOne(host: Host, entry: CheckpointEntry): Promise<Removed> {
+export async function removeOne(host: Host, entry: CheckpointEntry): Promise<Removed> {
   const dataset = entry.snapshot.slice(0, entry.snapshot.indexOf('@'));
   const waitsFor = ownersOf(host.store.datasets(), host.store.clonesOf(entry.snapshot));
   if (entry.memorySnapshot !== undefined) await destroySnapshot(host, entry.memorySnapshot);

@@ -1,8 +1,8 @@
-import { Code, codeOf, FailedPrecondition, messageOf } from '../errors.ts';
+import { Code, codeOf, FailedPrecondition, messageOf, type StasisError } from '../errors.ts';
 import type { Container } from '../proto/gen/containerd/containers.ts';
 import type { Process } from '../proto/gen/containerd/task_types.ts';
 import { describeObstacle, type Obstacle } from '../doctor/obstacle.ts';
-import type { InstantResponse } from '../proto/gen/stasis/engine.ts';
+import type { InstantRequest, InstantResponse } from '../proto/gen/stasis/engine.ts';
 import type { CheckpointEntry } from './entry.ts';
 import type { CheckpointRecord, SnapshotOrigin } from './record.ts';
 import { type Host, type Report, runtimeName } from './host.ts';
@@ -39,6 +39,8 @@ export interface Taking {
   readonly origin: Promise<SnapshotOrigin>;
   readonly id: string;
   readonly name: string;
+  /** Id of the set that it is taken in; empty where it is alone. */
+  readonly set: string;
   readonly createdNs: bigint;
   readonly started: bigint;
 }
@@ -61,27 +63,42 @@ export async function dump(
   const abort = (): void => engine.close();
   request.signal.addEventListener('abort', abort, { once: true });
   try {
-    const response = await engine.calls.checkpoint({
-      id: request.container,
-      imageDir: request.diskOnly ? '' : options.stage.imageDir,
-      workDir: options.stage.workDir,
-      snapshot: options.snapshot ?? '',
-      properties: { ...options.properties },
-      syncPath: options.syncPath ?? '',
-      exit: false,
-      requireMemory: request.requireMemory,
-      timeoutMs: BigInt(host.config.checkpoint.timeout) * 1000n,
-    });
+    const response = await engine.calls.checkpoint(instantRequest(host, taking, options));
     request.signal.throwIfAborted();
     return response;
   } catch (error) {
     request.signal.throwIfAborted();
-    if (codeOf(error) === Code.NotFound) throw notRunning(request.container); // it ended meanwhile
-    if (request.requireMemory) throw memoryRequired(request.container, messageOf(error), error);
-    throw fromShim(error, request.container);
+    throw asCallerSees(error, request);
   } finally {
     request.signal.removeEventListener('abort', abort);
   }
+}
+
+/** The instant in the terms of the shim. */
+export function instantRequest(
+  host: Host,
+  { request }: Taking,
+  options: Pick<InstantOptions, 'stage'> & Partial<InstantOptions>,
+): InstantRequest {
+  return {
+    id: request.container,
+    imageDir: request.diskOnly ? '' : options.stage.imageDir,
+    workDir: options.stage.workDir,
+    snapshot: options.snapshot ?? '',
+    properties: { ...options.properties },
+    syncPath: options.syncPath ?? '',
+    exit: false,
+    requireMemory: request.requireMemory,
+    timeoutMs: BigInt(host.config.checkpoint.timeout) * 1000n,
+  };
+}
+
+/** An error of the shim's about a container, as an error of the checkpoint's. */
+export function asCallerSees(error: unknown, request: TakeRequest): StasisError {
+  const { container } = request;
+  if (codeOf(error) === Code.NotFound) return notRunning(container); // it ended meanwhile
+  if (request.requireMemory) return memoryRequired(container, messageOf(error), error);
+  return fromShim(error, container);
 }
 
 /** Puts the memory (or its absence) and the record in the pool, and makes the checkpoint whole. Takes the stage over. */
@@ -124,6 +141,7 @@ export async function storeMemory(
     namespace: request.namespace,
     container: request.container,
     name: taking.name,
+    set: taking.set,
     createdNs: taking.createdNs,
     memory: instant.memory ? 'image' : 'none',
     disk: made.files === undefined ? 'snapshot' : 'diff',

@@ -1,6 +1,7 @@
 // A checkpoint of a container that has not run since its last one: a second name for it, without a dump.
 import { Status } from '../proto/gen/containerd/task_types.ts';
 import { syncfs } from '../sys/syncfs.ts';
+import { identityOf } from './begin.ts';
 import { type CheckpointEntry, contentOf, diskProperties } from './entry.ts';
 import { type Host, lockKey, snapshotterName } from './host.ts';
 import { MemoryStore } from './memory-store.ts';
@@ -36,13 +37,7 @@ export async function takeUnchanged(host: Host, taking: Taking): Promise<Checkpo
   const leaf = host.catalog.snapshotName([place.dataset, memory], taking.name);
   const snapshot = `${place.dataset}@${leaf}`;
   const begin = process.hrtime.bigint();
-  const identity = {
-    id: taking.id,
-    name: taking.name,
-    namespace: request.namespace,
-    container: request.container,
-    createdNs: taking.createdNs,
-  };
+  const identity = identityOf(taking);
   // What was written through a mapping is in the page cache alone.
   await syncfs(place.rootfs);
   const synced = process.hrtime.bigint();

@@ -26,6 +26,9 @@ export interface CommandOptions extends Options {
   exit?: boolean;
   diskOnly?: boolean;
   requireMemory?: boolean;
+  label?: string[];
+  pod?: string;
+  set?: string;
   snapshot?: string;
   as?: string;
   from?: string;

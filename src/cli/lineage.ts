@@ -150,6 +150,7 @@ function checkpointLabel(checkpoint: Checkpoint, { now }: Options): string {
   parts.push(`unique ${size(checkpoint.uniqueBytes)}`);
   if (checkpoint.unchangedSince !== '') parts.push(`unchanged since ${checkpoint.unchangedSince}`);
   else if (checkpoint.timings !== undefined) parts.push(`frozen ${duration(checkpoint.timings.frozenNs)}`);
+  if (checkpoint.setId !== '') parts.push(`set ${checkpoint.setId}`);
   return parts.join('  ');
 }
 

@@ -3,13 +3,20 @@ import { version, versionText } from './commands/version.ts';
 import { type Actions, examples, optionsOf, type Register } from './grammar.ts';
 import { hostCommands } from './host-commands.ts';
 
+/** An option that may be given several times. */
+function collect(value: string, before: string[] | undefined): string[] {
+  return [...(before ?? []), value];
+}
+
 /** The grammar and help of each command, in the order of the help page. */
 const containerCommands: Readonly<Record<string, Register>> = {
   checkpoint: (command, { connected }) =>
     command
-      .argument('<container>')
-      .description('Take memory and disk of a running container, from one instant')
-      .option('--name <name>', 'name of the checkpoint (default: checkpoint-<unix seconds>)')
+      .argument('[containers...]')
+      .description('Take memory and disk of running containers, all from one instant')
+      .option('--name <name>', 'name of the checkpoint, or of the set (default: checkpoint-<unix seconds>)')
+      .option('--label <key=value>', 'all running containers with this label; repeated: with each', collect)
+      .option('--pod <id>', 'all running containers of a CRI sandbox, as its own id does')
       .option('--exit', 'stop the container with the checkpoint')
       .addOption(new Option('--disk-only', 'leave the memory out').conflicts('requireMemory'))
       .option('--require-memory', 'fail where memory cannot be had, instead of a disk-only checkpoint')
@@ -19,19 +26,31 @@ const containerCommands: Readonly<Record<string, Register>> = {
           'stasis checkpoint web',
           'stasis checkpoint web --name before-upgrade',
           'stasis checkpoint web --exit',
+          'stasis checkpoint web db cache --name before-upgrade',
+          'stasis checkpoint --label app=shop --require-memory',
         ),
       )
-      .action(async (container: string) => {
+      .action(async (containers: string[]) => {
         const options = optionsOf(command);
-        await connected(options, (all, session) => all.checkpoint(session, container, options));
+        const [only] = containers;
+        const alone = only !== undefined && containers.length === 1 && !options.label && !options.pod;
+        await connected(options, (all, session) =>
+          alone ? all.checkpoint(session, only, options) : all.checkpointSet(session, containers, options),
+        );
       }),
 
   restore: (command, { connected }) =>
     command
-      .argument('<container>')
-      .description('Rewind a container to a checkpoint, or bring it back under a new name')
-      .option('--snapshot <name>', 'the checkpoint (default: the latest)')
-      .option('--as <new>', 'restore to a new container of this name, and leave this one as it is')
+      .argument('[containers...]')
+      .description('Rewind containers to a checkpoint or a set, or bring one back under a new name')
+      .addOption(new Option('--snapshot <name>', 'the checkpoint (default: the latest)').conflicts('set'))
+      .option('--set <name>', 'the members of this set, or those of them that are named')
+      .addOption(
+        new Option(
+          '--as <new>',
+          'restore to a new container of this name, and leave this one as it is',
+        ).conflicts('set'),
+      )
       .option(
         '--require-memory',
         'fail where memory cannot be restored, instead of starting anew on the old disk',
@@ -42,11 +61,18 @@ const containerCommands: Readonly<Record<string, Register>> = {
           'stasis restore web',
           'stasis restore web --snapshot before-upgrade',
           'stasis restore web --as web-old',
+          'stasis restore --set before-upgrade',
+          'stasis restore web db',
         ),
       )
-      .action(async (container: string) => {
+      .action(async (containers: string[]) => {
         const options = optionsOf(command);
-        await connected(options, (all, session) => all.restore(session, container, options));
+        const [only] = containers;
+        const alone = only !== undefined && containers.length === 1 && options.set === undefined;
+        if (!alone && options.as !== undefined) command.error('--as takes one container');
+        await connected(options, (all, session) =>
+          alone ? all.restore(session, only, options) : all.restoreSet(session, containers, options),
+        );
       }),
 
   clone: (command, { connected }) =>

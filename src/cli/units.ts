@@ -49,3 +49,8 @@ export function rfc3339(time: Timestamp | undefined): string | null {
 export function milliseconds(time: Timestamp): number {
   return Number(time.seconds) * 1000 + time.nanos / 1e6;
 }
+
+/** `1 container`, `2 containers`. */
+export function count(number: number, noun: string): string {
+  return `${number} ${noun}${number === 1 ? '' : 's'}`;
+}

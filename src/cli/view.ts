@@ -39,6 +39,7 @@ export function checkpointView(checkpoint: Checkpoint) {
     writtenBytes: checkpoint.writtenBytes < 0n ? null : Number(checkpoint.writtenBytes),
     unchangedSince: orNull(checkpoint.unchangedSince),
     origin: orNull(checkpoint.origin),
+    set: orNull(checkpoint.setId),
     image: orNull(checkpoint.image),
     runtime: orNull(checkpoint.runtime),
     timings:

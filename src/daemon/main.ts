@@ -15,6 +15,7 @@ import { MemoryStore } from '../checkpoint/memory-store.ts';
 import { Pending } from '../checkpoint/pending.ts';
 import { endPlacing } from '../checkpoint/placing.ts';
 import { clearStaging, stagingFolder } from '../checkpoint/staging.ts';
+import { UnfinishedSets, unfinishedSets } from '../checkpoint/unfinished-sets.ts';
 import { removeUnfinished } from '../checkpoint/unfinished.ts';
 import { type Config, configPath, loadConfig, shimSocketPath, socketPath } from '../config/config.ts';
 import { Containerd } from '../containerd/client.ts';
@@ -149,6 +150,8 @@ async function openHost(config: Config, log: Logger, later: Host['later']): Prom
   const catalog = new Catalog(zfs);
   const halves = await catalog.load(listing);
   for (const { snapshot, why } of halves) log.warn('destroyed half a checkpoint', { snapshot, why });
+  const sets = new UnfinishedSets(zfs, root);
+  if (unfinishedSets(listing).size > 0) await sets.clear();
   const store = new SnapshotStore({ zfs, mounter, root, trashGrace: config.zfs.trash_grace, log });
   await store.load(halves.length === 0 ? listing : await readPool(zfs, root));
   await claim(zfs, root);
@@ -166,6 +169,7 @@ async function openHost(config: Config, log: Logger, later: Host['later']): Prom
     store,
     catalog,
     memory,
+    unfinishedSets: sets,
     images,
     standstill: new Standstill(),
     containerd,

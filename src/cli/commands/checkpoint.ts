@@ -3,7 +3,7 @@ import { type Checkpoint, DiskKind, MemoryKind } from '../../proto/gen/stasis/st
 import { memoryText } from '../lineage.ts';
 import { checkpointName, containerName } from '../names.ts';
 import type { Session } from '../session.ts';
-import { duration } from '../units.ts';
+import { count, duration } from '../units.ts';
 import { checkpointView } from '../view.ts';
 
 interface Options {
@@ -23,10 +23,11 @@ export async function checkpoint(session: Session, container: string, options: O
     diskOnly: options.diskOnly ?? false,
     requireMemory: options.requireMemory ?? false,
   };
-  let taken: Checkpoint | undefined;
+  const taken: Checkpoint[] = [];
   const call = (options: GrpcCallOptions) => session.stasis.checkpoint(request, options);
-  await session.follow(`checkpoint ${container}`, container, call, ({ value }) => (taken = value));
-  const result = session.answer(taken);
+  await session.follow(`checkpoint ${container}`, container, call, ({ value }) => taken.push(value));
+  if (taken.length > 1) return printSet(session, taken); // a sandbox stands for its pod
+  const result = session.answer(taken[0]);
   session.print(
     () => ({ checkpoint: checkpointView(result), warnings: session.warnings }),
     () => `${checkpointText(result)}\n`,
@@ -52,4 +53,25 @@ export function checkpointText(taken: Checkpoint): string {
     parts.push(`total ${duration(taken.timings.totalNs)}`);
   }
   return `${taken.container}@${taken.name}: ${parts.join(', ')}`;
+}
+
+/** The members of a set, and the set. */
+export function printSet(session: Session, taken: readonly Checkpoint[]): void {
+  const [first] = taken;
+  const name = first?.name ?? '';
+  const longest = taken.reduce((most, { timings }) => {
+    const frozen = timings?.frozenNs ?? 0n;
+    return frozen > most ? frozen : most;
+  }, 0n);
+  session.print(
+    () => ({
+      set: { name, id: first?.setId ?? '' },
+      checkpoints: taken.map(checkpointView),
+      warnings: session.warnings,
+    }),
+    () =>
+      `${taken.map((one) => `${checkpointText(one)}\n`).join('')}` +
+      `set ${name}: ${count(taken.length, 'container')} of one instant, frozen ${duration(longest)} at most\n`,
+    () => [name],
+  );
 }

@@ -12,3 +12,4 @@ export { ls } from './ls.ts';
 export { restore } from './restore.ts';
 export { rm } from './rm.ts';
 export { run } from './run.ts';
+export { checkpointSet, restoreSet } from './sets.ts';

@@ -79,6 +79,7 @@ function facts(answer: InspectResponse): [string, string][] {
       ['no memory', checkpoint.memoryError],
       ['unique', size(checkpoint.uniqueBytes)],
       ['origin', checkpoint.origin],
+      ['set', checkpoint.setId],
       ['runtime', checkpoint.runtime],
       ['times', checkpoint.timings === undefined ? '' : timesText(checkpoint.timings)],
     );

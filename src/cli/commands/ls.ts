@@ -58,7 +58,10 @@ function tree(session: Session, containers: readonly ContainerSummary[], allName
 
 function plain(session: Session, containers: readonly ContainerSummary[], allNamespaces: boolean): string {
   const now = session.host.now();
-  const titles = ['CONTAINER', 'STATUS', 'CHECKPOINT', 'CREATED', 'MEMORY', 'UNIQUE', 'FROZEN', 'IMAGE'];
+  const sets = containers.some((one) => one.checkpoints.some(({ setId }) => setId !== ''));
+  const set = (text: string): string[] => (sets ? [text] : []);
+  const first = ['CONTAINER', 'STATUS', 'CHECKPOINT', ...set('SET')];
+  const titles = [...first, 'CREATED', 'MEMORY', 'UNIQUE', 'FROZEN', 'IMAGE'];
   const rows = containers.flatMap((one) => {
     const head = [one.name, one.exists ? one.status || 'no task' : 'removed'];
     const checkpoints = one.checkpoints
@@ -66,6 +69,7 @@ function plain(session: Session, containers: readonly ContainerSummary[], allNam
       .map((checkpoint) => [
         ...head,
         checkpoint.name,
+        ...set(checkpoint.setId || '-'),
         age(checkpoint.createdAt, now),
         checkpoint.memory === MemoryKind.MEMORY_NONE ? 'disk only' : size(checkpoint.memoryBytes),
         size(checkpoint.uniqueBytes),
@@ -73,7 +77,9 @@ function plain(session: Session, containers: readonly ContainerSummary[], allNam
         checkpoint.image || one.image || '-',
       ]);
     const lines =
-      checkpoints.length > 0 ? checkpoints : [[...head, '-', '-', '-', '-', '-', one.image || '-']];
+      checkpoints.length > 0
+        ? checkpoints
+        : [[...head, '-', ...set('-'), '-', '-', '-', '-', one.image || '-']];
     return lines.map((line) => (allNamespaces ? [one.namespace, ...line] : line));
   });
   return table(allNamespaces ? ['NAMESPACE', ...titles] : titles, rows, ['MEMORY', 'UNIQUE', 'FROZEN']);

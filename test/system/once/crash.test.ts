@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
-import { chmodSync, existsSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, suite, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -13,45 +12,22 @@ import {
   uniqueName,
 } from '../support/container.ts';
 import { OwnDaemon } from '../support/daemon.ts';
+import { killingZfs } from '../support/killing-zfs.ts';
 import { attempt, ctr, datasets, importImage, stack, stasis, until } from '../support/stack.ts';
-
-const wrapper = join(stack.state, 'data/tmp/zfs-that-kills');
-const counter = join(stack.state, 'data/tmp/zfs-calls');
-
-/** A `zfs` that kills whoever called it before or after its Nth call. The real program does the work. */
-function writeWrapper(): void {
-  const zfs = execFileSync('sh', ['-c', 'command -v zfs'], { encoding: 'utf8' }).trim();
-  writeFileSync(
-    wrapper,
-    `#!/bin/sh
-n=$(($(cat '${counter}' 2>/dev/null || echo 0) + 1))
-echo $n >'${counter}'
-[ "$KILL_BEFORE" != $n ] || { kill -9 $PPID; exit 1; }
-'${zfs}' "$@"
-status=$?
-[ "$KILL_AFTER" != $n ] || kill -9 $PPID
-exit $status
-`,
-  );
-  chmodSync(wrapper, 0o755);
-}
-
-const useWrapper = (config: string): string => config.replace('[zfs]', `[zfs]\nzfs_path = "${wrapper}"`);
 
 suite('kill -9 of stasisd leaves a whole checkpoint or none', () => {
   const web = uniqueName('web');
   let daemon: OwnDaemon;
   before(async () => {
     await importImage();
-    writeWrapper();
+    killingZfs.install();
     await startWriter(web);
     daemon = await OwnDaemon.take();
   });
   after(async () => {
     await daemon.giveBack();
     await removeAll(web);
-    rmSync(wrapper);
-    rmSync(counter);
+    killingZfs.remove();
   });
 
   /** What must hold after a kill at any instant and a start again. */
@@ -78,13 +54,12 @@ suite('kill -9 of stasisd leaves a whole checkpoint or none', () => {
 
   /** How many zfs calls a start makes, and how many a start and a checkpoint. */
   async function countCalls(): Promise<{ start: number; all: number }> {
-    const read = (): number => Number(execFileSync('cat', [counter], { encoding: 'utf8' }));
-    writeFileSync(counter, '0');
-    await daemon.start(useWrapper);
+    killingZfs.reset();
+    await daemon.start(killingZfs.use);
     await sleep(300); // the sweep of a start
-    const start = read();
+    const start = killingZfs.calls();
     await stasis('checkpoint', web, '--name', 'counted', '--require-memory');
-    const all = read();
+    const all = killingZfs.calls();
     await daemon.kill();
     return { start, all };
   }
@@ -97,8 +72,8 @@ suite('kill -9 of stasisd leaves a whole checkpoint or none', () => {
     const outcomes: boolean[] = [];
     for (let call = start + 1; call <= all; call++) {
       for (const when of ['KILL_BEFORE', 'KILL_AFTER']) {
-        writeFileSync(counter, '0');
-        await daemon.start(useWrapper, { [when]: String(call) });
+        killingZfs.reset();
+        await daemon.start(killingZfs.use, { [when]: String(call) });
         await sleep(300);
         const name = `${when === 'KILL_BEFORE' ? 'before' : 'after'}-${call}`;
         const result = await attempt('stasis', ['checkpoint', web, '--name', name, '--require-memory']);

@@ -1,11 +1,14 @@
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
+import { Catalog } from '../../../src/checkpoint/catalog.ts';
 import {
   type CheckpointEntry,
   diskProperties,
   entryFromRows,
+  memberProperties,
   memoryProperties,
   newCheckpointId,
+  setProperties,
 } from '../../../src/checkpoint/entry.ts';
 import type { Properties, Row } from '../../../src/zfs/zfs.ts';
 
@@ -14,6 +17,7 @@ const entry: CheckpointEntry = {
   namespace: 'default',
   container: 'web',
   name: 'before',
+  set: '',
   createdNs: 1_700_000_000_123_456_789n,
   memory: 'image',
   disk: 'snapshot',
@@ -110,6 +114,40 @@ suite('a checkpoint in the pool', () => {
     }
     const [found] = entryFromRows([disk, row(memory.name, properties)]).entries;
     assert.match(found?.memoryError ?? '', /^Can't dump\?\?pid 1/);
+  });
+
+  test('of a set is marked with it on both halves', () => {
+    const one = { ...entry, set: 'set-1' };
+    const rows = [row(entry.snapshot, diskProperties(one)), row(memory.name, memoryProperties(one))];
+    assert.deepEqual(entryFromRows(rows).entries, [one]);
+    const together = { ...setProperties(one), ...memberProperties(one) };
+    assert.deepEqual(together, diskProperties(one), 'what one command says of all, and what is set of each');
+  });
+
+  test('of a set that was cut off before its disk was told whose it is is swept', () => {
+    const nameless = row(entry.snapshot, setProperties({ ...entry, set: 'set-1' }));
+    assert.deepEqual(
+      entryFromRows([nameless]).orphans.map(({ snapshot }) => snapshot),
+      [entry.snapshot],
+    );
+  });
+
+  test('of a set that is not whole does not exist, and goes memory first; others stay', async () => {
+    const one = { ...entry, set: 'set-1' };
+    const rows = [row(entry.snapshot, diskProperties(one)), row(memory.name, memoryProperties(one))];
+    const root: Row = {
+      ...row('tank/stasis', { 'stasis:unfinished-sets': 'set-0,set-1' }),
+      type: 'filesystem',
+    };
+    const destroyed: string[] = [];
+    const zfs = { destroyIdempotent: async (name: string) => void destroyed.push(name) };
+    const catalog = new Catalog(zfs);
+    await catalog.load([...rows, root]);
+    assert.deepEqual(destroyed, [entry.memorySnapshot, entry.snapshot]);
+    assert.deepEqual([...catalog.all()], []);
+    await catalog.load(rows);
+    assert.deepEqual(catalog.ofSet('default', 'before'), [one]);
+    assert.deepEqual(catalog.ofSet('default', 'other'), []);
   });
 
   test('ids sort by age and differ within one millisecond', () => {

@@ -3,7 +3,12 @@ import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'nod
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
-import type { InstantPlan, InstantTarget, InstantTools } from '../../../src/checkpoint/instant-plan.ts';
+import type {
+  Gates,
+  InstantPlan,
+  InstantTarget,
+  InstantTools,
+} from '../../../src/checkpoint/instant-plan.ts';
 import { takeInstant } from '../../../src/checkpoint/instant.ts';
 import {
   Aborted,
@@ -292,4 +297,67 @@ test('a folder with another image in it is refused and left as it is', async () 
   world.snapshots.clear();
   await assert.rejects(take(plan()), /not empty/);
   assert.deepEqual(readdirSync(image()), before);
+});
+
+/** Gates that note who came to them; `synced` stands for the snapshot that whoever holds them makes. */
+function gatesOf(more: Partial<Gates> = {}): Gates {
+  const reach = (what: string) => async (): Promise<void> => {
+    world.journal.push(what);
+    assert.ok(world.frozen, `at ${what} it stands still`);
+  };
+  return { still: reach('still'), synced: reach('synced'), dumped: reach('dumped'), ...more };
+}
+
+const takeAt = (gates: Gates, wanted = plan()) =>
+  takeInstant(world.target, wanted, { ...worldTools(), gates }, new AbortController().signal);
+
+/** The world without what makes snapshots: at gates nobody may call it. */
+function worldTools(): InstantTools {
+  const never = (): never => assert.fail('the disk is not snapshotted here');
+  return { ...world, zfs: { snapshot: never, destroyIdempotent: never } };
+}
+
+test('one of several waits frozen at each gate, and its disk is left to whoever holds them', async () => {
+  const result = await takeAt(gatesOf());
+  assert.ok(result.memory);
+  const gates = world.journal.filter((step) => ['still', 'synced', 'dumped', 'thaw'].includes(step));
+  assert.deepEqual(gates, ['still', 'synced', 'dumped', 'thaw']);
+  assert.ok(
+    world.journal.indexOf('still') < world.journal.indexOf('dump'),
+    'none is dumped before all stand still',
+  );
+});
+
+test('at a gate that never opens it runs on, whichever that is, and its image is gone', async () => {
+  for (const gate of ['still', 'synced', 'dumped'] as const) {
+    world = new World();
+    await assert.rejects(takeAt(gatesOf({ [gate]: () => Promise.reject(new Cancelled('gone')) })), Cancelled);
+    assertUndone();
+  }
+});
+
+test('a dump that fails while the disk waits at its gate lets the container run at once', async () => {
+  world.dump = criuFails;
+  const waits = new Promise<never>(() => undefined);
+  await assert.rejects(takeAt(gatesOf({ synced: () => waits })), FailedPrecondition);
+  assertUndone();
+});
+
+test('one whose CRIU died and let it run comes to the gate of the snapshot again', async () => {
+  world.dump = async () => {
+    world.frozen = false;
+    await criuFails();
+  };
+  const result = await takeAt(
+    gatesOf({ synced: async () => void world.journal.push('synced') }),
+    plan({ required: false }),
+  );
+  assert.equal(result.memory, false);
+  assert.equal(world.journal.filter((step) => step === 'synced').length, 2);
+  assert.equal(world.frozen, false);
+});
+
+test('one that somebody else let run before the last gate opened is of no instant', async () => {
+  const dumped = async (): Promise<void> => void (world.frozen = false);
+  await assert.rejects(takeAt(gatesOf({ dumped })), Aborted);
 });

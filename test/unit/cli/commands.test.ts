@@ -104,6 +104,7 @@ test('--json prints one document, --quiet the name alone; warnings are said in e
     writtenBytes: 0,
     unchangedSince: null,
     origin: null,
+    set: null,
     image: 'busybox',
     runtime: null,
     timings: {

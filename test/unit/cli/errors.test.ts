@@ -261,8 +261,11 @@ test('slips in the command line end with exit code 2 and the way to the help', a
   const cases: [string[], RegExp][] = [
     [['lss'], /^stasis: unknown command 'lss' \(Did you mean ls\?\)\n {2}next: see `stasis --help`/],
     [['ls', '--al'], /^stasis: unknown option '--al'.*\n {2}next: see `stasis ls --help`/],
-    [['checkpoint'], /missing required argument 'container'/],
-    [['checkpoint', 'a', 'b'], /too many arguments/],
+    [['checkpoint'], /a checkpoint is of named containers, of a pod or of a label/],
+    [['checkpoint', 'a', '--pod', 'b'], /a checkpoint is of named containers, of a pod or of a label/],
+    [['restore', 'a', 'b', '--as', 'c'], /--as takes one container/],
+    [['restore', '--set', 'a', '--snapshot', 'b'], /cannot be used with/],
+    [['inspect', 'a', 'b', 'c'], /too many arguments/],
     [['checkpoint', 'a', '--disk-only', '--require-memory'], /cannot be used with/],
     [['rm', 'web'], /missing required argument 'checkpoints'/],
     [['ls', '-n', 'a/b'], /"a\/b" is not a namespace/],

@@ -53,7 +53,9 @@ function refusals(): Handlers {
   const refuseStream = (): AsyncIterable<never> => ({ [Symbol.asyncIterator]: () => ({ next: refuse }) });
   return {
     checkpoint: refuseStream,
+    checkpointSet: refuseStream,
     restore: refuseStream,
+    restoreSet: refuseStream,
     clone: refuseStream,
     run: refuseStream,
     list: refuse,

@@ -1,0 +1,39 @@
+import { execFileSync } from 'node:child_process';
+import { chmodSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { stack } from './stack.ts';
+
+const program = join(stack.state, 'data/tmp/zfs-that-kills');
+const counter = join(stack.state, 'data/tmp/zfs-calls');
+
+/** A `zfs` that kills whoever called it before or after its Nth call (KILL_BEFORE, KILL_AFTER). The real program does the work. */
+export const killingZfs = {
+  install(): void {
+    const zfs = execFileSync('sh', ['-c', 'command -v zfs'], { encoding: 'utf8' }).trim();
+    writeFileSync(
+      program,
+      `#!/bin/sh
+n=$(($(cat '${counter}' 2>/dev/null || echo 0) + 1))
+echo $n >'${counter}'
+[ "$KILL_BEFORE" != $n ] || { kill -9 $PPID; exit 1; }
+'${zfs}' "$@"
+status=$?
+[ "$KILL_AFTER" != $n ] || kill -9 $PPID
+exit $status
+`,
+    );
+    chmodSync(program, 0o755);
+  },
+
+  remove(): void {
+    rmSync(program);
+    rmSync(counter, { force: true });
+  },
+
+  /** Edits stasisd's configuration so that it calls this. */
+  use: (config: string): string => config.replace('[zfs]', `[zfs]\nzfs_path = "${program}"`),
+
+  reset: (): void => writeFileSync(counter, '0'),
+
+  calls: (): number => Number(readFileSync(counter, 'utf8')),
+};
