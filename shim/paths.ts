@@ -13,6 +13,7 @@ import { InvalidArgument } from '../src/errors.ts';
  * | `tasks/<namespace>/<id>/address` | socket of the shim that holds the task |
  * | `tasks/<namespace>/<id>/state.json` | what a fresh process needs to take the task up again |
  * | `tasks/<namespace>/<id>/deleted` | the answer of `delete`, as an argument of printf(1) |
+ * | `pages/<namespace>.<id>.<n>/` | a restore whose memory comes in while it runs: src/pages/fill-files.ts |
  * | `oci/<namespace>` | state of the OCI runtime |
  */
 export class Paths {

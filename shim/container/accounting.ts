@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import { FailedPrecondition, NotFound } from '../../src/errors.ts';
 import type { Any } from '../../src/proto/gen/google/protobuf/any.ts';
 import { cgroupPids, findCgroup, type Cgroup } from '../../src/sys/cgroup.ts';
@@ -5,6 +6,10 @@ import { freezerOf, type Freezer } from '../../src/sys/cgroup-freezer.ts';
 import { watchOom, type OomWatch } from '../../src/sys/cgroup-oom.ts';
 import { killCgroup } from '../../src/sys/cgroup-remove.ts';
 import { openStats, type CgroupStats } from '../../src/sys/cgroup-stats.ts';
+
+/** How long the killed may take to be gone, and how often that is looked at. */
+const END_MS = 10_000;
+const END_POLL_MS = 10;
 
 /** What a container's cgroup is asked and told. It is known once the first process exists. */
 export class Accounting {
@@ -47,6 +52,18 @@ export class Accounting {
 
   async kill(): Promise<void> {
     if (this.#cgroup !== undefined) await killCgroup(this.#cgroup);
+  }
+
+  /** Kills until nobody is left. @throws FailedPrecondition where somebody does not die */
+  async end(): Promise<void> {
+    const deadline = performance.now() + END_MS;
+    // Again and again, as one that was not killed yet may have forked meanwhile.
+    for (;;) {
+      await this.kill();
+      if ((await this.pids()).length === 0) return;
+      if (performance.now() >= deadline) throw new FailedPrecondition('its processes do not end');
+      await sleep(END_POLL_MS);
+    }
   }
 
   /** @throws FailedPrecondition where there is no cgroup or no freezer */

@@ -14,7 +14,14 @@ export function instantTarget(container: Container): InstantTarget | undefined {
   const { id, pid, init } = container;
   const { cgroup } = container.accounting;
   if (pid === 0 || init.exit !== undefined || cgroup === undefined) return undefined;
-  return { id, pid, cgroup, runtime: container.runtime.door };
+  const missing = (): boolean => container.fill?.isMissing === true;
+  return { id, pid, cgroup, runtime: container.runtime.door, missing };
+}
+
+/** Runs alone in the container's queue, once its memory is all there: a dump would leave out what is still missing. */
+export async function whenFilled<T>(container: Container, run: () => Promise<T>): Promise<T> {
+  await container.fill?.ended;
+  return container.queue.run(run);
 }
 
 /**
@@ -30,7 +37,7 @@ export function checkpointTask(
   signal: AbortSignal,
 ): Promise<void> {
   const options = readCheckpointOptions(request.options);
-  return container.queue.run(async () => {
+  return whenFilled(container, async () => {
     container.init.state.require('checkpoint');
     const target = instantTarget(container);
     if (target === undefined) throw new FailedPrecondition(`container ${container.id} has no process`);

@@ -4,6 +4,7 @@ import type { Logger } from '../../src/log.ts';
 import type { Options } from '../../src/proto/gen/containerd/runc_options.ts';
 import type { CreateTaskRequest, ExecProcessRequest } from '../../src/proto/gen/containerd/task.ts';
 import type { Any } from '../../src/proto/gen/google/protobuf/any.ts';
+import { startTimeOf } from '../../src/sys/process.ts';
 import { freezeOutsideVfork } from '../../src/sys/vfork.ts';
 import { ExecProcess } from '../process/exec.ts';
 import { InitProcess, finished, sendIfAlive } from '../process/init.ts';
@@ -14,9 +15,10 @@ import { together } from '../together.ts';
 import { Accounting } from './accounting.ts';
 import type { ShimContext } from './context.ts';
 import { ExitOrder } from './exit-order.ts';
+import { openFill, type Fill } from './fill.ts';
 import { readJson } from './options.ts';
 import { Queue } from './queue.ts';
-import { startTimeOf, type RecordFile, type TaskRecord } from './record.ts';
+import type { RecordFile, TaskRecord } from './record.ts';
 import { RootDisk } from './root-disk.ts';
 import { openContainerRuntime, type ContainerRuntime } from './runtime.ts';
 import type { ContainerSpec } from './spec.ts';
@@ -50,6 +52,8 @@ export class Container {
   readonly disk: RootDisk;
   readonly queue = new Queue();
   readonly execs = new Map<string, ExecProcess>();
+  /** Brings the memory of a restored container in while it runs; undefined where it was all there at once. */
+  readonly fill: Fill | undefined;
   readonly accounting = new Accounting();
   readonly #context: ShimContext;
   readonly #spec: ContainerSpec;
@@ -66,9 +70,8 @@ export class Container {
     this.rootfs = join(request.bundle, 'rootfs');
     this.request = request;
     this.runtime = runtime;
-    const { config, namespace } = context;
     const { id, rootfs: mounts } = request;
-    this.disk = new RootDisk({ config, namespace, id, mounts, rootfs: this.rootfs, log });
+    this.disk = new RootDisk({ ...context, id, mounts, rootfs: this.rootfs, log });
     this.#context = context;
     this.#spec = spec;
     this.#record = record;
@@ -80,6 +83,8 @@ export class Container {
     };
     const checkpoint = request.checkpoint || options.criuImagePath;
     const workDir = options.criuWorkPath || join(request.bundle, 'work');
+    const restore = { imageDir: checkpoint, workDir };
+    this.fill = checkpoint === '' ? undefined : openFill(context, restore, this, log);
     this.init = new InitProcess({
       id: request.id,
       bundle: request.bundle,
@@ -89,7 +94,7 @@ export class Container {
       socketFolder: context.socketFolder,
       noPivot: options.noPivotRoot,
       noNewKeyring: options.noNewKeyring,
-      restore: checkpoint === '' ? undefined : { imageDir: checkpoint, workDir },
+      restore: checkpoint === '' ? undefined : { ...restore, fill: this.fill },
     });
   }
 
@@ -221,6 +226,7 @@ export class Container {
       }
       for (const exec of this.execs.values()) exec.io?.close();
       this.accounting.close();
+      await this.fill?.remove();
       this.#record.finish(answer());
       return this.init;
     });
@@ -260,6 +266,7 @@ export class Container {
 
   async #abandon(): Promise<void> {
     this.accounting.close();
+    this.fill?.stop();
     const forgotten = await this.init.abandon();
     try {
       await this.disk.unmount();
@@ -285,6 +292,7 @@ export class Container {
     try {
       await this.init.start(this.disk.isLate ? () => this.disk.mountLate() : undefined);
       if (restores) await this.#learn();
+      this.fill?.restored();
       this.#context.events.publish('start', { containerId: this.id, pid: this.pid });
       if (restores) this.#watchInit(expectation);
     } finally {
@@ -340,6 +348,7 @@ export class Container {
   }
 
   async #endInit(exit: Exit): Promise<void> {
+    this.fill?.stop();
     if (this.isPaused) {
       await this.accounting
         .freezer()
@@ -378,6 +387,7 @@ export class Container {
       stdout: request.stdout,
       stderr: request.stderr,
       checkpoint: request.checkpoint,
+      ...(this.fill === undefined ? {} : { fill: this.fill.folder }),
       runtime: this.runtime.record,
       state: init.state.name,
       pid: this.pid,

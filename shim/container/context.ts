@@ -1,6 +1,7 @@
 import type { Config } from '../../src/config/config.ts';
 import type { Logger } from '../../src/log.ts';
 import type { RuntimeBinaries } from '../../src/oci/binary.ts';
+import type { PageServers } from '../../src/pages/page-server.ts';
 import type { Exec } from '../../src/sys/command.ts';
 import type { Events } from '../events/queue.ts';
 import type { Paths } from '../paths.ts';
@@ -19,6 +20,7 @@ export interface ShimContext {
   readonly paths: Paths;
   readonly exec: Exec;
   readonly binaries: RuntimeBinaries;
+  readonly pageServers: PageServers;
   readonly reaper: Reaper;
   readonly events: Events;
   readonly log: Logger;

@@ -1,4 +1,4 @@
-import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { hasErrno } from '../../src/errors.ts';
@@ -17,6 +17,8 @@ export interface TaskRecord {
   readonly stderr: string;
   /** Image folder that Start restores from; empty for a usual task. */
   readonly checkpoint: string;
+  /** Folder of its lazy restore, src/pages/fill-files.ts. */
+  readonly fill?: string;
   /** The OCI runtime: program, root folder, and whether systemd keeps the cgroups. */
   readonly runtime: { readonly path: string; readonly root: string; readonly systemdCgroup: boolean };
   readonly state: string;
@@ -103,15 +105,4 @@ export async function readRecord(folder: string): Promise<TaskRecord | undefined
     if (hasErrno(error, 'ENOENT')) return undefined;
     throw error;
   }
-}
-
-/** Field 22 of /proc/PID/stat, proc(5); empty when the process is gone. */
-export function startTimeOf(pid: number): string {
-  let stat = '';
-  try {
-    stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
-  } catch {
-    // It is gone.
-  }
-  return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19] ?? '';
 }

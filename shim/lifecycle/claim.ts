@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Unavailable } from '../../src/errors.ts';
 import { closeQuietly } from '../../src/sys/descriptor.ts';
 import { tryLock } from '../../src/sys/lock.ts';
-import { startTimeOf } from '../container/record.ts';
+import { startTimeOf } from '../../src/sys/process.ts';
 
 const WAIT_MS = 10_000;
 const POLL_MS = 5;

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import type { Config } from '../../src/config/config.ts';
 import { endStrayCriu } from '../../src/criu/stray.ts';
 import { codeOf, Code, messageOf } from '../../src/errors.ts';
+import { removeFill } from '../../src/pages/fill-files.ts';
 import { detectRuntime } from '../../src/oci/binary.ts';
 import { isOciError } from '../../src/oci/error.ts';
 import { openRuntime } from '../../src/oci/runtime.ts';
@@ -11,10 +12,11 @@ import { cgroupAt, findCgroup, type Cgroup } from '../../src/sys/cgroup.ts';
 import { killCgroup, removeCgroup } from '../../src/sys/cgroup-remove.ts';
 import { wallTime } from '../../src/sys/clock.ts';
 import { exec } from '../../src/sys/command.ts';
+import { startTimeOf } from '../../src/sys/process.ts';
 import { endProcessesAt } from '../../src/sys/process-tree.ts';
 import { Client } from '../../ttrpc/index.ts';
 import type { ShimArguments } from '../arguments.ts';
-import { readRecord, startTimeOf, type TaskRecord } from '../container/record.ts';
+import { readRecord, type TaskRecord } from '../container/record.ts';
 import { unmountBelow, unmountRootfs } from '../container/rootfs.ts';
 import { cgroupOf, readSpec } from '../container/spec.ts';
 import { Paths } from '../paths.ts';
@@ -34,6 +36,7 @@ export async function clear(args: ShimArguments, config: Config): Promise<void> 
   if (answered === undefined && record !== undefined) {
     await endRuntimes(record.bundle);
     await clearAway(record);
+    await endFill(record);
   }
   if (args.bundle !== '') {
     await unmountRootfs(join(args.bundle, 'rootfs'));
@@ -83,6 +86,13 @@ async function endRuntimes(bundle: string): Promise<void> {
   if (work === undefined) return;
   await endStrayCriu([work]);
   await unmountBelow(work);
+}
+
+/** The page server, where memory was still being brought in; only now, as tasks that it does not serve must not run on. */
+async function endFill({ fill }: TaskRecord): Promise<void> {
+  if (fill === undefined || fill === '') return;
+  await endStrayCriu([fill]);
+  removeFill(fill);
 }
 
 /** Processes, runtime state, cgroup and mounts of a task whose shim is gone. */

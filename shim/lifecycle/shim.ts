@@ -12,6 +12,7 @@ import type { ShimArguments } from '../arguments.ts';
 import type { ShimContext } from '../container/context.ts';
 import { EventQueue } from '../events/queue.ts';
 import { ContainerdSink } from '../events/sink.ts';
+import { CriuPageServers } from '../../src/pages/criu-page-server.ts';
 import type { Paths } from '../paths.ts';
 import { execWith } from '../reaper/exec.ts';
 import { ChildReaper } from '../reaper/reaper.ts';
@@ -72,6 +73,7 @@ export class Shim {
       paths,
       exec,
       binaries: new RuntimeBinaries(exec),
+      pageServers: new CriuPageServers(exec, config.runtime.criu),
       reaper,
       events: queue,
       log,

@@ -1,13 +1,22 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { Code, hasErrno, messageOf, NotFound, StasisError } from '../../src/errors.ts';
+import { Code, FailedPrecondition, hasErrno, messageOf, NotFound, StasisError } from '../../src/errors.ts';
 import { isOciError } from '../../src/oci/error.ts';
 import type { OciRuntime } from '../../src/oci/types.ts';
+import type { Fill } from '../container/fill.ts';
 import { openIo, type IoContext, type StdioAddresses } from '../stdio/index.ts';
+import { together } from '../together.ts';
 import { Process } from './process.ts';
 import { PreparedRestore } from './restore.ts';
 import { initStates, StateMachine, type InitStateName, type InitVerb } from './state.ts';
+
+export interface Restore {
+  readonly imageDir: string;
+  readonly workDir: string;
+  /** Brings the memory in while the container runs; undefined where it is all there when Start returns. */
+  readonly fill: Fill | undefined;
+}
 
 export interface InitOptions {
   readonly id: string;
@@ -19,7 +28,7 @@ export interface InitOptions {
   readonly noPivot: boolean;
   readonly noNewKeyring: boolean;
   /** Images to restore from at Start; undefined for a usual process. */
-  readonly restore: { readonly imageDir: string; readonly workDir: string } | undefined;
+  readonly restore: Restore | undefined;
 }
 
 /** Milliseconds after a restore until its mounts are taken away. */
@@ -57,8 +66,17 @@ export class InitProcess extends Process<InitStateName, InitVerb> {
   async create(isDiskLate: boolean): Promise<void> {
     const { restore, runtime, id, bundle, noPivot } = this.#options;
     if (restore !== undefined) {
-      this.#prepared = await PreparedRestore.prepare(runtime, { id, bundle, ...restore });
-      if (isDiskLate) this.#prepared.begin({ ...this.#common(), noPivot });
+      const { imageDir, workDir, fill } = restore;
+      const preparing = PreparedRestore.prepare(runtime, { id, bundle, imageDir, workDir });
+      const lazyPages = fill !== undefined;
+      await together(
+        preparing.then((prepared) => {
+          this.#prepared = prepared;
+          // CRIU comes to the page server's socket only after `start`.
+          if (isDiskLate) prepared.begin({ ...this.#common(), noPivot, lazyPages });
+        }),
+        fill?.start() ?? Promise.resolve(),
+      );
       return;
     }
     await this.#launch(async (common) => {
@@ -78,11 +96,13 @@ export class InitProcess extends Process<InitStateName, InitVerb> {
       if (prepared === undefined) throw new StasisError(Code.Unknown, 'the restore was not prepared');
       await this.#launch(async (common) => {
         try {
-          await prepared.run({ ...common, noPivot }, disk);
+          await prepared.run({ ...common, noPivot, lazyPages: restore.fill !== undefined }, disk);
         } catch (error) {
           // crun leaves a container behind that nobody would delete: this task has not become one.
           await runtime.delete(id, { force: true }).catch(() => undefined);
-          throw error;
+          const lost = restore.fill?.lost;
+          restore.fill?.stop();
+          throw lost === undefined ? error : memoryLost(id, lost);
         }
       });
       // Nobody waits for that but Delete; first the client gets its answer.
@@ -187,6 +207,13 @@ interface Launch {
 
 export function finished(): NotFound {
   return new NotFound('process already finished');
+}
+
+function memoryLost(id: string, why: string): FailedPrecondition {
+  return new FailedPrecondition(`the memory of ${id} could not be brought in: ${why}`, {
+    subject: id,
+    reason: 'memory-lost',
+  });
 }
 
 /** kill(2), with its failures as clients know them. */

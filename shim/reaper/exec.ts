@@ -68,6 +68,7 @@ class Run {
       return;
     }
     this.#reaper.child(this.#pid, (exit) => this.#finish(exit, undefined));
+    this.#options.onStart?.(this.#pid);
     this.#timer = setTimeout(() => {
       this.#timedOut = true;
       this.#kill();

@@ -5,7 +5,7 @@ import { CriuFinder } from '../../src/criu/find.ts';
 import type { Logger } from '../../src/log.ts';
 import type { Exec } from '../../src/sys/command.ts';
 import { openZfs, type Zfs } from '../../src/zfs/zfs.ts';
-import { instantTarget } from '../container/checkpoint.ts';
+import { instantTarget, whenFilled } from '../container/checkpoint.ts';
 import type { Containers } from './containers.ts';
 
 /** stasisd's service on the shim's socket: the engine of src/checkpoint, over this shim's containers. */
@@ -22,7 +22,8 @@ export function engineOf(containers: Containers, tools: InstantTools): EngineHan
           rootfs: container.rootfs,
           terminal: container.request.terminal,
           execSessions: [...container.execs.values()].filter((exec) => exec.state.name === 'running').length,
-          exclusive: (run) => container.queue.run(run),
+          exclusive: (run, withMemory) =>
+            withMemory ? whenFilled(container, run) : container.queue.run(run),
         };
       },
     },

@@ -1,6 +1,7 @@
 import type { CheckpointEntry } from '../checkpoint/entry.ts';
 import type { Restored } from '../checkpoint/restore.ts';
 import { codeOf, messageOf, StasisError } from '../errors.ts';
+import type { Paging } from '../checkpoint/paging.ts';
 import type { Obstacle } from '../doctor/obstacle.ts';
 import type { WallTime } from '../sys/clock.ts';
 import type { Timestamp } from '../proto/gen/google/protobuf/timestamp.ts';
@@ -11,6 +12,7 @@ import {
   MemoryKind,
   type Obstacle as ObstacleMessage,
   type RestoreFailure,
+  Paging as PagingKind,
   type RestoreResult,
   Severity,
 } from '../proto/gen/stasis/stasis.ts';
@@ -75,6 +77,7 @@ export function restoreMessage(restored: Restored): RestoreResult {
     checkpoint: restored.checkpoint,
     pid: restored.pid,
     memory: restored.memory,
+    lazy: restored.lazy,
     totalNs: ns(restored.totalNs),
     stopNs: ns(restored.stopNs),
     diskNs: ns(restored.diskNs),
@@ -98,6 +101,12 @@ export function restoreFailure(container: string, checkpoint: string, error: unk
     ...{ container, checkpoint, code: codeOf(error), message: messageOf(error) },
     info: error instanceof StasisError ? errorInfo(error) : undefined,
   };
+}
+
+/** What a client that is newer asks for beyond these is left to us. */
+export function pagingOf(kind: PagingKind): Paging {
+  if (kind === PagingKind.PAGING_EAGER) return 'eager';
+  return kind === PagingKind.PAGING_LAZY ? 'lazy' : 'auto';
 }
 
 export function obstacleMessage(obstacle: Obstacle): ObstacleMessage {

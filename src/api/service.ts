@@ -22,7 +22,7 @@ import {
   type StasisDefinition,
 } from '../proto/gen/stasis/stasis.ts';
 import { commit, version } from '../version.ts';
-import { checkpointMessage, obstacleMessage, restoreFailure, restoreMessage } from './convert.ts';
+import { checkpointMessage, obstacleMessage, pagingOf, restoreFailure, restoreMessage } from './convert.ts';
 import type { GrpcContext, GrpcHandlers } from './grpc-server.ts';
 import { addressMetadata } from './metadata.ts';
 import { explainNoRoom } from './no-room.ts';
@@ -84,7 +84,7 @@ export function stasisService(host: Host): GrpcHandlers<typeof StasisDefinition>
           const tell = (update: RestoreSetUpdate['update']): void => updates.push({ update, warnings: [] });
           await restoreSet(
             host,
-            { ...request, signal },
+            { ...request, paging: pagingOf(request.paging), signal },
             {
               restored: (restored) => tell({ $case: 'result', value: restoreMessage(restored) }),
               failed: (...failure) => tell({ $case: 'failure', value: restoreFailure(...failure) }),
@@ -101,7 +101,8 @@ export function stasisService(host: Host): GrpcHandlers<typeof StasisDefinition>
         async (updates, signal) => {
           await enter(host, context);
           const report = reporter<RestoreUpdate>(updates, (update) => update);
-          const restored = await restore(host, { ...request, signal }, report);
+          const paging = pagingOf(request.paging);
+          const restored = await restore(host, { ...request, paging, signal }, report);
           updates.push({ update: { $case: 'result', value: restoreMessage(restored) }, warnings: [] });
         },
       ),
@@ -120,6 +121,7 @@ export function stasisService(host: Host): GrpcHandlers<typeof StasisDefinition>
               from: request.from,
               count: request.count === 0 ? 1 : request.count,
               pattern: request.name,
+              paging: pagingOf(request.paging),
               signal,
             },
             {

@@ -66,6 +66,7 @@ export async function beginTaking(
     const [record, task, engine] = await Promise.all(found);
     if (record === undefined) throw noSuchContainer(namespace, container);
     assertRunning(request, task);
+    if (!request.diskOnly) await host.fills.whenFilled(namespace, container, report, request.signal);
     const taking: Taking = {
       ...{ request, report, record, task, name: name(), set, started },
       engine: task === undefined ? undefined : engine,

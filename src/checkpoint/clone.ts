@@ -6,6 +6,7 @@ import { type Host, lockKey, type Report } from './host.ts';
 import type { OpenMemory } from './memory-store.ts';
 import { cloneNames, validateContainerId, validateNamespace } from './names.ts';
 import { assertMemory, findCheckpoint, type Restored } from './restore.ts';
+import { assertLazyBefore, isLazy, type Paging } from './paging.ts';
 import { takeLocked } from './take.ts';
 
 /** Restores at once. More only wait for each other in the pool and on the processors. */
@@ -19,6 +20,7 @@ export interface CloneRequest {
   readonly from: string;
   readonly count: number;
   readonly pattern: string;
+  readonly paging: Paging;
   readonly signal: AbortSignal;
 }
 
@@ -39,6 +41,7 @@ export async function clone(host: Host, request: CloneRequest, tell: Cloned, rep
   }
   const { namespace, container } = request;
   const names = await freeNames(host, request);
+  if (request.paging === 'lazy') await assertLazyBefore(host, namespace, container);
   const entry = await host.locks.run(
     lockKey(namespace, container),
     async () =>
@@ -58,7 +61,8 @@ export async function clone(host: Host, request: CloneRequest, tell: Cloned, rep
   await host.catalog.reading(entry, async () => {
     const memory = await host.memory.open(entry);
     try {
-      await cloneAll(host, { namespace, names, entry, memory, signal: request.signal }, tell, report);
+      const lazy = await isLazy(host, memory.record.container, entry, request.paging);
+      await cloneAll(host, { namespace, names, entry, memory, lazy, signal: request.signal }, tell, report);
     } finally {
       host.later('close a memory image', memory.close());
     }
@@ -85,12 +89,13 @@ async function cloneAll(
     names: string[];
     entry: CheckpointEntry;
     memory: OpenMemory;
+    lazy: boolean;
     signal: AbortSignal;
   },
   tell: Cloned,
   report: Report,
 ): Promise<void> {
-  const { namespace, entry, memory, signal } = work;
+  const { namespace, entry, memory, lazy, signal } = work;
   const made: NewContainer[] = [];
   const queue = [...work.names];
   let failure: unknown;
@@ -106,7 +111,7 @@ async function cloneAll(
             await assertFreeName(host.containerd.namespace(namespace), name);
             const container = await createFromCheckpoint(
               host,
-              { namespace, id: name, entry, memory, signal },
+              { namespace, id: name, entry, memory, lazy, signal },
               report,
             );
             made.push(container);
@@ -114,6 +119,7 @@ async function cloneAll(
               container: name,
               checkpoint: entry.name,
               memory: entry.memory === 'image',
+              lazy,
               totalNs: Number(process.hrtime.bigint() - begin),
               stopNs: 0,
               diskNs: container.diskNs,

@@ -75,6 +75,8 @@ export async function createFromCheckpoint(
     id: string;
     entry: CheckpointEntry;
     memory: OpenMemory;
+    /** Bring the memory in while it runs. */
+    lazy: boolean;
     signal: AbortSignal;
   },
   report: Report,
@@ -113,19 +115,23 @@ export async function createFromCheckpoint(
   const begin = process.hrtime.bigint();
   const imageDir = entry.memory === 'image' ? memory.imageDir : undefined;
   const io = await ioOf(undefined, record.terminal);
+  const fill = options.lazy ? host.fills.note(namespace, id, entry, memory) : undefined;
+  if (fill !== undefined) steps.undo('let the image go', async () => fill.abandon());
+  const workDir = fill?.folder;
   let diskNs: number;
   let task: StartedTask;
   if (entry.disk === 'snapshot' && imageDir !== undefined) {
-    const made = await makeBoth(host, { ...options, name }, container, { io, imageDir }, report);
+    const made = await makeBoth(host, { ...options, name }, container, { io, imageDir, workDir }, report);
     diskNs = Number(made.diskAt - begin);
     task = made.task;
   } else {
     const mounts = await makeDisk(host, { ...options, name }, container, report);
     diskNs = Number(process.hrtime.bigint() - begin);
-    task = await startTask(client, container, { mounts, io, imageDir });
+    task = await startTask(client, container, { mounts, io, imageDir, workDir });
   }
   signal.throwIfAborted(); // nothing is lost with a copy that has just begun
   steps.commit();
+  fill?.begun();
   pending.done();
   return { container: id, task, diskNs, undo };
 }
@@ -152,7 +158,7 @@ async function makeBoth(
   host: Host,
   options: { namespace: string; id: string; entry: CheckpointEntry; memory: OpenMemory; name: Name },
   container: Container,
-  { io, imageDir }: { io: TaskIo; imageDir: string },
+  { io, imageDir, workDir }: { io: TaskIo; imageDir: string; workDir: string | undefined },
   report: Report,
 ): Promise<{ task: StartedTask; diskAt: bigint }> {
   const { namespace, id } = options;
@@ -174,7 +180,7 @@ async function makeBoth(
   const early = await Promise.race([place.mount, making.then(() => undefined)]);
   await recorded.catch(() => making); // which then fails for the same reason, when nothing is under way any more
   const starting = async (mounts: Mount[]): Promise<StartedTask> =>
-    startTask(client, container, { mounts, io, imageDir });
+    startTask(client, container, { mounts, io, imageDir, workDir });
   if (early === undefined) {
     const { mounts, at } = await making;
     return { task: await starting(mounts), diskAt: at };

@@ -20,8 +20,11 @@ export interface EngineContainer {
   readonly rootfs: string;
   readonly terminal: boolean;
   readonly execSessions: number;
-  /** Runs alone in the container's queue: nothing starts, pauses or ends it meanwhile. */
-  exclusive<T>(run: () => Promise<T>): Promise<T>;
+  /**
+   * Runs alone in the container's queue: nothing starts, pauses or ends it meanwhile.
+   * @param withMemory wait before that until its memory is all there, after a restore that brings it in by and by
+   */
+  exclusive<T>(run: () => Promise<T>, withMemory: boolean): Promise<T>;
 }
 
 export interface EngineContainers {
@@ -53,7 +56,8 @@ export function engineService(containers: EngineContainers, tools: InstantTools)
       const container = find(request.id);
       const plan = planOf(request);
       const { target } = container;
-      const result = await container.exclusive(() => takeInstant(target, plan, tools, signal));
+      const take = (): Promise<InstantResult> => takeInstant(target, plan, tools, signal);
+      const result = await container.exclusive(take, plan.memory !== undefined);
       return responseOf(result, target.pid);
     },
 
@@ -64,7 +68,7 @@ export function engineService(containers: EngineContainers, tools: InstantTools)
         const { target } = container;
         const take = async (): Promise<InstantResult> =>
           takeInstant(target, plan, { ...tools, gates }, AbortSignal.any([signal, left]));
-        return responseOf(await container.exclusive(take), target.pid);
+        return responseOf(await container.exclusive(take, plan.memory !== undefined), target.pid);
       });
     },
 

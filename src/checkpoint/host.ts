@@ -6,6 +6,7 @@ import type { CriuFinder } from '../criu/find.ts';
 import type { RuntimeBinaries } from '../oci/binary.ts';
 import type { Zfs } from '../zfs/zfs.ts';
 import type { Catalog } from './catalog.ts';
+import type { Fills } from './fills.ts';
 import type { ImageCache } from './image-cache.ts';
 import type { KeyedMutex } from './locks.ts';
 import type { MemoryStore } from './memory-store.ts';
@@ -33,6 +34,8 @@ export interface Host {
   readonly standstill: Standstill;
   readonly containerd: Containerd;
   readonly pending: Pending;
+  /** Containers whose memory is still being brought in. */
+  readonly fills: Fills;
   readonly criu: CriuFinder;
   readonly runtimes: RuntimeBinaries;
   /** By `<namespace>/<container>`: one change of a container at a time. */

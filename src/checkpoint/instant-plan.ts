@@ -14,6 +14,8 @@ export interface InstantTarget {
   readonly pid: number;
   readonly cgroup: Cgroup;
   readonly runtime: Pick<OciRuntime, 'checkpoint'>;
+  /** Whether some of its memory has still to be brought in: a dump would leave that out. */
+  readonly missing?: () => boolean;
 }
 
 export interface MemoryPlan {

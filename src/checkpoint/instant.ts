@@ -101,6 +101,7 @@ class Instant {
   async #steps(): Promise<InstantResult> {
     const { memory, disk, exit } = this.#plan;
     await this.#requireRunning('is not running');
+    if (memory !== undefined && this.#target.missing?.() === true) throw memoryMissing(this.#target.id);
     const wasPaused = await this.#freezer.isFrozen();
     if (memory !== undefined) {
       await prepareImage(memory.imageDir);
@@ -274,6 +275,14 @@ class Instant {
   #check(): void {
     if (this.#signal.aborted) throw cancelled(this.#target.id);
   }
+}
+
+function memoryMissing(id: string): FailedPrecondition {
+  return new FailedPrecondition(`the memory of container ${id} is not all there, so it cannot be dumped`, {
+    subject: id,
+    reason: 'still-filling',
+    remedy: `see how far it is: stasis inspect ${id}`,
+  });
 }
 
 function now(): bigint {

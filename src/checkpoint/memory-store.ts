@@ -28,6 +28,10 @@ export interface OpenMemory {
   readonly record: CheckpointRecord;
   /** Where CRIU finds its image. */
   readonly imageDir: string;
+  /** The clone that it is read through; empty where it is on the tmpfs. */
+  readonly clone: string;
+  /** Another reader, who closes it too: it goes with the last of them. */
+  hold(): void;
   close(): Promise<void>;
 }
 
@@ -82,8 +86,11 @@ export class MemoryStore {
     return memorySnapshot.slice(0, memorySnapshot.indexOf('@')).replace(/\/memory$/, '');
   }
 
-  /** Makes what must exist, and destroys the clones that restores of an earlier process left. */
-  async load(): Promise<void> {
+  /**
+   * Makes what must exist, and destroys the clones that restores of an earlier process left.
+   * @param inUse clones that are still read from; `drop` is called of each in its time
+   */
+  async load(inUse: ReadonlySet<string> = new Set()): Promise<void> {
     await this.#createIdempotent(this.#reading);
     const rows = await this.#zfs.list({
       root: this.#reading,
@@ -91,7 +98,8 @@ export class MemoryStore {
       types: ['filesystem'],
       properties: [],
     });
-    for (const { name } of rows) if (name !== this.#reading) await this.#destroyClone(name);
+    for (const { name } of rows)
+      if (name !== this.#reading && !inUse.has(name)) await this.#destroyClone(name);
   }
 
   /** Makes a container's memory dataset if it has none, and mounts it. Can run before the container is frozen. */
@@ -189,7 +197,7 @@ export class MemoryStore {
     const held = this.#cache.hold(entry.id);
     if (held !== undefined) {
       const { imageDir, record } = held;
-      return { path: dirname(imageDir), record, imageDir, close: () => held.release() };
+      return counted({ path: dirname(imageDir), record, imageDir, clone: '', close: () => held.release() });
     }
     if (entry.memorySnapshot === undefined) throw new TypeError(`checkpoint ${entry.id} has no memory half`);
     const clone = `${this.#reading}/${entry.id}-${process.pid}-${++this.#sequence}`;
@@ -199,11 +207,17 @@ export class MemoryStore {
     const close = (): Promise<void> => this.#destroyClone(clone);
     try {
       const path = await this.#mounter.mount(clone);
-      return { path, record: await readRecord(path), imageDir: `${path}/${imageFolder}`, close };
+      const record = await readRecord(path);
+      return counted({ path, record, imageDir: `${path}/${imageFolder}`, clone, close });
     } catch (error) {
       await close();
       throw error;
     }
+  }
+
+  /** Takes a clone away that an earlier process opened. */
+  async drop(clone: string): Promise<void> {
+    await this.#destroyClone(clone);
   }
 
   async #empty(request: StoreRequest): Promise<void> {
@@ -261,6 +275,18 @@ export class MemoryStore {
     }
     this.#log.info('a clone of a memory image is still in use: the next sweep takes it', { clone });
   }
+}
+
+/** Closes what is open when the last of its readers has closed it. */
+function counted(open: Omit<OpenMemory, 'hold'>): OpenMemory {
+  let readers = 1;
+  return {
+    ...open,
+    hold: () => void readers++,
+    close: async () => {
+      if (--readers === 0) await open.close();
+    },
+  };
 }
 
 /** ENOSPC and EDQUOT as one of ours. Node has no name for EDQUOT. */

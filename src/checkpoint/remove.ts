@@ -32,6 +32,19 @@ export async function removeCheckpoints(
 }
 
 function assertNotRead(host: Host, entry: CheckpointEntry): void {
+  const readers = host.fills.readersOf(entry.id);
+  if (readers.length > 0) {
+    const [reader = ''] = readers;
+    const whose = readers.length === 1 ? `container ${reader}` : `containers ${readers.join(', ')}`;
+    throw new FailedPrecondition(
+      `checkpoint ${entry.name} of ${entry.container} is being read: the memory of ${whose} is still brought in from it`,
+      {
+        subject: `${entry.container}@${entry.name}`,
+        reason: 'checkpoint-in-use',
+        remedy: `try again when it is all there: stasis inspect ${reader} shows how far it is`,
+      },
+    );
+  }
   if (!host.catalog.isBeingRead(entry)) return;
   throw new FailedPrecondition(`checkpoint ${entry.name} of ${entry.container} is being restored`, {
     subject: `${entry.container}@${entry.name}`,

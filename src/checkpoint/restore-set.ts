@@ -2,6 +2,7 @@
 import { InvalidArgument } from '../errors.ts';
 import type { Host, Report } from './host.ts';
 import { validateCheckpointName, validateContainerId, validateNamespace } from './names.ts';
+import type { Paging } from './paging.ts';
 import { restore, type Restored } from './restore.ts';
 import { noSuchSet } from './unfinished-sets.ts';
 
@@ -14,6 +15,7 @@ export interface RestoreSetRequest {
   /** Without a set: the name of each one's checkpoint; empty: the latest. */
   readonly checkpoint: string;
   readonly requireMemory: boolean;
+  readonly paging: Paging;
   readonly signal: AbortSignal;
 }
 
@@ -33,14 +35,14 @@ export async function restoreSet(
   tell: Outcomes,
   report: Report,
 ): Promise<void> {
-  const { namespace, signal, requireMemory } = request;
+  const { namespace, signal, requireMemory, paging } = request;
   const wanted = choose(host, request);
   for (const [index, { container, checkpoint }] of wanted.entries()) {
     signal.throwIfAborted();
     report.phase(`restoring ${container}`, index, wanted.length);
     const warn = (message: string): void => report.warn(`${container}: ${message}`);
     try {
-      const one = { namespace, container, checkpoint, as: '', requireMemory, signal };
+      const one = { namespace, container, checkpoint, as: '', requireMemory, paging, signal };
       tell.restored(await restore(host, one, { phase: () => undefined, warn }));
     } catch (error) {
       signal.throwIfAborted();

@@ -3,7 +3,7 @@ import { FailedPrecondition } from '../errors.ts';
 import type { CheckpointEntry } from './entry.ts';
 import { createFromCheckpoint, nameTaken } from './create.ts';
 import { type Host, lockKey, type Report } from './host.ts';
-import type { OpenMemory } from './memory-store.ts';
+import { isLazy, type Paging } from './paging.ts';
 import { validateContainerId, validateNamespace } from './names.ts';
 import { rewind, type RewindTimes } from './rewind.ts';
 
@@ -15,6 +15,7 @@ export interface RestoreRequest {
   /** Empty: in place. */
   readonly as: string;
   readonly requireMemory: boolean;
+  readonly paging: Paging;
   readonly signal: AbortSignal;
 }
 
@@ -23,6 +24,8 @@ export interface Restored {
   readonly checkpoint: string;
   readonly pid: number;
   readonly memory: boolean;
+  /** The memory is brought in while it runs. */
+  readonly lazy: boolean;
   readonly totalNs: number;
   readonly stopNs: number;
   readonly diskNs: number;
@@ -56,14 +59,17 @@ export async function restore(host: Host, request: RestoreRequest, report: Repor
           const [memory, record, task] = await Promise.all([opened, ...found]);
           signal.throwIfAborted();
           if (request.as !== '' && record !== undefined) throw nameTaken(request.as);
+          const owner = record ?? memory.record.container;
+          const lazy = await isLazy(host, owner, entry, request.paging);
           const done =
             record === undefined
-              ? await restoreNew(host, { namespace, id: target, entry, memory, signal }, report)
-              : await rewind(host, { namespace, record, task, entry, memory, signal }, report);
+              ? await restoreNew(host, { namespace, id: target, entry, memory, lazy, signal }, report)
+              : await rewind(host, { namespace, record, task, entry, memory, lazy, signal }, report);
           return {
             container: target,
             checkpoint: entry.name,
             memory: entry.memory === 'image',
+            lazy,
             totalNs: Number(process.hrtime.bigint() - started),
             ...done,
           };
@@ -114,7 +120,7 @@ export function assertMemory(entry: CheckpointEntry, required: boolean, report: 
 
 async function restoreNew(
   host: Host,
-  options: { namespace: string; id: string; entry: CheckpointEntry; memory: OpenMemory; signal: AbortSignal },
+  options: Parameters<typeof createFromCheckpoint>[1],
   report: Report,
 ): Promise<RewindTimes> {
   report.phase('cloning the disk and restoring memory');

@@ -23,6 +23,8 @@ export interface Rewinding {
   readonly task: Process | undefined;
   readonly entry: CheckpointEntry;
   readonly memory: OpenMemory;
+  /** Bring the memory in while it runs. */
+  readonly lazy: boolean;
   readonly signal: AbortSignal;
 }
 
@@ -67,7 +69,7 @@ async function rewindBy(
   rewinding: Rewinding,
   report: Report,
 ): Promise<RewindTimes> {
-  const { namespace, record, task, entry, memory, signal } = rewinding;
+  const { namespace, record, task, entry, memory, lazy, signal } = rewinding;
   const client = host.containerd.namespace(namespace);
   assertSpecFitsHost(decodeSpec(memory.record.container.spec, record.id), record.id, existsSync);
   const io = await ioOf(task, memory.record.terminal);
@@ -94,13 +96,17 @@ async function rewindBy(
 
   turnBack();
   report.phase('restoring memory');
+  const fill = lazy ? host.fills.note(namespace, record.id, entry, memory) : undefined;
+  if (fill !== undefined) steps.undo('let the image go', async () => fill.abandon());
   const started = await startTask(client, disk.record, {
     mounts: disk.mounts,
     io,
     imageDir: entry.memory === 'image' ? memory.imageDir : undefined,
+    workDir: fill?.folder,
     beforeStart: turnBack,
   });
   steps.commit();
+  fill?.begun();
   host.later(
     'tidy up after a rewind',
     tidy(() => disk.done(), safety?.stage),
@@ -141,11 +147,12 @@ async function tidy(done: () => Promise<void>, stage: Stage | undefined): Promis
  */
 async function stop(
   host: Host,
-  { namespace, record, task }: Rewinding,
+  { namespace, record, task, signal }: Rewinding,
   report: Report,
 ): Promise<{ stage: Stage; image: string | undefined } | undefined> {
   if (task === undefined || task.status === Status.STOPPED) return undefined;
   const client = host.containerd.namespace(namespace);
+  await allThere(host, { namespace, record, signal }, report);
   const stage = await openStage(host.staging);
   const engine = await findEngine(host.config.daemon.run_dir, namespace, record.id);
   try {
@@ -175,6 +182,20 @@ async function stop(
     return { stage, image: undefined };
   } finally {
     engine?.close();
+  }
+}
+
+/** What is still being brought in cannot be dumped; what will not come need not be. */
+async function allThere(
+  host: Host,
+  { namespace, record, signal }: Pick<Rewinding, 'namespace' | 'record' | 'signal'>,
+  report: Report,
+): Promise<void> {
+  try {
+    await host.fills.whenFilled(namespace, record.id, report, signal);
+  } catch (error) {
+    signal.throwIfAborted();
+    report.warn(messageOf(error));
   }
 }
 

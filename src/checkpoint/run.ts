@@ -92,6 +92,7 @@ export async function run(host: Host, request: RunRequest, report: Report): Prom
         container: id,
         checkpoint: '',
         memory: false,
+        lazy: false,
         totalNs: Number(end - begin),
         stopNs: 0,
         diskNs: Number(copied - begin),

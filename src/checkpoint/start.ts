@@ -49,6 +49,8 @@ export async function startTask(
     mounts: Mount[];
     io: TaskIo;
     imageDir: string | undefined;
+    /** CRIU's work folder; left out, one in the bundle. */
+    workDir?: string | undefined;
     /** The last moment at which it can be let be: what this throws deletes the task. */
     beforeStart?: () => void;
   },
@@ -63,7 +65,7 @@ export async function startTask(
     rootfs: options.mounts,
     ...options.io,
     checkpoint: undefined,
-    options: taskOptions(container, options.imageDir),
+    options: taskOptions(container, options.imageDir, options.workDir),
     runtimePath: '',
   });
   const between = process.hrtime.bigint();
@@ -103,7 +105,11 @@ async function holdFifos(paths: readonly string[]): Promise<AsyncDisposable> {
 }
 
 /** The container's own runtime options, with the image to restore from. */
-function taskOptions(container: Container, imageDir: string | undefined): Any | undefined {
+function taskOptions(
+  container: Container,
+  imageDir: string | undefined,
+  workDir: string | undefined,
+): Any | undefined {
   if (imageDir === undefined) return undefined; // containerd then takes the container's
   const own = container.runtime?.options;
   const options =
@@ -115,6 +121,11 @@ function taskOptions(container: Container, imageDir: string | undefined): Any | 
   const io = owner === undefined ? {} : { ioUid: owner.uid, ioGid: owner.gid };
   return {
     typeUrl: optionsTypeUrl,
-    value: Buffer.from(Options.encode({ ...options, ...io, criuImagePath: imageDir }).finish()),
+    value: Buffer.from(
+      Options.encode({
+        ...{ ...options, ...io, criuImagePath: imageDir },
+        ...(workDir === undefined ? {} : { criuWorkPath: workDir }),
+      }).finish(),
+    ),
   };
 }

@@ -133,7 +133,7 @@ function branchLabel({ container, disk }: Branch, known: ReadonlySet<string>, op
   const parts = [name];
   const oldest = container.disks.every((other) => order(disk?.createdAt, other.createdAt) <= 0);
   if (oldest) {
-    parts.push(container.exists ? container.status || 'no task' : 'removed');
+    parts.push(statusText(container));
     if (container.pid !== 0) parts.push(`pid ${container.pid}`);
     if (container.image !== '') parts.push(container.image);
   } else {
@@ -143,6 +143,13 @@ function branchLabel({ container, disk }: Branch, known: ReadonlySet<string>, op
   if (origin !== '' && !known.has(origin)) parts.push(`from ${origin}`);
   if (disk?.foreign === true) parts.push('foreign: see `stasis adopt --dry-run`');
   return parts.join('  ');
+}
+
+/** `running`, and what is to be known of its memory. */
+export function statusText({ exists, status, filling }: ContainerSummary): string {
+  if (!exists) return 'removed';
+  if (filling === undefined) return status || 'no task';
+  return `${status || 'no task'}, memory ${filling.lost === '' ? 'coming in' : 'lost'}`;
 }
 
 function checkpointLabel(checkpoint: Checkpoint, { now }: Options): string {

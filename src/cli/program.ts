@@ -8,6 +8,17 @@ function collect(value: string, before: string[] | undefined): string[] {
   return [...(before ?? []), value];
 }
 
+/** Left out, the host and the size of the image decide. */
+function lazyOption(): Option {
+  return new Option('--lazy', 'bring the memory in while it runs; fail where that is not possible').conflicts(
+    'eager',
+  );
+}
+
+function eagerOption(): Option {
+  return new Option('--eager', 'read all of the memory before it runs');
+}
+
 /** The grammar and help of each command, in the order of the help page. */
 const containerCommands: Readonly<Record<string, Register>> = {
   checkpoint: (command, { connected }) =>
@@ -55,6 +66,8 @@ const containerCommands: Readonly<Record<string, Register>> = {
         '--require-memory',
         'fail where memory cannot be restored, instead of starting anew on the old disk',
       )
+      .addOption(lazyOption())
+      .addOption(eagerOption())
       .addHelpText(
         'after',
         examples(
@@ -85,6 +98,8 @@ const containerCommands: Readonly<Record<string, Register>> = {
         '--name <pattern>',
         'names of the clones: {} is a number, {source} the name (default: {source}-{})',
       )
+      .addOption(lazyOption())
+      .addOption(eagerOption())
       .addHelpText(
         'after',
         examples(

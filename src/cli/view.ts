@@ -6,6 +6,7 @@ import {
   type Disk,
   DiskKind,
   type DiskUsage,
+  type Filling,
   MemoryKind,
   type RestoreResult,
 } from '../proto/gen/stasis/stasis.ts';
@@ -63,6 +64,7 @@ export function restoreView(result: RestoreResult) {
     checkpoint: orNull(result.checkpoint),
     pid: result.pid,
     memory: result.memory,
+    lazy: result.lazy,
     totalNs: Number(result.totalNs),
     stopNs: Number(result.stopNs),
     diskNs: Number(result.diskNs),
@@ -95,6 +97,18 @@ export function containerView(container: ContainerSummary) {
     snapshotter: orNull(container.snapshotter),
     disks: container.disks.map(diskView),
     checkpoints: container.checkpoints.map(checkpointView),
+    filling: fillingView(container.filling),
+  };
+}
+
+function fillingView(filling: Filling | undefined) {
+  if (filling === undefined) return null;
+  return {
+    checkpoint: filling.checkpoint,
+    doneBytes: Number(filling.doneBytes),
+    totalBytes: Number(filling.totalBytes),
+    stalledSince: rfc3339(filling.stalledSince),
+    lost: orNull(filling.lost),
   };
 }
 

@@ -172,6 +172,14 @@ export const schema = {
         what: 'Memory images of the latest checkpoints that stay there, to be restored faster. 0: none.',
         effect: 'restart',
       }),
+      lazy_from: number({
+        default: 64,
+        unit: 'MiB',
+        min: 0,
+        max: 1024 * 1024,
+        what: 'Memory images from this size on are brought in while the restored container runs, where the host can. 0: none.',
+        effect: 'reload',
+      }),
     },
   },
   log: {

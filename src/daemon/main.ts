@@ -7,6 +7,7 @@ import { snapshotsService } from '../../snapshotter/service.ts';
 import { SnapshotStore } from '../../snapshotter/store.ts';
 import { stasisService } from '../api/service.ts';
 import { Catalog } from '../checkpoint/catalog.ts';
+import { Fills } from '../checkpoint/fills.ts';
 import { type Host, snapshotterName } from '../checkpoint/host.ts';
 import { ImageCache } from '../checkpoint/image-cache.ts';
 import { KeyedMutex } from '../checkpoint/locks.ts';
@@ -118,6 +119,7 @@ async function main(): Promise<void> {
     log.info('stopping', { signal });
     systemd.stopping();
     clearInterval(timer);
+    host.fills.close();
     await Promise.all([listener.close(), shims.close()]);
     await Promise.all(background);
     await threads.close();
@@ -158,7 +160,8 @@ async function openHost(config: Config, log: Logger, later: Host['later']): Prom
   await endPlacing(runDir);
   const images = new ImageCache(config.checkpoint.cache * 1024 * 1024);
   const memory = new MemoryStore(zfs, mounter, root, images, log);
-  await memory.load();
+  const fills = new Fills({ runDir, later });
+  await memory.load(fills.load((clone) => memory.drop(clone)));
   const staging = await stagingFolder(config.checkpoint.staging_dir, runDir);
   await retireStaging(staging);
   const containerd = new Containerd(config.containerd.address);
@@ -174,6 +177,7 @@ async function openHost(config: Config, log: Logger, later: Host['later']): Prom
     standstill: new Standstill(),
     containerd,
     pending: new Pending(runDir),
+    fills,
     criu: new CriuFinder(exec, config.runtime.criu),
     runtimes: new RuntimeBinaries(exec),
     locks: new KeyedMutex(),

@@ -5,6 +5,7 @@ import { messageOf } from '../errors.ts';
 import type { Finding, InfoResponse } from '../proto/gen/stasis/stasis.ts';
 import { version } from '../version.ts';
 import { type Host, snapshotterName } from '../checkpoint/host.ts';
+import { hostObstacle } from '../checkpoint/paging.ts';
 
 const CGROUP2_SUPER_MAGIC = 0x63677270;
 
@@ -16,6 +17,7 @@ export async function hostInfo(host: Host): Promise<InfoResponse> {
     index(host),
     criu(host),
     runtime(host),
+    lazyPages(host),
     containerd(host),
     plugin(host),
     cgroups(),
@@ -111,6 +113,14 @@ async function runtime({ config, runtimes }: Host): Promise<Finding> {
   } catch (error) {
     return bad('oci-runtime', messageOf(error), 'install runc or crun, or set runtime.oci');
   }
+}
+
+/** Whether memory can be brought in while a restored container runs. A host that cannot is no worse for it: restores take longer. */
+async function lazyPages(host: Host): Promise<Finding> {
+  const obstacle = await hostObstacle(host);
+  const from = host.config.checkpoint.lazy_from;
+  if (obstacle !== undefined) return good('lazy-restore', `not possible: ${obstacle}`);
+  return good('lazy-restore', from === 0 ? 'only with --lazy' : `possible, images from ${from} MiB on`);
 }
 
 async function containerd(host: Host): Promise<Finding> {

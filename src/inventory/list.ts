@@ -10,6 +10,7 @@ import { type Process, Status } from '../proto/gen/containerd/task_types.ts';
 import type {
   ContainerSummary,
   Disk,
+  Filling,
   ImageFile,
   InspectRequest,
   InspectResponse,
@@ -153,6 +154,7 @@ function summary(host: Host, { namespace, name, record, task, rows }: Known): Co
     pid: task?.pid ?? 0,
     image: record?.image ?? entries.at(-1)?.image ?? '',
     snapshotter: record?.snapshotter ?? '',
+    filling: fillingOf(host, namespace, name),
     disks,
     checkpoints: entries.map((entry) =>
       checkpointMessage(entry, {
@@ -161,6 +163,21 @@ function summary(host: Host, { namespace, name, record, task, rows }: Known): Co
         origin: nameOf(host, origins.get(datasetOf(entry.snapshot)) ?? ''),
       }),
     ),
+  };
+}
+
+/** Memory that is still missing, now or for good. */
+function fillingOf(host: Host, namespace: string, name: string): Filling | undefined {
+  const fill = host.fills.of(namespace, name);
+  if (fill === undefined) return undefined;
+  const { note, state } = fill;
+  const since = state?.stalledSince ?? 0;
+  return {
+    checkpoint: `${note.checkpoint.container}@${note.checkpoint.name}`,
+    doneBytes: BigInt(Math.min(state?.doneBytes ?? 0, note.totalBytes)),
+    totalBytes: BigInt(note.totalBytes),
+    stalledSince: since === 0 ? undefined : { seconds: BigInt(since), nanos: 0 },
+    lost: state?.kind === 'failed' ? state.why : '',
   };
 }
 

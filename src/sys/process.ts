@@ -44,3 +44,14 @@ export function yieldToParent(): void {
   const own = Number(readFileSync('/proc/self/oom_score_adj', 'utf8'));
   if (own < MAX_OOM_SCORE) writeFileSync('/proc/self/oom_score_adj', String(own + 1));
 }
+
+/** Field 22 of /proc/PID/stat, proc(5); empty when the process is gone. */
+export function startTimeOf(pid: number): string {
+  let stat = '';
+  try {
+    stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
+  } catch {
+    // It is gone.
+  }
+  return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19] ?? '';
+}

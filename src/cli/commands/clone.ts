@@ -5,12 +5,14 @@ import { checkpointName, clonePattern, containerName } from '../names.ts';
 import type { Session } from '../session.ts';
 import { checkpointView, restoreView } from '../view.ts';
 import { checkpointText } from './checkpoint.ts';
-import { restoreText } from './restore.ts';
+import { pagingOf, restoreText } from './restore.ts';
 
 interface Options {
   from?: string;
   count?: string;
   name?: string;
+  eager?: boolean;
+  lazy?: boolean;
 }
 
 /** More than one host can hold, and few enough that a slip of the finger does no harm. */
@@ -25,6 +27,7 @@ export async function clone(session: Session, container: string, options: Option
     from: options.from === undefined ? '' : checkpointName(options.from),
     count,
     name: options.name === undefined ? '' : clonePattern(options.name, container, count),
+    paging: pagingOf(options),
   };
   const { json, quiet } = session.globals;
   const { stdout } = session.host;

@@ -1,4 +1,4 @@
-import type { InspectResponse, Timings } from '../../proto/gen/stasis/stasis.ts';
+import type { Filling, InspectResponse, Timings } from '../../proto/gen/stasis/stasis.ts';
 import { checkpointName, containerName } from '../names.ts';
 import type { Session } from '../session.ts';
 import { printable } from '../text.ts';
@@ -56,6 +56,7 @@ function facts(answer: InspectResponse): [string, string][] {
       ['container', container.name],
       ['namespace', container.namespace],
       ['status', container.exists ? `${container.status || 'no task'}${pid}` : 'removed'],
+      ['memory', container.filling === undefined ? '' : fillingText(container.filling)],
       ['image', checkpoint?.image || container.image],
       ['snapshotter', container.snapshotter],
     );
@@ -87,6 +88,14 @@ function facts(answer: InspectResponse): [string, string][] {
   for (const [key, value] of Object.entries(answer.labels)) lines.push(['label', `${key}=${value}`]);
   for (const file of answer.files) lines.push(['file', `${file.name}, ${size(file.size)}`]);
   return lines.filter((line): line is [string, string] => line[1] !== undefined && line[1] !== '');
+}
+
+/** How far the memory is that a container was restored without. */
+export function fillingText(filling: Filling): string {
+  const { checkpoint, doneBytes, totalBytes, stalledSince, lost } = filling;
+  if (lost !== '') return `lost: ${lost}; it was brought in from ${checkpoint}`;
+  const waits = stalledSince === undefined ? '' : `, nothing has come since ${rfc3339(stalledSince) ?? ''}`;
+  return `still coming in from ${checkpoint}, ${size(doneBytes)} of ${size(totalBytes)}${waits}`;
 }
 
 function timesText(timings: Timings): string {

@@ -1,7 +1,7 @@
 import { NotFound } from '../../errors.ts';
 import type { ContainerSummary } from '../../proto/gen/stasis/stasis.ts';
 import { MemoryKind } from '../../proto/gen/stasis/stasis.ts';
-import { hasBranches, lineage, relatives } from '../lineage.ts';
+import { hasBranches, lineage, relatives, statusText } from '../lineage.ts';
 import { containerName } from '../names.ts';
 import type { Session } from '../session.ts';
 import { table } from '../table.ts';
@@ -63,7 +63,7 @@ function plain(session: Session, containers: readonly ContainerSummary[], allNam
   const first = ['CONTAINER', 'STATUS', 'CHECKPOINT', ...set('SET')];
   const titles = [...first, 'CREATED', 'MEMORY', 'UNIQUE', 'FROZEN', 'IMAGE'];
   const rows = containers.flatMap((one) => {
-    const head = [one.name, one.exists ? one.status || 'no task' : 'removed'];
+    const head = [one.name, statusText(one)];
     const checkpoints = one.checkpoints
       .toSorted((a, b) => time(a.createdAt) - time(b.createdAt))
       .map((checkpoint) => [

@@ -1,5 +1,5 @@
 import type { GrpcCallOptions } from '../../api/grpc-client.ts';
-import type { RestoreResult } from '../../proto/gen/stasis/stasis.ts';
+import { Paging, type RestoreResult } from '../../proto/gen/stasis/stasis.ts';
 import { checkpointName, containerName } from '../names.ts';
 import type { Session } from '../session.ts';
 import { duration } from '../units.ts';
@@ -9,6 +9,14 @@ interface Options {
   snapshot?: string;
   as?: string;
   requireMemory?: boolean;
+  eager?: boolean;
+  lazy?: boolean;
+}
+
+/** What `--eager` and `--lazy` insist on. */
+export function pagingOf({ eager, lazy }: Pick<Options, 'eager' | 'lazy'>): Paging {
+  if (eager === true) return Paging.PAGING_EAGER;
+  return lazy === true ? Paging.PAGING_LAZY : Paging.PAGING_AUTO;
 }
 
 /** `stasis restore CONTAINER` */
@@ -19,6 +27,7 @@ export async function restore(session: Session, container: string, options: Opti
     checkpoint: options.snapshot === undefined ? '' : checkpointName(options.snapshot),
     as: options.as === undefined ? '' : containerName(options.as),
     requireMemory: options.requireMemory ?? false,
+    paging: pagingOf(options),
   };
   let restored: RestoreResult | undefined;
   const call = (options: GrpcCallOptions) => session.stasis.restore(request, options);
@@ -33,7 +42,8 @@ export async function restore(session: Session, container: string, options: Opti
 
 /** What runs now, where it came from and what that took. */
 export function restoreText(result: RestoreResult): string {
-  const what = result.memory ? 'memory and disk' : 'disk only, the process started anew';
+  const memory = result.lazy ? 'memory (still coming in) and disk' : 'memory and disk';
+  const what = result.memory ? memory : 'disk only, the process started anew';
   const from = result.checkpoint === '' ? '' : ` from ${result.checkpoint}`;
   return `${result.container}${from}: ${what}, ${duration(result.totalNs)}, pid ${result.pid}`;
 }

@@ -9,7 +9,7 @@ import { oneLine } from '../text.ts';
 import { count } from '../units.ts';
 import { restoreView } from '../view.ts';
 import { printSet } from './checkpoint.ts';
-import { restoreText } from './restore.ts';
+import { pagingOf, restoreText } from './restore.ts';
 
 interface TakeOptions {
   name?: string;
@@ -55,6 +55,8 @@ interface RestoreOptions {
   set?: string;
   snapshot?: string;
   requireMemory?: boolean;
+  eager?: boolean;
+  lazy?: boolean;
 }
 
 /** `stasis restore --set NAME`, `stasis restore CONTAINER CONTAINER…`: each is printed as it runs, or fails. */
@@ -75,6 +77,7 @@ export async function restoreSet(
     containers: containers.map(containerName),
     checkpoint: options.snapshot === undefined ? '' : checkpointName(options.snapshot),
     requireMemory: options.requireMemory ?? false,
+    paging: pagingOf(options),
   };
   const { json, quiet } = session.globals;
   const { stdout } = session.host;

@@ -147,11 +147,12 @@ test('restore sends what was asked for and tells memory from a fresh start', asy
     '--as',
     'old',
     '--require-memory',
+    '--eager',
   ]);
   assert.equal(second.stdout, 'old from disk: disk only, the process started anew, 82.0 ms, pid 42\n');
   assert.deepEqual(seen, [
-    { namespace: 'default', container: 'web', checkpoint: '', as: '', requireMemory: false },
-    { namespace: 'default', container: 'web', checkpoint: 'disk', as: 'old', requireMemory: true },
+    { namespace: 'default', container: 'web', checkpoint: '', as: '', requireMemory: false, paging: 0 },
+    { namespace: 'default', container: 'web', checkpoint: 'disk', as: 'old', requireMemory: true, paging: 1 },
   ]);
   const restored = json(await against(handlers, ['restore', 'web', '--json']))['restored'];
   assert.partialDeepStrictEqual(restored, { container: 'web', pid: 42, memory: true, totalNs: 82_000_000 });
@@ -175,10 +176,10 @@ const cloning = (seen: CloneRequest[]): Partial<Handlers> => ({
 
 test('clone prints each clone, and the checkpoint only if it made it', async () => {
   const seen: CloneRequest[] = [];
-  const argv = ['clone', 'web', '--count', '2', '--from', 'one', '--name', '{source}-{}'];
+  const argv = ['clone', 'web', '--count', '2', '--from', 'one', '--name', '{source}-{}', '--lazy'];
   const text = await against(cloning(seen), argv);
   assert.deepEqual(seen, [
-    { namespace: 'default', container: 'web', from: 'one', count: 2, name: '{source}-{}' },
+    { namespace: 'default', container: 'web', from: 'one', count: 2, name: '{source}-{}', paging: 2 },
   ]);
   const subjects = (stdout: string) => stdout.split('\n').map((line) => line.split(/[:, ]/)[0]);
   assert.deepEqual(subjects(text.stdout), ['web-1', 'web-2', '']);

@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import test, { type TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { asPrintfFormat } from '../../../shim/lifecycle/answer.ts';
-import { startTimeOf } from '../../../shim/container/record.ts';
+import { startTimeOf } from '../../../src/sys/process.ts';
 
 /** A copy of the launcher, whose Node is a script that prints its arguments to standard error. */
 function setUp(t: TestContext) {
