@@ -82,8 +82,7 @@ export class Container {
       owner: { uid: options.ioUid, gid: options.ioGid },
     };
     const checkpoint = request.checkpoint || options.criuImagePath;
-    const workDir = options.criuWorkPath || join(request.bundle, 'work');
-    const restore = { imageDir: checkpoint, workDir };
+    const restore = { imageDir: checkpoint, workDir: options.criuWorkPath || join(request.bundle, 'work') };
     this.fill = checkpoint === '' ? undefined : openFill(context, restore, this, log);
     this.init = new InitProcess({
       id: request.id,
