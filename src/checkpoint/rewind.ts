@@ -1,10 +1,11 @@
 import { existsSync } from 'node:fs';
 import { untilBack } from '../containerd/away.ts';
-import { findTask, isContainerdAway, type NamespaceClient } from '../containerd/client.ts';
+import { isContainerdAway, type NamespaceClient } from '../containerd/client.ts';
 import { Code, codeOf, FailedPrecondition, messageOf, StasisError } from '../errors.ts';
 import type { Container } from '../proto/gen/containerd/containers.ts';
 import type { Mount } from '../proto/gen/containerd/mount.ts';
 import { type Process, Status } from '../proto/gen/containerd/task_types.ts';
+import { bringBack } from './bring-back.ts';
 import type { CheckpointEntry } from './entry.ts';
 import { applyDiff } from './foreign.ts';
 import type { Host, Report } from './host.ts';
@@ -79,7 +80,7 @@ async function rewindBy(
   const safety = await stop(host, rewinding, report);
   if (safety !== undefined) {
     steps.undo('remove the image of the stopped task', () => safety.stage.remove());
-    steps.undo(bringTaskBack, () => startAgain(host, rewinding, safety.image));
+    steps.undo(bringTaskBack, () => bringBack(host, rewinding, safety.image));
   }
   // What has no image of its memory cannot be brought back as it was: then the only way is on.
   const turnBack = (): void => {
@@ -112,28 +113,6 @@ async function rewindBy(
     tidy(() => disk.done(), safety?.stage),
   );
   return { stopNs: Number(stopped - begin), diskNs: Number(placed - stopped), ...started };
-}
-
-/** Starts the task that was stopped, from its image where there is one. May be called again after it failed. */
-async function startAgain(
-  host: Host,
-  { namespace, record, task }: Rewinding,
-  image: string | undefined,
-): Promise<void> {
-  const client = host.containerd.namespace(namespace);
-  const now = await findTask(client, record.id);
-  // It was not stopped after all, as the way to it was lost before.
-  if (now !== undefined && now.pid === task?.pid && now.status !== Status.STOPPED) return;
-  await removeTask(host, namespace, record.id);
-  const { mounts } = await client.snapshots.mounts({
-    snapshotter: record.snapshotter,
-    key: record.snapshotKey,
-  });
-  await startTask(client, record, {
-    mounts,
-    io: await ioOf(task, task?.terminal ?? false),
-    imageDir: image,
-  });
 }
 
 async function tidy(done: () => Promise<void>, stage: Stage | undefined): Promise<void> {

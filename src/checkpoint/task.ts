@@ -29,7 +29,11 @@ export async function withPausedTask<T>(
 }
 
 /** Kills all of a task and waits until containerd has seen its end. The task stays, stopped. */
-export async function endTask(host: Host, namespace: string, container: string): Promise<void> {
+export async function endTask(
+  host: Pick<Host, 'containerd'>,
+  namespace: string,
+  container: string,
+): Promise<void> {
   const { tasks } = host.containerd.namespace(namespace);
   const ended = tasks.wait({ containerId: container, execId: '' }, { timeoutMs: END_TIMEOUT_MS });
   try {
@@ -59,7 +63,11 @@ export async function endTask(host: Host, namespace: string, container: string):
 }
 
 /** Ends a task if it runs and deletes it, so that the container can have a new one. */
-export async function removeTask(host: Host, namespace: string, container: string): Promise<void> {
+export async function removeTask(
+  host: Pick<Host, 'containerd'>,
+  namespace: string,
+  container: string,
+): Promise<void> {
   const client = host.containerd.namespace(namespace);
   for (let again = true; ; again = false) {
     const task = await findTask(client, container);

@@ -40,24 +40,38 @@ suite('Ctrl-C', () => {
   });
   after(() => removeAll(...[1, 2, 3].map((n) => `${clones}${n}`), web));
 
-  test('in a rewind: what ran goes on with its memory, or the checkpoint runs and it is told', async () => {
+  const staging = (): string[] => readdirSync(join(stack.state, 'run/staging'));
+
+  test('in a rewind, whenever it comes: what ran goes on with its memory, or the checkpoint runs and it is told', async () => {
     const seen = new Set<number>();
-    for (let round = 0; round < 4 && seen.size < 2; round++) {
-      const ahead = await progress(web, 300);
+    const dumping = async (): Promise<unknown> => {
+      const before = staging().length;
+      return until('the safety image to be begun', () => (staging().length > before ? true : undefined));
+    };
+    const stopped = async (): Promise<unknown> => {
       const pid = await pidOf(web);
-      // Its process is gone: it has been stopped, and the other one does not run yet. Later it may run.
+      return until('the container to be stopped', () => (existsSync(`/proc/${pid}`) ? undefined : true));
+    };
+    // While it is dumped, the end of which may be before containerd knows of it; and while the other one does not run yet.
+    const moments = [
+      ...[0, 40, 100, 180].map((ms) => ({ phase: dumping, ms })),
+      ...[0, 100, 250].map((ms) => ({ phase: stopped, ms })),
+    ];
+    for (const { phase, ms } of moments) {
+      const ahead = await progress(web, 300);
       const { code, stderr } = await interrupted(['restore', web, '--snapshot', 'c'], async () => {
-        await until('the container to be stopped', () => (existsSync(`/proc/${pid}`) ? undefined : true));
-        await sleep(round * 100);
+        await phase();
+        await sleep(ms);
       });
       seen.add(code);
       const now = await count(web);
+      const when = `${phase.name} + ${ms} ms`;
       if (code === 9) {
-        assert.match(stderr, /cancelled \(.* is running/);
-        assert.ok(now >= ahead, `${now} of ${ahead}: it was not brought back`);
+        assert.match(stderr, /cancelled \(.* is running/, when);
+        assert.ok(now >= ahead, `${now} of ${ahead}: it was not brought back at ${when}`);
       } else {
-        assert.equal(code, 0, stderr);
-        assert.ok(now < ahead, `${now} of ${ahead}: it was not rewound`);
+        assert.equal(code, 0, `${when}: ${stderr}`);
+        assert.ok(now < ahead, `${now} of ${ahead}: it was not rewound at ${when}`);
       }
       await progress(web, 3);
     }
@@ -65,7 +79,6 @@ suite('Ctrl-C', () => {
   });
 
   test('in a checkpoint: nothing stays where memory is dumped to, also while CRIU is at work', async () => {
-    const staging = (): string[] => readdirSync(join(stack.state, 'run/staging'));
     const before = staging();
     for (let round = 0; round < 3; round++) {
       const { code, stderr } = await interrupted(['checkpoint', web, '--name', `x${round}`], async () => {
