@@ -3,6 +3,7 @@ import type { Logger } from '../../src/log.ts';
 import { HeldFaults } from '../../src/pages/held-faults.ts';
 import { isFill, readNote, removeFill, writeState, type FillState } from '../../src/pages/fill-files.ts';
 import type { PageServer, PageServers } from '../../src/pages/page-server.ts';
+import { edgesOfMemory, touchMemory } from '../../src/sys/process-memory.ts';
 import { endProcessesAt } from '../../src/sys/process-tree.ts';
 import { startTimeOf } from '../../src/sys/process.ts';
 import type { Accounting } from './accounting.ts';
@@ -29,7 +30,8 @@ export function openFill(
   const end = (): Promise<void> => accounting.end();
   // The runtime works there, and CRIU and the tasks are its children.
   const breakOff = (): Promise<void> => endProcessesAt(bundle);
-  return new Fill({ folder, imageDir, servers, log, timeoutMs, end, breakOff });
+  const pids = (): Promise<number[]> => accounting.pids();
+  return new Fill({ folder, imageDir, servers, log, timeoutMs, pids, end, breakOff });
 }
 
 export interface FillOptions {
@@ -40,6 +42,8 @@ export interface FillOptions {
   readonly log: Logger;
   /** Milliseconds without a page after which the memory counts as lost. */
   readonly timeoutMs: number;
+  /** The container's processes. */
+  readonly pids: () => Promise<number[]>;
   /** Ends all of the container: what is missing of its memory will not come. */
   readonly end: () => Promise<void>;
   /** Ends a restore that is under way, with all that it has restored. */
@@ -62,6 +66,9 @@ export class Fill {
   #restoring = true;
   #stopped = false;
   #over = false;
+  #nudging = false;
+  /** More than that no server has to read, unless processes fork meanwhile. */
+  readonly #totalBytes: number;
   /** Why what is missing will not come. */
   #lost: string | undefined;
   #follow: NodeJS.Timeout | undefined;
@@ -71,6 +78,7 @@ export class Fill {
 
   constructor(options: FillOptions) {
     this.#options = options;
+    this.#totalBytes = readNote(options.folder)?.totalBytes ?? Infinity;
     this.ended = new Promise((resolve) => (this.#resolve = resolve));
   }
 
@@ -156,12 +164,31 @@ export class Fill {
         });
       }
       this.#save('filling');
+      if (bytes > this.#totalBytes) this.#nudge();
       if (quiet >= this.#options.timeoutMs) {
         void this.#lose(`no page has come for ${Math.round(quiet / 1000)} s`);
       } else {
         this.#watchPages();
       }
     }, WATCH_MS);
+  }
+
+  /**
+   * Helps CRIU's server on where it turns in circles: what it copies at once has to lie in one mapping, and where a process
+   * has divided one since (mprotect), it reads and fails to copy the same pages again and again. It does bring in each page that
+   * is asked for, and copies no further than to such a page at once: so the edges of all mappings are asked for.
+   */
+  #nudge(): void {
+    if (this.#nudging) return;
+    this.#nudging = true;
+    const touch = async (): Promise<void> => {
+      for (const pid of await this.#options.pids()) await touchMemory(pid, edgesOfMemory(pid));
+    };
+    touch()
+      .catch((error: unknown) => {
+        this.#options.log.debug('the edges of mappings could not be read', { error: messageOf(error) });
+      })
+      .finally(() => (this.#nudging = false));
   }
 
   #serverEnded(complete: boolean, why: string): void {

@@ -30,6 +30,7 @@ function setUp({ timeoutMs = 60_000 } = {}) {
   };
   const fill = new Fill({
     ...{ folder, imageDir: '/image', servers: { start: async () => server }, log: silent, timeoutMs },
+    pids: async () => [],
     end: async () => void calls.push('end'),
     breakOff: async () => void calls.push('break off'),
   });
