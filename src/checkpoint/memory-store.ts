@@ -1,4 +1,4 @@
-import { copyFile, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { copyFile, readdir, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { readImage } from '../criu/image.ts';
@@ -7,12 +7,10 @@ import type { Logger } from '../log.ts';
 import type { Mounter } from '../zfs/mounter.ts';
 import { Busy } from '../zfs/errors.ts';
 import type { Zfs } from '../zfs/zfs.ts';
+import { followChain, storeImage } from './chain.ts';
 import { type CheckpointEntry, memoryProperties } from './entry.ts';
 import type { ImageCache } from './image-cache.ts';
 import { type CheckpointRecord, imageFolder, readRecord, recordFile, writeRecord } from './record.ts';
-
-/** Images are a dozen small files and one large: the small ones cost round trips, not bytes. */
-const PARALLEL_COPIES = 4;
 
 /** errno(3) */
 const ENOSPC = 28;
@@ -46,6 +44,8 @@ export interface StoreRequest {
   readonly inPlace: boolean;
   /** Other files to keep beside the record, by their name there. */
   readonly files?: Readonly<Record<string, string>>;
+  /** Most former images that it may refer to for pages that have not changed; 0: none, it is stored whole. */
+  readonly links: number;
   readonly signal?: AbortSignal;
   readonly progress?: (doneBytes: number, totalBytes: number) => void;
 }
@@ -148,11 +148,12 @@ export class MemoryStore {
 
   /**
    * Replaces the head's content by this checkpoint's. Nothing counts until `commit` has snapshotted it.
+   * @returns bytes written
    * @throws ResourceExhausted where the pool or a quota has no room for it; the head is empty then
    */
-  async write(request: StoreRequest): Promise<void> {
+  async write(request: StoreRequest): Promise<number> {
     try {
-      await this.#write(request);
+      return await this.#write(request);
     } catch (error) {
       await this.#empty(request).catch(() => undefined); // the next checkpoint empties it too
       throw outOfSpace(error, request) ?? error;
@@ -172,15 +173,38 @@ export class MemoryStore {
     return clearing;
   }
 
-  async #write(request: StoreRequest): Promise<void> {
+  async #write(request: StoreRequest): Promise<number> {
+    const { imageDir, record, links, signal, progress } = request;
+    const former = await this.headOf(request.dataset);
     const folder = await this.openHead(request.dataset);
-    await this.#empty(request);
-    if (request.imageDir !== undefined && !request.inPlace) {
-      await this.#copyImage(request.imageDir, `${folder}/${imageFolder}`, request);
+    const files = Object.entries(request.files ?? {});
+    let written: number;
+    if (imageDir === undefined || request.inPlace || files.length > 0) {
+      await this.#empty(request);
+      const image = imageDir === undefined ? undefined : await readImage(imageDir);
+      written = image?.bytes ?? 0;
+      if (imageDir !== undefined && !request.inPlace)
+        await storeImage(folder, {
+          from: imageDir,
+          id: record.id,
+          former: undefined,
+          limit: 0,
+          signal,
+          progress,
+        });
+    } else {
+      written = await storeImage(folder, {
+        from: imageDir,
+        id: record.id,
+        former,
+        limit: links,
+        signal,
+        progress,
+      });
     }
-    for (const [name, source] of Object.entries(request.files ?? {}))
-      await copyFile(source, `${folder}/${name}`);
-    await writeRecord(folder, request.record);
+    for (const [name, source] of files) await copyFile(source, `${folder}/${name}`);
+    await writeRecord(folder, record);
+    return written;
   }
 
   /** Snapshots the memory dataset under the entry's name for it: from now on the checkpoint exists. */
@@ -207,8 +231,9 @@ export class MemoryStore {
     const close = (): Promise<void> => this.#destroyClone(clone);
     try {
       const path = await this.#mounter.mount(clone);
-      const record = await readRecord(path);
-      return counted({ path, record, imageDir: `${path}/${imageFolder}`, clone, close });
+      const imageDir = `${path}/${imageFolder}`;
+      await followChain(imageDir);
+      return counted({ path, record: await readRecord(path), imageDir, clone, close });
     } catch (error) {
       await close();
       throw error;
@@ -223,22 +248,6 @@ export class MemoryStore {
   async #empty(request: StoreRequest): Promise<void> {
     const inPlace = request.inPlace && request.imageDir !== undefined;
     await emptyFolder(await this.ensure(request.dataset), inPlace ? [imageFolder] : []);
-  }
-
-  async #copyImage(from: string, to: string, request: StoreRequest): Promise<void> {
-    await mkdir(to, { mode: 0o700 });
-    const { files, bytes: total } = await readImage(from);
-    let done = 0;
-    const queue = files.values();
-    const worker = async (): Promise<void> => {
-      for (const { name, size } of queue) {
-        request.signal?.throwIfAborted();
-        await copyInto(`${from}/${name}`, `${to}/${name}`, size);
-        done += size;
-        request.progress?.(done, total);
-      }
-    };
-    await Promise.all(Array.from({ length: PARALLEL_COPIES }, worker));
   }
 
   async #createIdempotent(dataset: string): Promise<void> {
@@ -305,12 +314,4 @@ async function emptyFolder(folder: string, but: readonly string[]): Promise<void
   for (const name of await readdir(folder)) {
     if (!but.includes(name)) await rm(`${folder}/${name}`, { recursive: true, force: true });
   }
-}
-
-/** Most files of an image are small, and copyFile(3) makes several requests more of each to the file system. */
-const SMALL_BYTES = 1 << 20;
-
-async function copyInto(from: string, to: string, size: number): Promise<void> {
-  if (size > SMALL_BYTES) await copyFile(from, to);
-  else await writeFile(to, await readFile(from), { mode: 0o600, flag: 'wx' });
 }

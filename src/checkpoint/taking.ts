@@ -125,13 +125,14 @@ export async function storeMemory(
     ...(await taking.origin),
     terminal: taking.task?.terminal ?? false,
   };
-  await host.memory.write({
+  const writtenBytes = await host.memory.write({
     dataset: made.dataset,
     name: taking.name,
     record: kept,
     imageDir: instant.memory ? made.stage.imageDir : undefined,
     inPlace,
     files: made.files ?? {},
+    links: host.config.checkpoint.links,
     signal: request.signal,
     progress: (done, total) => taking.report.phase('storing memory', done, total),
   });
@@ -148,6 +149,7 @@ export async function storeMemory(
     snapshot: made.snapshot,
     memorySnapshot: `${MemoryStore.datasetOf(made.dataset)}@${snapshotOf(made.snapshot)}`,
     memoryBytes: Number(instant.imageBytes),
+    writtenBytes,
     memoryError: taking.memoryError || instant.memoryError,
     image: record.image,
     runtime: record.runtime?.name ?? '',

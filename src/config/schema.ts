@@ -180,6 +180,16 @@ export const schema = {
         what: 'Memory images from this size on are brought in while the restored container runs, where the host can. 0: none.',
         effect: 'reload',
       }),
+      links: number({
+        default: 16,
+        unit: 'images',
+        min: 0,
+        max: 100,
+        what:
+          'Former memory images that one in the pool may refer to for pages that have not changed; then it is written whole ' +
+          'again. 0: always whole.',
+        effect: 'restart',
+      }),
     },
   },
   log: {

@@ -101,9 +101,10 @@ export async function inspect(host: Host, request: InspectRequest): Promise<Insp
 }
 
 async function imageFiles(folder: string): Promise<ImageFile[]> {
-  const names = (await readdir(folder)).sort();
+  const entries = await readdir(folder, { withFileTypes: true });
+  const names = entries.filter((entry) => entry.isFile()).map((entry) => entry.name);
   return Promise.all(
-    names.map(async (name) => ({ name, size: BigInt((await stat(`${folder}/${name}`)).size) })),
+    names.sort().map(async (name) => ({ name, size: BigInt((await stat(`${folder}/${name}`)).size) })),
   );
 }
 
