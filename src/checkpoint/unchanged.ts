@@ -1,4 +1,5 @@
 // A checkpoint of a container that has not run since its last one: a second name for it, without a dump.
+import { AlreadyExists } from '../errors.ts';
 import { Status } from '../proto/gen/containerd/task_types.ts';
 import { syncfs } from '../sys/syncfs.ts';
 import { identityOf } from './begin.ts';
@@ -41,8 +42,16 @@ export async function takeUnchanged(host: Host, taking: Taking): Promise<Checkpo
   // What was written through a mapping is in the page cache alone.
   await syncfs(place.rootfs);
   const synced = process.hrtime.bigint();
-  steps.undo('destroy the disk snapshot', () => host.zfs.destroyIdempotent(snapshot));
-  await host.zfs.snapshot([snapshot], { properties: diskProperties(identity) });
+  const ours = { made: true };
+  steps.undo('destroy the disk snapshot', async () => {
+    if (ours.made) await host.zfs.destroyIdempotent(snapshot);
+  });
+  try {
+    await host.zfs.snapshot([snapshot], { properties: diskProperties(identity) });
+  } catch (error) {
+    ours.made = !(error instanceof AlreadyExists); // somebody else's, made by hand
+    throw error;
+  }
   const made = process.hrtime.bigint();
   const [{ objects }, same] = await Promise.all([
     host.zfs.changes(former.snapshot, snapshot),
