@@ -5,7 +5,6 @@ import type { Options } from '../../src/proto/gen/containerd/runc_options.ts';
 import type { CreateTaskRequest, ExecProcessRequest } from '../../src/proto/gen/containerd/task.ts';
 import type { Any } from '../../src/proto/gen/google/protobuf/any.ts';
 import { startTimeOf } from '../../src/sys/process.ts';
-import { freezeOutsideVfork } from '../../src/sys/vfork.ts';
 import { ExecProcess } from '../process/exec.ts';
 import { InitProcess, finished, sendIfAlive } from '../process/init.ts';
 import type { Exit, Expectation } from '../reaper/reaper.ts';
@@ -17,6 +16,7 @@ import type { ShimContext } from './context.ts';
 import { ExitOrder } from './exit-order.ts';
 import { openFill, type Fill } from './fill.ts';
 import { readJson } from './options.ts';
+import { pause, thawEnded } from './pause.ts';
 import { Queue } from './queue.ts';
 import type { RecordFile, TaskRecord } from './record.ts';
 import { RootDisk } from './root-disk.ts';
@@ -176,10 +176,7 @@ export class Container {
 
   pause(): Promise<void> {
     return this.queue.run(async () => {
-      this.init.state.require('pause');
-      // A client may be about to checkpoint it.
-      await freezeOutsideVfork(this.accounting.freezer(), () => this.accounting.pids());
-      this.init.state.to('paused');
+      await pause(this);
       this.#context.events.publish('paused', { containerId: this.id });
       this.#save();
     });
@@ -216,6 +213,7 @@ export class Container {
       return process;
     }
     return this.queue.run(async () => {
+      if (this.init.state.name === 'stopped') await thawEnded(this).catch(() => undefined); // there is no freezer
       if (this.init.state.name === 'stopped' && !this.#spec.hasPoststop) {
         // Nobody looks at its files any more: to unmount an overlay takes as long as the runtime does.
         await together(this.init.delete(), this.disk.unmount());

@@ -1,0 +1,60 @@
+// What clients of containerd do to a container while it is being rewound.
+import assert from 'node:assert/strict';
+import { existsSync, readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, before, suite, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { pidOf, progress, removeAll, startWriter, statusOf, uniqueName } from '../support/container.ts';
+import { attempt, ctr, importImage, stack, stasis, until } from '../support/stack.ts';
+
+const staging = (): string[] => readdirSync(join(stack.state, 'run/staging'));
+
+/** What can be waited for in a rewind: the dump before its stop is begun; the container is gone. */
+const phases = {
+  dumping: async () => {
+    const before = staging().length;
+    await until('the safety image to be begun', () => (staging().length > before ? true : undefined));
+  },
+  stopped: async (name: string) => {
+    const pid = await pidOf(name);
+    await until('the container to be stopped', () => (existsSync(`/proc/${pid}`) ? undefined : true));
+  },
+} as const;
+
+/** Rewinds a container and does something to it at some moment. */
+async function rewindWhile(
+  name: string,
+  phase: keyof typeof phases,
+  ms: number,
+  work: () => Promise<unknown>,
+): Promise<{ exitCode: number | undefined; stderr: string }> {
+  const reached = phases[phase](name);
+  const rewound = attempt('stasis', ['restore', name]);
+  await Promise.race([reached, rewound]);
+  await sleep(ms);
+  await work();
+  await reached;
+  return rewound;
+}
+
+suite('while a container is rewound', () => {
+  const paused = uniqueName('meanwhile');
+  before(importImage);
+  after(() => removeAll(paused));
+
+  test('a pause holds what runs, or is refused: nothing stays frozen that is not there', async () => {
+    await startWriter(paused);
+    await stasis('checkpoint', paused, '--name', 'c', '--require-memory');
+    // One that comes during the dump is heeded right after the stop, before its end is known.
+    for (const ms of [0, 20, 50, 100, 150, 200]) {
+      const { exitCode, stderr } = await rewindWhile(paused, 'dumping', ms, () =>
+        attempt('ctr', ['tasks', 'pause', paused]),
+      );
+      assert.equal(exitCode, 0, `${ms} ms: ${stderr}`);
+      if ((await statusOf(paused)) === 'PAUSED') await ctr('tasks', 'resume', paused);
+      await progress(paused, 3);
+    }
+    await ctr('tasks', 'rm', '-f', paused);
+    await ctr('containers', 'rm', paused);
+  });
+});
