@@ -1,4 +1,6 @@
 import type { CheckpointEntry } from '../checkpoint/entry.ts';
+import { explainNoRoom } from './no-room.ts';
+import type { Unstored } from '../checkpoint/storing.ts';
 import type { Restored } from '../checkpoint/restore.ts';
 import { codeOf, messageOf, StasisError } from '../errors.ts';
 import type { Paging } from '../checkpoint/paging.ts';
@@ -36,7 +38,7 @@ export function wallTimestamp(time: WallTime | undefined): Timestamp | undefined
 /** A checkpoint as the API shows it. */
 export function checkpointMessage(
   entry: CheckpointEntry,
-  more: { uniqueBytes?: number; origin?: string } = {},
+  more: { uniqueBytes?: number; origin?: string; unstored?: Unstored } = {},
 ): Checkpoint {
   const { timings: t } = entry;
   const ns = (value: number): bigint => BigInt(Math.round(value));
@@ -67,7 +69,14 @@ export function checkpointMessage(
     writtenBytes: BigInt(entry.writtenBytes ?? -1),
     unchangedSince: entry.unchangedSince?.name ?? '',
     setId: entry.set,
+    storing: more.unstored !== undefined && more.unstored.error === undefined,
+    storeError: more.unstored?.error === undefined ? '' : storeError(more.unstored),
   };
+}
+
+/** Why it could not be stored, in words that name no dataset. */
+function storeError({ entry, error }: Unstored): string {
+  return messageOf(explainNoRoom(error, `a checkpoint of ${entry.container}`, entry.container));
 }
 
 export function restoreMessage(restored: Restored): RestoreResult {

@@ -1,6 +1,8 @@
 import { realpath } from 'node:fs/promises';
 import { clone } from '../checkpoint/clone.ts';
 import type { Host, Report } from '../checkpoint/host.ts';
+import type { CheckpointEntry } from '../checkpoint/entry.ts';
+import { untilInstant, waitForStored } from '../checkpoint/storing.ts';
 import { selectMembers } from '../checkpoint/members.ts';
 import { removeCheckpoints } from '../checkpoint/remove.ts';
 import { restore } from '../checkpoint/restore.ts';
@@ -56,8 +58,9 @@ export function stasisService(host: Host): GrpcHandlers<typeof StasisDefinition>
         async (updates, signal) => {
           await enter(host, context);
           const report = reporter<CheckpointUpdate>(updates, (update) => update);
-          for (const entry of await takeOneOrPod(host, { ...request, signal }, report))
-            updates.push({ update: { $case: 'checkpoint', value: checkpointMessage(entry) }, warnings: [] });
+          await taking(host, { ...request, signal }, updates, (options) =>
+            takeOneOrPod(host, { ...request, ...options }, report),
+          );
         },
       ),
     checkpointSet: (request, context) => {
@@ -69,8 +72,9 @@ export function stasisService(host: Host): GrpcHandlers<typeof StasisDefinition>
           await enter(host, context);
           const report = reporter<CheckpointUpdate>(updates, (update) => update);
           const containers = await selectMembers(host, request, report);
-          for (const entry of await takeSet(host, { ...request, containers, signal }, report))
-            updates.push({ update: { $case: 'checkpoint', value: checkpointMessage(entry) }, warnings: [] });
+          await taking(host, { ...request, signal }, updates, (options) =>
+            takeSet(host, { ...request, containers, ...options }, report),
+          );
         },
       );
     },
@@ -93,6 +97,14 @@ export function stasisService(host: Host): GrpcHandlers<typeof StasisDefinition>
           );
         },
       );
+    },
+    wait: async (request, context) => {
+      await enter(host, context);
+      try {
+        return { checkpoint: checkpointMessage(await waitForStored(host, request, context.signal)) };
+      } catch (error) {
+        throw explainNoRoom(error, `a checkpoint of ${request.container}`, request.container);
+      }
     },
     restore: (request, context) =>
       operation<RestoreUpdate>(
@@ -185,6 +197,29 @@ export function stasisService(host: Host): GrpcHandlers<typeof StasisDefinition>
       return { obstacles: (await examine(host, namespace, container)).map(obstacleMessage) };
     },
   };
+}
+
+/** Takes checkpoints and answers them, when they are whole or (`noWait`) when nothing is left but to store them. */
+async function taking(
+  host: Host,
+  request: { noWait: boolean; exit: boolean; signal: AbortSignal },
+  updates: Updates<CheckpointUpdate>,
+  take: Parameters<typeof untilInstant>[2],
+): Promise<void> {
+  const answer = (entry: CheckpointEntry, warnings: string[] = []): void => {
+    const unstored = host.storing.find(entry.namespace, entry.container);
+    const more = unstored?.entry.id === entry.id ? { unstored } : {};
+    updates.push({ update: { $case: 'checkpoint', value: checkpointMessage(entry, more) }, warnings });
+  };
+  if (!request.noWait) {
+    const { signal } = request;
+    for (const entry of await take({ signal, atInstant: () => undefined })) answer(entry);
+    return;
+  }
+  for (const entry of await untilInstant(host, request, take)) {
+    const { memoryError, container } = entry;
+    answer(entry, memoryError === '' ? [] : [`${container}: memory was not dumped: ${memoryError}`]);
+  }
 }
 
 /** Before anything else: the client means this stasisd's containerd, and that is known. */

@@ -12,6 +12,7 @@ import type { KeyedMutex } from './locks.ts';
 import type { MemoryStore } from './memory-store.ts';
 import type { Standstill } from './still/standstill.ts';
 import type { Pending } from './pending.ts';
+import type { Storing } from './storing.ts';
 import type { UnfinishedSets } from './unfinished-sets.ts';
 
 /** Name under which containerd knows our snapshotter. */
@@ -30,6 +31,7 @@ export interface Host {
   readonly catalog: Catalog;
   readonly memory: MemoryStore;
   readonly unfinishedSets: UnfinishedSets;
+  readonly storing: Storing;
   readonly images: ImageCache;
   readonly standstill: Standstill;
   readonly containerd: Containerd;

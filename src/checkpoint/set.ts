@@ -1,7 +1,15 @@
 // Several containers at one instant.
 import { AlreadyExists, FailedPrecondition, InvalidArgument } from '../errors.ts';
 import type { InstantResponse } from '../proto/gen/stasis/engine.ts';
-import { type Begun, beginTaking, identityOf, nameSnapshot, openDisk, type OpenDisk } from './begin.ts';
+import {
+  type Begun,
+  beginTaking,
+  identityOf,
+  nameSnapshot,
+  notDumped,
+  openDisk,
+  type OpenDisk,
+} from './begin.ts';
 import {
   type CheckpointEntry,
   diskProperties,
@@ -20,7 +28,7 @@ import {
 import { removeOne } from './remove.ts';
 import { Rendezvous } from './rendezvous.ts';
 import { Steps } from './steps.ts';
-import { storeMemory, type TakeRequest, type Taking } from './taking.ts';
+import { entryOf, storeMemory, type TakeRequest, type Taking } from './taking.ts';
 import { IsPod, takeCheckpoint } from './take.ts';
 import { endTask, withPausedTask } from './task.ts';
 import { takeTogether } from './together.ts';
@@ -105,6 +113,7 @@ async function takeAll(host: Host, request: SetRequest, report: Report): Promise
     const entries = await takeMembers(host, request, takings, report);
     for (const entry of entries) {
       host.catalog.add(entry);
+      host.storing.forget(entry.namespace, entry.container);
       if (entry.memoryError !== '')
         report.warn(`${entry.container}: memory was not dumped: ${entry.memoryError}`);
     }
@@ -171,6 +180,10 @@ async function takeMembers(
   const members = all(opened);
   const finish = async (): Promise<CheckpointEntry[]> => {
     const instants = await instantOf(host, request, members, steps, report);
+    const provisional = members.map((member, index) =>
+      entryOf(member.taking, { ...member, instant: instants[index] ?? notDumped }, 0),
+    );
+    request.atInstant?.(provisional);
     const entries = await storeAll(host, members, instants, steps, report);
     for (const { dataset, leaf, taking } of members) host.store.noteCheckpoint(dataset, leaf, taking.id);
     return entries;

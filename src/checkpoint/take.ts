@@ -18,6 +18,7 @@ import { takeUnchanged } from './unchanged.ts';
 import { Steps } from './steps.ts';
 import {
   dump,
+  entryOf,
   type InstantOptions,
   memoryRequired,
   notOurRuntime,
@@ -81,6 +82,7 @@ export async function takeLocked(
         ? await takeOfOwnDisk(host, taking, judged)
         : await takeOfForeignDisk(host, await judged);
     host.catalog.add(entry);
+    host.storing.forget(namespace, container);
     if (entry.memoryError !== '') report.warn(`memory was not dumped: ${entry.memoryError}`);
     return entry;
   } finally {
@@ -103,6 +105,7 @@ async function takeOfOwnDisk(host: Host, asked: Taking, judged: Promise<Taking>)
   });
 
   const finish = async (instant: InstantResponse): Promise<CheckpointEntry> => {
+    request.atInstant?.([entryOf(taking, { dataset: disk.dataset, snapshot, instant }, 0)]);
     const entry = await storeMemory(host, taking, { dataset: disk.dataset, snapshot, pool, stage, instant });
     steps.commit();
     return entry;

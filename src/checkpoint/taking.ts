@@ -24,6 +24,8 @@ export interface TakeRequest {
   /** Fail where memory cannot be had, instead of keeping the disk alone. */
   readonly requireMemory: boolean;
   readonly signal: AbortSignal;
+  /** Told when the instant is over, the container runs on and only storing is left. */
+  readonly atInstant?: (entries: readonly CheckpointEntry[]) => void;
 }
 
 /** What the steps of one checkpoint share. */
@@ -101,18 +103,50 @@ export function asCallerSees(error: unknown, request: TakeRequest): StasisError 
   return fromShim(error, container);
 }
 
+/** What the instant has left. */
+export interface Made {
+  readonly dataset: string;
+  readonly snapshot: string;
+  readonly instant: InstantResponse;
+  readonly files?: Record<string, string>;
+}
+
+/** The checkpoint as it is, or will be, when it is stored. */
+export function entryOf(taking: Taking, made: Made, storeNs: number): CheckpointEntry {
+  const { request, record } = taking;
+  const { instant } = made;
+  return {
+    id: taking.id,
+    namespace: request.namespace,
+    container: request.container,
+    name: taking.name,
+    set: taking.set,
+    createdNs: taking.createdNs,
+    memory: instant.memory ? 'image' : 'none',
+    disk: made.files === undefined ? 'snapshot' : 'diff',
+    snapshot: made.snapshot,
+    memorySnapshot: `${MemoryStore.datasetOf(made.dataset)}@${snapshotOf(made.snapshot)}`,
+    memoryBytes: Number(instant.imageBytes),
+    memoryError: taking.memoryError || instant.memoryError,
+    image: record.image,
+    runtime: record.runtime?.name ?? '',
+    timings: {
+      frozenNs: Number(instant.frozenNs),
+      freezeNs: Number(instant.freezeNs),
+      dumpNs: Number(instant.dumpNs),
+      syncNs: Number(instant.syncNs),
+      snapshotNs: Number(instant.snapshotNs),
+      storeNs,
+      totalNs: Number(process.hrtime.bigint() - taking.started),
+    },
+  };
+}
+
 /** Puts the memory (or its absence) and the record in the pool, and makes the checkpoint whole. Takes the stage over. */
 export async function storeMemory(
   host: Host,
   taking: Taking,
-  made: {
-    dataset: string;
-    snapshot: string;
-    pool: string;
-    stage: Stage;
-    instant: InstantResponse;
-    files?: Record<string, string>;
-  },
+  made: Made & { pool: string; stage: Stage },
 ): Promise<CheckpointEntry> {
   const { request, record } = taking;
   const { instant } = made;
@@ -137,32 +171,7 @@ export async function storeMemory(
     progress: (done, total) => taking.report.phase('storing memory', done, total),
   });
   const end = process.hrtime.bigint();
-  const entry: CheckpointEntry = {
-    id: taking.id,
-    namespace: request.namespace,
-    container: request.container,
-    name: taking.name,
-    set: taking.set,
-    createdNs: taking.createdNs,
-    memory: instant.memory ? 'image' : 'none',
-    disk: made.files === undefined ? 'snapshot' : 'diff',
-    snapshot: made.snapshot,
-    memorySnapshot: `${MemoryStore.datasetOf(made.dataset)}@${snapshotOf(made.snapshot)}`,
-    memoryBytes: Number(instant.imageBytes),
-    writtenBytes,
-    memoryError: taking.memoryError || instant.memoryError,
-    image: record.image,
-    runtime: record.runtime?.name ?? '',
-    timings: {
-      frozenNs: Number(instant.frozenNs),
-      freezeNs: Number(instant.freezeNs),
-      dumpNs: Number(instant.dumpNs),
-      syncNs: Number(instant.syncNs),
-      snapshotNs: Number(instant.snapshotNs),
-      storeNs: Number(end - begin),
-      totalNs: Number(end - taking.started),
-    },
-  };
+  const entry: CheckpointEntry = { ...entryOf(taking, made, Number(end - begin)), writtenBytes };
   await host.memory.commit(entry);
   if (made.files !== undefined && !inPlace)
     host.later('empty the head of a memory image', host.memory.clear(made.dataset));

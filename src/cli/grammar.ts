@@ -26,6 +26,7 @@ export interface CommandOptions extends Options {
   exit?: boolean;
   diskOnly?: boolean;
   requireMemory?: boolean;
+  wait?: boolean;
   label?: string[];
   pod?: string;
   set?: string;

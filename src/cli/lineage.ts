@@ -154,11 +154,17 @@ export function statusText({ exists, status, filling }: ContainerSummary): strin
 
 function checkpointLabel(checkpoint: Checkpoint, { now }: Options): string {
   const parts = [checkpoint.name, age(checkpoint.createdAt, now), memoryText(checkpoint)];
-  parts.push(`unique ${size(checkpoint.uniqueBytes)}`);
+  parts.push(storedText(checkpoint) || `unique ${size(checkpoint.uniqueBytes)}`);
   if (checkpoint.unchangedSince !== '') parts.push(`unchanged since ${checkpoint.unchangedSince}`);
   else if (checkpoint.timings !== undefined) parts.push(`frozen ${duration(checkpoint.timings.frozenNs)}`);
   if (checkpoint.setId !== '') parts.push(`set ${checkpoint.setId}`);
   return parts.join('  ');
+}
+
+/** Whether it is whole yet, or will not be; empty for one that is. */
+export function storedText({ storing, storeError }: Checkpoint): string {
+  if (storing) return 'storing';
+  return storeError === '' ? '' : `not stored: ${storeError}`;
 }
 
 /** `memory 8.1 MiB`, or `disk only`. */

@@ -28,7 +28,12 @@ const containerCommands: Readonly<Record<string, Register>> = {
       .option('--name <name>', 'name of the checkpoint, or of the set (default: checkpoint-<unix seconds>)')
       .option('--label <key=value>', 'all running containers with this label; repeated: with each', collect)
       .option('--pod <id>', 'all running containers of a CRI sandbox, as its own id does')
-      .option('--exit', 'stop the container with the checkpoint')
+      .addOption(new Option('--exit', 'stop the container with the checkpoint').conflicts('wait'))
+      .addOption(
+        new Option('--no-wait', 'return when the instant is over, and let stasisd store it').conflicts(
+          'exit',
+        ),
+      )
       .addOption(new Option('--disk-only', 'leave the memory out').conflicts('requireMemory'))
       .option('--require-memory', 'fail where memory cannot be had, instead of a disk-only checkpoint')
       .addHelpText(
@@ -48,6 +53,19 @@ const containerCommands: Readonly<Record<string, Register>> = {
         await connected(options, (all, session) =>
           alone ? all.checkpoint(session, only, options) : all.checkpointSet(session, containers, options),
         );
+      }),
+
+  wait: (command, { connected }) =>
+    command
+      .argument('<container>')
+      .argument('[checkpoint]')
+      .description('Wait until a checkpoint is stored, and tell how that went')
+      .addHelpText(
+        'after',
+        examples('stasis checkpoint web --no-wait && stasis wait web', 'stasis wait web before-upgrade'),
+      )
+      .action(async (container: string, checkpoint: string | undefined) => {
+        await connected(optionsOf(command), (all, session) => all.wait(session, container, checkpoint));
       }),
 
   restore: (command, { connected }) =>

@@ -41,6 +41,8 @@ export function checkpointView(checkpoint: Checkpoint) {
     unchangedSince: orNull(checkpoint.unchangedSince),
     origin: orNull(checkpoint.origin),
     set: orNull(checkpoint.setId),
+    storing: checkpoint.storing,
+    storeError: orNull(checkpoint.storeError),
     image: orNull(checkpoint.image),
     runtime: orNull(checkpoint.runtime),
     timings:

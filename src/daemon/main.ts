@@ -16,6 +16,7 @@ import { MemoryStore } from '../checkpoint/memory-store.ts';
 import { Pending } from '../checkpoint/pending.ts';
 import { endPlacing } from '../checkpoint/placing.ts';
 import { clearStaging, stagingFolder } from '../checkpoint/staging.ts';
+import { Storing } from '../checkpoint/storing.ts';
 import { UnfinishedSets, unfinishedSets } from '../checkpoint/unfinished-sets.ts';
 import { removeUnfinished } from '../checkpoint/unfinished.ts';
 import { type Config, configPath, loadConfig, shimSocketPath, socketPath } from '../config/config.ts';
@@ -173,6 +174,7 @@ async function openHost(config: Config, log: Logger, later: Host['later']): Prom
     catalog,
     memory,
     unfinishedSets: sets,
+    storing: new Storing(),
     images,
     standstill: new Standstill(),
     containerd,

@@ -73,6 +73,11 @@ export async function inspect(host: Host, request: InspectRequest): Promise<Insp
       files: [],
     };
   }
+  const unstored = container.checkpoints.find(
+    ({ name, storing, storeError }) => name === request.checkpoint && (storing || storeError !== ''),
+  );
+  if (unstored !== undefined && !host.catalog.has(request.namespace, request.container, request.checkpoint))
+    return { container, checkpoint: unstored, specJson: '', labels: {}, datasetMemory: '', files: [] };
   const entry = host.catalog.resolve(request.namespace, request.container, request.checkpoint);
   const message = container.checkpoints.find((other) => other.id === entry.id);
   const response: InspectResponse = {
@@ -129,6 +134,7 @@ async function summarise(
   const tasks = new Map(processes.tasks.map((task) => [task.id, task]));
   const names = new Set(known.keys());
   for (const entry of host.catalog.all()) if (entry.namespace === namespace) names.add(entry.container);
+  for (const { entry } of host.storing.all()) if (entry.namespace === namespace) names.add(entry.container);
   return [...names]
     .filter((name) => only === '' || name === only)
     .sort()
@@ -145,6 +151,7 @@ interface Known {
 
 function summary(host: Host, { namespace, name, record, task, rows }: Known): ContainerSummary {
   const entries = host.catalog.of(namespace, name);
+  const unstored = host.storing.find(namespace, name);
   const disks = disksOf(host, namespace, record?.snapshotKey ?? name, entries, rows);
   const origins = new Map(disks.map((disk) => [disk.dataset, disk.originCheckpointId]));
   return {
@@ -157,13 +164,16 @@ function summary(host: Host, { namespace, name, record, task, rows }: Known): Co
     snapshotter: record?.snapshotter ?? '',
     filling: fillingOf(host, namespace, name),
     disks,
-    checkpoints: entries.map((entry) =>
-      checkpointMessage(entry, {
-        uniqueBytes:
-          (rows.get(entry.snapshot)?.used ?? 0) + (rows.get(entry.memorySnapshot ?? '')?.used ?? 0),
-        origin: nameOf(host, origins.get(datasetOf(entry.snapshot)) ?? ''),
-      }),
-    ),
+    checkpoints: [
+      ...entries.map((entry) =>
+        checkpointMessage(entry, {
+          uniqueBytes:
+            (rows.get(entry.snapshot)?.used ?? 0) + (rows.get(entry.memorySnapshot ?? '')?.used ?? 0),
+          origin: nameOf(host, origins.get(datasetOf(entry.snapshot)) ?? ''),
+        }),
+      ),
+      ...(unstored === undefined ? [] : [checkpointMessage(unstored.entry, { unstored })]),
+    ],
   };
 }
 

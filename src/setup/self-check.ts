@@ -41,6 +41,7 @@ export async function selfCheck(
       exit: false,
       diskOnly: false,
       requireMemory: false,
+      noWait: false,
     };
     const take = (options: GrpcCallOptions) => session.stasis.checkpoint(asked, options);
     await session.follow('checkpoint', CONTAINER, take, (update) => {

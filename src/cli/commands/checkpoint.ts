@@ -1,6 +1,6 @@
 import type { GrpcCallOptions } from '../../api/grpc-client.ts';
 import { type Checkpoint, DiskKind, MemoryKind } from '../../proto/gen/stasis/stasis.ts';
-import { memoryText } from '../lineage.ts';
+import { memoryText, storedText } from '../lineage.ts';
 import { checkpointName, containerName } from '../names.ts';
 import type { Session } from '../session.ts';
 import { count, duration } from '../units.ts';
@@ -11,6 +11,7 @@ interface Options {
   exit?: boolean;
   diskOnly?: boolean;
   requireMemory?: boolean;
+  wait?: boolean;
 }
 
 /** `stasis checkpoint CONTAINER` */
@@ -22,6 +23,7 @@ export async function checkpoint(session: Session, container: string, options: O
     exit: options.exit ?? false,
     diskOnly: options.diskOnly ?? false,
     requireMemory: options.requireMemory ?? false,
+    noWait: options.wait === false,
   };
   const taken: Checkpoint[] = [];
   const call = (options: GrpcCallOptions) => session.stasis.checkpoint(request, options);
@@ -52,6 +54,8 @@ export function checkpointText(taken: Checkpoint): string {
     if (taken.unchangedSince === '') parts.push(`frozen ${duration(taken.timings.frozenNs)}`);
     parts.push(`total ${duration(taken.timings.totalNs)}`);
   }
+  const stored = storedText(taken);
+  if (stored !== '') parts.push(stored);
   return `${taken.container}@${taken.name}: ${parts.join(', ')}`;
 }
 

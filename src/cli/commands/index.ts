@@ -12,4 +12,5 @@ export { ls } from './ls.ts';
 export { restore } from './restore.ts';
 export { rm } from './rm.ts';
 export { run } from './run.ts';
+export { wait } from './wait.ts';
 export { checkpointSet, restoreSet } from './sets.ts';

@@ -1,7 +1,7 @@
 import { NotFound } from '../../errors.ts';
 import type { ContainerSummary } from '../../proto/gen/stasis/stasis.ts';
 import { MemoryKind } from '../../proto/gen/stasis/stasis.ts';
-import { hasBranches, lineage, relatives, statusText } from '../lineage.ts';
+import { hasBranches, lineage, relatives, statusText, storedText } from '../lineage.ts';
 import { containerName } from '../names.ts';
 import type { Session } from '../session.ts';
 import { table } from '../table.ts';
@@ -72,7 +72,7 @@ function plain(session: Session, containers: readonly ContainerSummary[], allNam
         ...set(checkpoint.setId || '-'),
         age(checkpoint.createdAt, now),
         checkpoint.memory === MemoryKind.MEMORY_NONE ? 'disk only' : size(checkpoint.memoryBytes),
-        size(checkpoint.uniqueBytes),
+        storedText(checkpoint) || size(checkpoint.uniqueBytes),
         checkpoint.timings === undefined ? '-' : duration(checkpoint.timings.frozenNs),
         checkpoint.image || one.image || '-',
       ]);

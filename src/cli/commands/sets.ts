@@ -16,6 +16,7 @@ interface TakeOptions {
   exit?: boolean;
   diskOnly?: boolean;
   requireMemory?: boolean;
+  wait?: boolean;
   label?: string[];
   pod?: string;
 }
@@ -42,6 +43,7 @@ export async function checkpointSet(
     exit: options.exit ?? false,
     diskOnly: options.diskOnly ?? false,
     requireMemory: options.requireMemory ?? false,
+    noWait: options.wait === false,
   };
   const what = pod || [...containers, ...labels].join(' ');
   const taken: Checkpoint[] = [];

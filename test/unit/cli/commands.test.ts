@@ -48,7 +48,10 @@ test('checkpoint sends what was asked for and prints what was taken', async () =
     'k8s.io',
   ]);
   assert.deepEqual(seen, [
-    { namespace: 'k8s.io', container: 'web', name: 'one', exit: true, diskOnly: false, requireMemory: false },
+    {
+      ...{ namespace: 'k8s.io', container: 'web', name: 'one', exit: true },
+      ...{ diskOnly: false, requireMemory: false, noWait: false },
+    },
   ]);
   assert.deepEqual(outcome, {
     code: 0,
@@ -105,6 +108,8 @@ test('--json prints one document, --quiet the name alone; warnings are said in e
     unchangedSince: null,
     origin: null,
     set: null,
+    storing: false,
+    storeError: null,
     image: 'busybox',
     runtime: null,
     timings: {

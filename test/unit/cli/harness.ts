@@ -55,6 +55,7 @@ function refusals(): Handlers {
     checkpoint: refuseStream,
     checkpointSet: refuseStream,
     restore: refuseStream,
+    wait: refuse,
     restoreSet: refuseStream,
     clone: refuseStream,
     run: refuseStream,
