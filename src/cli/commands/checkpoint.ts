@@ -48,6 +48,7 @@ export function checkpointText(taken: Checkpoint): string {
   const parts = [memoryText(taken)];
   if (taken.memory !== MemoryKind.MEMORY_NONE || taken.disk !== DiskKind.DISK_SNAPSHOT)
     parts.push(disks[taken.disk]);
+  if (taken.writtenBytes > 0n) parts.push(`written ${size(taken.writtenBytes)}`);
   if (taken.unchangedSince !== '')
     parts.push(`unchanged since ${taken.unchangedSince}, so nothing was written`);
   if (taken.timings !== undefined) {

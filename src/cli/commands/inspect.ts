@@ -78,6 +78,8 @@ function facts(answer: InspectResponse): [string, string][] {
       ['snapshot', checkpoint.snapshot],
       ['memory in', answer.datasetMemory],
       ['no memory', checkpoint.memoryError],
+      ['written', checkpoint.writtenBytes < 0n ? '' : size(checkpoint.writtenBytes)],
+      ['unchanged', checkpoint.unchangedSince === '' ? '' : `since ${checkpoint.unchangedSince}`],
       ['unique', size(checkpoint.uniqueBytes)],
       ['origin', checkpoint.origin],
       ['set', checkpoint.setId],
