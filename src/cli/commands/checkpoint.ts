@@ -3,7 +3,7 @@ import { type Checkpoint, DiskKind, MemoryKind } from '../../proto/gen/stasis/st
 import { memoryText, storedText } from '../lineage.ts';
 import { checkpointName, containerName } from '../names.ts';
 import type { Session } from '../session.ts';
-import { count, duration } from '../units.ts';
+import { count, duration, size } from '../units.ts';
 import { checkpointView } from '../view.ts';
 
 interface Options {
