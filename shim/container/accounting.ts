@@ -5,6 +5,7 @@ import { cgroupPids, findCgroup, type Cgroup } from '../../src/sys/cgroup.ts';
 import { freezerOf, type Freezer } from '../../src/sys/cgroup-freezer.ts';
 import { watchOom, type OomWatch } from '../../src/sys/cgroup-oom.ts';
 import { killCgroup } from '../../src/sys/cgroup-remove.ts';
+import { ownProcesses } from '../../src/sys/own-processes.ts';
 import { openStats, type CgroupStats } from '../../src/sys/cgroup-stats.ts';
 
 /** How long the killed may take to be gone, and how often that is looked at. */
@@ -48,6 +49,11 @@ export class Accounting {
 
   async pids(): Promise<number[]> {
     return this.#cgroup === undefined ? [] : cgroupPids(this.#cgroup);
+  }
+
+  /** Without what is in the cgroup alone, and somebody else's. @param init the container's first process */
+  async ownPids(init: number): Promise<number[]> {
+    return ownProcesses(await this.pids(), init);
   }
 
   async kill(): Promise<void> {

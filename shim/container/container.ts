@@ -164,7 +164,7 @@ export class Container {
       process.state.require('kill');
       if (process.pid === 0) throw finished();
       if (process.exit !== undefined) return; // nobody is left of all
-      for (const pid of await this.accounting.pids()) sendIfAlive(pid, signal);
+      for (const pid of await this.accounting.ownPids(process.pid)) sendIfAlive(pid, signal);
     } else {
       process.signal(signal);
     }

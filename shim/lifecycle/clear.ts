@@ -8,10 +8,11 @@ import { detectRuntime } from '../../src/oci/binary.ts';
 import { isOciError } from '../../src/oci/error.ts';
 import { openRuntime } from '../../src/oci/runtime.ts';
 import { DeleteResponse, TaskDefinition } from '../../src/proto/gen/containerd/task.ts';
-import { cgroupAt, findCgroup, type Cgroup } from '../../src/sys/cgroup.ts';
+import { cgroupAt, cgroupPids, findCgroup, type Cgroup } from '../../src/sys/cgroup.ts';
 import { killCgroup, removeCgroup } from '../../src/sys/cgroup-remove.ts';
 import { wallTime } from '../../src/sys/clock.ts';
 import { exec } from '../../src/sys/command.ts';
+import { ownProcesses } from '../../src/sys/own-processes.ts';
 import { startTimeOf } from '../../src/sys/process.ts';
 import { endProcessesAt } from '../../src/sys/process-tree.ts';
 import { Client } from '../../ttrpc/index.ts';
@@ -95,11 +96,18 @@ async function endFill({ fill }: TaskRecord): Promise<void> {
   removeFill(fill);
 }
 
+/** Whether somebody else's processes are in a container's cgroup: src/sys/own-processes.ts. */
+async function holdsOthers(cgroup: Cgroup, init: number): Promise<boolean> {
+  const pids = await cgroupPids(cgroup);
+  return ownProcesses(pids, init).length < pids.length;
+}
+
 /** Processes, runtime state, cgroup and mounts of a task whose shim is gone. */
 async function clearAway(record: TaskRecord): Promise<void> {
   const cgroup = await cgroupOfTask(record);
   // First: what a shim left frozen, in the middle of a checkpoint, is not ended by every runtime's delete.
-  if (cgroup !== undefined) await killCgroup(cgroup).catch(() => undefined);
+  const isShared = cgroup !== undefined && record.pid !== 0 && (await holdsOthers(cgroup, record.pid));
+  if (cgroup !== undefined) await killCgroup(cgroup, record.pid || undefined).catch(() => undefined);
   try {
     const binary = await detectRuntime(exec, record.runtime.path);
     const runtime = openRuntime({ exec, binary, bundle: record.bundle, ...record.runtime });
@@ -108,7 +116,7 @@ async function clearAway(record: TaskRecord): Promise<void> {
     if (!isOciError(error, 'not-found')) process.stderr.write(`delete ${record.id}: ${messageOf(error)}\n`);
   }
   await removeRuntimeFolder(join(record.runtime.root, record.id));
-  if (cgroup !== undefined) await removeCgroup(cgroup);
+  if (cgroup !== undefined && !isShared) await removeCgroup(cgroup);
   await unmountRootfs(join(record.bundle, 'rootfs'));
 }
 

@@ -16,7 +16,8 @@ import { Container } from '../container/container.ts';
 import type { ShimContext } from '../container/context.ts';
 import { readJson, readOptions } from '../container/options.ts';
 import { RecordFile } from '../container/record.ts';
-import { readSpec } from '../container/spec.ts';
+import { cgroupOf, readSpec } from '../container/spec.ts';
+import { assertNobodyIn } from '../container/cgroup-check.ts';
 import { asPrintfArgument } from '../lifecycle/answer.ts';
 import { checkName } from '../paths.ts';
 import { timestamp } from '../timestamp.ts';
@@ -181,6 +182,9 @@ async function create(context: ShimContext, request: CreateTaskRequest): Promise
   const options = await readOptions(request.options);
   const record = new RecordFile(context.paths.task(context.namespace, request.id));
   const spec = readSpec(request.bundle);
+  // `ctr containers restore` gives a copy the cgroup of its source, which may run.
+  const restores = request.checkpoint !== '' || options.criuImagePath !== '';
+  if (!restores) assertNobodyIn(cgroupOf(spec.cgroupsPath), request.id);
   if (wantsCheckpointable(spec.annotations)) editConfig(request.bundle, withoutIoUring);
   const log = context.log.with({ id: request.id });
   context.logs.open(request.id, request.bundle);

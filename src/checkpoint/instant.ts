@@ -134,7 +134,7 @@ class Instant {
 
     const cpuNs = wasPaused && !exit ? ((await cpuUsage(this.#target.cgroup)) ?? 0n) : 0n;
     // Ending it is the one step that cannot be undone.
-    if (exit) await (this.#tools.kill ?? (() => killCgroup(this.#target.cgroup)))();
+    if (exit) await (this.#tools.kill ?? (() => killCgroup(this.#target.cgroup, this.#target.pid)))();
     else if (!wasPaused) await this.#freezer.thaw();
     this.#times.frozen = now() - frozenAt;
     if (exit) {

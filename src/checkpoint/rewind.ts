@@ -6,6 +6,8 @@ import type { Container } from '../proto/gen/containerd/containers.ts';
 import type { Mount } from '../proto/gen/containerd/mount.ts';
 import { type Process, Status } from '../proto/gen/containerd/task_types.ts';
 import { bringBack } from './bring-back.ts';
+import { cgroupPids, findCgroup } from '../sys/cgroup.ts';
+import { ownProcesses } from '../sys/own-processes.ts';
 import type { CheckpointEntry } from './entry.ts';
 import { applyDiff } from './foreign.ts';
 import type { Host, Report } from './host.ts';
@@ -74,6 +76,7 @@ async function rewindBy(
   const client = host.containerd.namespace(namespace);
   assertSpecFitsHost(decodeSpec(memory.record.container.spec, record.id), record.id, existsSync);
   const io = await ioOf(task, memory.record.terminal);
+  await assertAlone(record.id, task);
 
   const begin = process.hrtime.bigint();
   report.phase('stopping the container');
@@ -113,6 +116,23 @@ async function rewindBy(
     tidy(() => disk.done(), safety?.stage),
   );
   return { stopNs: Number(stopped - begin), diskNs: Number(placed - stopped), ...started };
+}
+
+/** @throws FailedPrecondition where somebody else is in the container's cgroup: no OCI runtime would restore it there */
+async function assertAlone(id: string, task: Process | undefined): Promise<void> {
+  if (task === undefined || task.pid === 0) return;
+  const pids = await findCgroup(task.pid).then(cgroupPids, () => []); // it has ended
+  const own = new Set(ownProcesses(pids, task.pid));
+  const stranger = pids.find((pid) => !own.has(pid));
+  if (stranger === undefined) return;
+  throw new FailedPrecondition(
+    `process ${stranger} is in the cgroup of container ${id} and not of it: another containerd has a container of that namespace and name perhaps`,
+    {
+      subject: id,
+      reason: 'shared-cgroup',
+      remedy: `end that one, or bring the checkpoint back under another name: stasis restore ${id} --as NEW`,
+    },
+  );
 }
 
 async function tidy(done: () => Promise<void>, stage: Stage | undefined): Promise<void> {

@@ -1,4 +1,5 @@
 // A container as the doctor sees it: what /proc says of its processes, and what its record says of it.
+import { ownProcesses, type ProcessFacts } from '../sys/own-processes.ts';
 import type { OciSpec } from '../checkpoint/spec.ts';
 import { type MountEntry, parseMountTable } from '../sys/mount-table.ts';
 import type { Proc } from './proc.ts';
@@ -41,6 +42,8 @@ export interface ContainerView extends ContainerFacts {
   readonly processes: readonly ProcessView[];
   /** Those that joined the container from outside, with their descendants. */
   readonly joined: readonly ProcessView[];
+  /** Those that are in its cgroup alone: somebody else's. */
+  readonly strangers: readonly ProcessView[];
   /** Of the first process. */
   readonly mounts: readonly MountEntry[];
 }
@@ -49,12 +52,27 @@ export interface ContainerView extends ContainerFacts {
 export function viewContainer(facts: ContainerFacts, proc: Proc): ContainerView {
   const all = facts.pids.map((pid) => viewProcess(pid, proc)).filter((process) => process !== undefined);
   const inside = descendants(facts.init, all);
+  const own = new Set(ownProcesses(facts.pids, facts.init, factsOf(proc)));
   return {
     ...facts,
     proc,
     processes: all.filter((process) => inside.has(process.pid)),
-    joined: all.filter((process) => !inside.has(process.pid)),
+    joined: all.filter(({ pid }) => !inside.has(pid) && own.has(pid)),
+    strangers: all.filter(({ pid }) => !inside.has(pid) && !own.has(pid)),
     mounts: parseMountTable(proc.read(`/proc/${facts.init}/mountinfo`)),
+  };
+}
+
+function factsOf(proc: Proc): ProcessFacts {
+  return {
+    pidNamespace(pid) {
+      const inode = /^pid:\[(\d+)\]$/.exec(proc.link(`/proc/${pid}/ns/pid`))?.[1];
+      return inode === undefined ? undefined : Number(inode);
+    },
+    parent(pid) {
+      const parent = /^PPid:\s*(\d+)$/m.exec(proc.read(`/proc/${pid}/status`))?.[1];
+      return parent === undefined ? undefined : Number(parent);
+    },
   };
 }
 

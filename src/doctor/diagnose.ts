@@ -3,6 +3,7 @@ import { bindMount } from './checks/bind-mount.ts';
 import { deletedFile } from './checks/deleted-file.ts';
 import { device } from './checks/device.ts';
 import { execSession } from './checks/exec-session.ts';
+import { sharedCgroup } from './checks/shared-cgroup.ts';
 import { foreignFile } from './checks/foreign-file.ts';
 import { foreignMount } from './checks/foreign-mount.ts';
 import { interruptedSleep } from './checks/interrupted-sleep.ts';
@@ -47,6 +48,7 @@ export async function diagnose(
     pipePeer,
     tcpPeer,
     execSession,
+    sharedCgroup,
     interruptedSleep,
     bindMount,
   ];

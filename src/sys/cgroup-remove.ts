@@ -4,17 +4,24 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { FailedPrecondition, hasErrno } from '../errors.ts';
 import { cgroupPids, foldersOf, subfolders, type Cgroup } from './cgroup.ts';
 import { freezerOf } from './cgroup-freezer.ts';
+import { ownProcesses } from './own-processes.ts';
 
 /**
- * Sends SIGKILL to every process of a cgroup. Frozen ones die too: in v2 at once, in v1 with the thaw, which comes after
+ * Sends SIGKILL to every process of a cgroup, or to those of one container alone. Frozen ones die too: in v2 at once, in v1 with the thaw, which comes after
  * the signals, so that none of them runs another instruction of its own. In v2 the thaw is for what comes later: an empty
  * cgroup stays frozen, runc calls its container paused, and refuses to delete it.
+ * @param init the container's first process: what is not in its pid namespace is somebody else's, and lives on
  */
-export async function killCgroup(cgroup: Cgroup): Promise<void> {
+export async function killCgroup(cgroup: Cgroup, init?: number): Promise<void> {
+  const pids = await cgroupPids(cgroup);
+  const own = init === undefined ? pids : ownProcesses(pids, init);
   const folder = cgroup.folders.get('');
   const killed =
-    cgroup.version === 2 && folder !== undefined && (await writes(join(folder, 'cgroup.kill'), '1'));
-  for (const pid of killed ? [] : await cgroupPids(cgroup)) {
+    own.length === pids.length &&
+    cgroup.version === 2 &&
+    folder !== undefined &&
+    (await writes(join(folder, 'cgroup.kill'), '1'));
+  for (const pid of killed ? [] : own) {
     try {
       process.kill(pid, 'SIGKILL');
     } catch (error) {

@@ -161,6 +161,24 @@ export async function cgroupAt(path: string): Promise<Cgroup | undefined> {
   return folders.size === 0 ? undefined : { ...found, folders };
 }
 
+/**
+ * The processes right in the cgroup of a path, looked for in one hierarchy. On this thread, as the kernel answers from memory.
+ * @returns none where there is no such cgroup
+ */
+export function pidsAt(path: string): number[] {
+  lately ??= { hierarchies: '', mounts: parseMounts(readFileSync('/proc/self/mountinfo', 'utf8')) };
+  const { mounts } = lately;
+  const mount = mounts.find(({ controllers }) => controllers.includes('freezer')) ?? mounts[0];
+  const folder = mount === undefined ? undefined : inside(mount, path);
+  if (folder === undefined) return [];
+  try {
+    return readFileSync(join(folder, 'cgroup.procs'), 'utf8').split('\n').filter(Boolean).map(Number);
+  } catch (error) {
+    if (hasErrno(error, 'ENOENT') || hasErrno(error, 'ENODEV')) return [];
+    throw error;
+  }
+}
+
 interface CgroupMount {
   /** `['']` for cgroup2; `name=systemd` counts as a controller. */
   readonly controllers: readonly string[];

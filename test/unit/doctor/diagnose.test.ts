@@ -160,6 +160,18 @@ test('processes that joined the container are named once for each session, with 
   assert.match(found[0]?.message ?? '', /^is the exec session shell:/);
 });
 
+test('a process of somebody else in its cgroup is named, and not taken for one that joined', async () => {
+  const inside = { pid: 'pid:[7]' };
+  const found = await of([
+    { pid: 100, namespaces: inside },
+    { pid: 110, parent: 1, namespaces: inside },
+    { pid: 120, parent: 1, namespaces: { pid: 'pid:[8]' } },
+    { pid: 121, parent: 120, namespaces: { pid: 'pid:[8]' } },
+  ]);
+  assert.deepEqual(names(found), ['shared-cgroup', 'exec-session']);
+  assert.match(found[0]?.subject ?? '', /^process 120 /);
+});
+
 test('a pipe is named only where somebody outside has its other end', async () => {
   const processes: FakeProcess[] = [
     {
