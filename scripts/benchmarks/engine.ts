@@ -3,6 +3,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { buildImage, imageName } from '../../test/system/support/image.ts';
 import { pidOf, remove } from './counter.ts';
+import { rewindRate } from './engine/rewind-rate.ts';
 import { median, type Options, report, run, timed } from './measure.ts';
 
 const state = process.env['STASIS_STATE'] ?? '';
@@ -157,5 +158,5 @@ export default function main(options: Options): Promise<void> {
     const [second = NaN, last = NaN] = [frozen[1], frozen[19]];
     tell('frozen-drift', { unit: 'ms', ours: last, peer: second, peerName: 'the 2nd of 20', target: 1.2 }, 1);
   }
-  return Promise.resolve();
+  return wanted('rewind-rate') ? rewindRate(options) : Promise.resolve();
 }
