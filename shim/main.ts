@@ -8,7 +8,7 @@ import { parseArguments } from './arguments.ts';
 import { serve } from './lifecycle/serve.ts';
 import { runtimeInfo } from './lifecycle/info.ts';
 import { readStdin } from './lifecycle/stdin.ts';
-import { clear } from './lifecycle/clear.ts';
+import { runDelete } from './lifecycle/delete.ts';
 
 async function main(): Promise<void> {
   const args = parseArguments(process.argv.slice(2));
@@ -27,7 +27,7 @@ async function main(): Promise<void> {
       await serve(args, loadConfig(), process.env);
       return;
     case 'delete':
-      await clear(args, loadConfig());
+      await runDelete(args, loadConfig(), process.env);
       return;
     default:
       throw new InvalidArgument(`unknown action ${JSON.stringify(args.action)}; known: start, delete`);

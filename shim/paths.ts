@@ -10,10 +10,14 @@ import { InvalidArgument } from '../src/errors.ts';
  * | `resident/<containerd's address>/<namespace>/shim` | `pid starttime socket` of the namespace's shared shim; the launcher reads it |
  * | `resident/<containerd's address>/<namespace>/starting` | locked by the launcher that is starting that shim |
  * | `locks/<hash>` | held by a living shim with flock(2) |
+ * | `locks/clear-<namespace>` | held by whoever clears away what a dead shim of the namespace left |
  * | `tasks/<namespace>/<id>/address` | socket of the shim that holds the task |
  * | `tasks/<namespace>/<id>/state.json` | what a fresh process needs to take the task up again |
  * | `tasks/<namespace>/<id>/deleted` | the answer of `delete`, as an argument of printf(1) |
  * | `pages/<namespace>.<id>.<n>/` | a restore whose memory comes in while it runs: src/pages/fill-files.ts |
+ * | `tasks/<namespace>/<id>/dead` | the same, of a task whose shim is dead, for a `delete` that cannot wait until it is cleared away |
+ * | `tasks/<namespace>/<id>/told` | there when that was told |
+ * | `tasks/<namespace>/<id>/warnings` | what went wrong while it was cleared away |
  * | `oci/<namespace>` | state of the OCI runtime |
  */
 export class Paths {
@@ -37,6 +41,10 @@ export class Paths {
 
   lock(address: string, namespace: string, group: string): string {
     return `${this.runDir}/locks/${hash(address, namespace, group)}`;
+  }
+
+  clearLock(namespace: string): string {
+    return `${this.runDir}/locks/clear-${checkName('namespace', namespace)}`;
   }
 
   resident(address: string, namespace: string): string {

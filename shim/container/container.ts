@@ -18,7 +18,7 @@ import { openFill, type Fill } from './fill.ts';
 import { readJson } from './options.ts';
 import { pause, thawEnded } from './pause.ts';
 import { Queue } from './queue.ts';
-import type { RecordFile, TaskRecord } from './record.ts';
+import { writing, type RecordFile, type TaskRecord } from './record.ts';
 import { RootDisk } from './root-disk.ts';
 import { openContainerRuntime, type ContainerRuntime } from './runtime.ts';
 import type { ContainerSpec } from './spec.ts';
@@ -102,7 +102,7 @@ export class Container {
    * On failure nothing of it is left, and nothing announced.
    */
   static async create(context: ShimContext, parts: ContainerParts): Promise<Container> {
-    const runtime = await openContainerRuntime(context, parts.request.bundle, parts.options, parts.spec);
+    const runtime = await openContainerRuntime(context, parts.request, parts.options, parts.spec);
     const container = new Container(context, parts, runtime);
     await container.#create();
     return container;
@@ -374,7 +374,7 @@ export class Container {
     const { request, init } = this;
     const { exit } = init;
     return {
-      version: 1,
+      ...writing,
       id: this.id,
       namespace: this.#context.namespace,
       bundle: this.bundle,
@@ -387,7 +387,7 @@ export class Container {
       ...(this.fill === undefined ? {} : { fill: this.fill.folder }),
       runtime: this.runtime.record,
       state: init.state.name,
-      pid: this.pid,
+      pid: init.pid,
       startTime: this.#startTime,
       ...(exit === undefined
         ? {}

@@ -2,6 +2,7 @@ import { mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { hasErrno } from '../../src/errors.ts';
+import { startTimeOf } from '../../src/sys/process.ts';
 import type { Mount } from '../../src/sys/mount.ts';
 
 /** What a process other than the one that made a task needs to take it up, or to clear it away. */
@@ -21,6 +22,8 @@ export interface TaskRecord {
   readonly fill?: string;
   /** The OCI runtime: program, root folder, and whether systemd keeps the cgroups. */
   readonly runtime: { readonly path: string; readonly root: string; readonly systemdCgroup: boolean };
+  /** The process that keeps the record, the shim. Older ones did not say. */
+  readonly shim?: { readonly pid: number; readonly startTime: string };
   readonly state: string;
   readonly pid: number;
   /** When the process started, in clock ticks since boot: a pid alone may be used again, proc(5). */
@@ -28,6 +31,12 @@ export interface TaskRecord {
   readonly exit?: { readonly status: number; readonly seconds: string; readonly nanos: number };
   readonly execs: readonly { readonly id: string; readonly pid: number; readonly state: string }[];
 }
+
+/** What all records say that this process writes. */
+export const writing = {
+  version: 1,
+  shim: { pid: process.pid, startTime: startTimeOf(process.pid) },
+} as const;
 
 /**
  * Keeps a task's record in the run folder; of several saves in one turn the last is written. On this thread: the folder
@@ -47,7 +56,8 @@ export class RecordFile {
   /** Makes the folder, names the shim in it, and writes the first record. */
   create(address: string, record: TaskRecord): void {
     mkdirSync(this.#folder, { recursive: true, mode: 0o700 });
-    rmSync(join(this.#folder, 'deleted'), { force: true });
+    for (const name of ['deleted', 'dead', 'told', 'warnings'])
+      rmSync(join(this.#folder, name), { force: true });
     writeFileSync(join(this.#folder, 'address'), address, { mode: 0o600 });
     this.#write(record);
   }

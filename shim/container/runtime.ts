@@ -6,6 +6,7 @@ import type { Options } from '../../src/proto/gen/containerd/runc_options.ts';
 import type { ShimContext } from './context.ts';
 import type { TaskRecord } from './record.ts';
 import { isSystemdPath, type ContainerSpec } from './spec.ts';
+import { clearStale } from './stale.ts';
 
 /** A container's door to its OCI runtime, and what another process needs to open it again. */
 export interface ContainerRuntime {
@@ -14,12 +15,12 @@ export interface ContainerRuntime {
 }
 
 /**
- * Opens the OCI runtime that the client's options name, or else the configured one.
+ * Opens the OCI runtime that the client's options name, or else the configured one, for a container that is to be made.
  * @throws OciError of kind `missing-runtime`
  */
 export async function openContainerRuntime(
   context: ShimContext,
-  bundle: string,
+  { id, bundle }: { readonly id: string; readonly bundle: string },
   options: Options,
   spec: ContainerSpec,
 ): Promise<ContainerRuntime> {
@@ -35,7 +36,9 @@ export async function openContainerRuntime(
   };
   const criu = criuDir === undefined ? {} : { criuDir };
   const files = spec.limitsFiles || context.openFiles === undefined ? {} : { openFiles: context.openFiles };
-  return { door: openRuntime({ exec, binary, bundle, ...record, ...criu, ...files }), record };
+  const runtime = { door: openRuntime({ exec, binary, bundle, ...record, ...criu, ...files }), record };
+  await clearStale(id, runtime);
+  return runtime;
 }
 
 let folder: Promise<string | undefined> | undefined;

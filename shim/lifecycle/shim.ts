@@ -21,6 +21,8 @@ import { engineOf, instantTools } from '../service/engine.ts';
 import { taskService } from '../service/task-service.ts';
 import { Answers } from './answers.ts';
 import { announce, retract } from './claim.ts';
+import { withClearLock } from './clear-lock.ts';
+import { clearDead, hasDead } from './dead.ts';
 import { IdleTimer } from './idle.ts';
 import { LogSink } from './log-sink.ts';
 
@@ -104,6 +106,7 @@ export class Shim {
     process.on('SIGTERM', () => idle.terminate());
     const answers = new Answers(paths.tasks(args.namespace));
     await publish();
+    void clearLeftovers(context);
     return new Shim(
       (async () => {
         await idle.left;
@@ -117,6 +120,16 @@ export class Shim {
         await rm(socket, { force: true });
       })(),
     );
+  }
+}
+
+/** What an earlier shim left that was killed, and that nobody came to the end of. */
+async function clearLeftovers({ paths, namespace, exec, log }: ShimContext): Promise<void> {
+  try {
+    if (!(await hasDead(paths, namespace))) return;
+    await withClearLock(paths.clearLock(namespace), () => clearDead(paths, namespace, exec));
+  } catch (error) {
+    log.warn('what a dead shim left could not be cleared away', { error: messageOf(error) });
   }
 }
 

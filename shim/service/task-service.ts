@@ -19,6 +19,7 @@ import { RecordFile } from '../container/record.ts';
 import { cgroupOf, readSpec } from '../container/spec.ts';
 import { assertNobodyIn } from '../container/cgroup-check.ts';
 import { asPrintfArgument } from '../lifecycle/answer.ts';
+import { clearFormer } from '../lifecycle/dead.ts';
 import { checkName } from '../paths.ts';
 import { timestamp } from '../timestamp.ts';
 import { withKnownErrors } from './errors.ts';
@@ -179,6 +180,7 @@ export function taskService(
 }
 
 async function create(context: ShimContext, request: CreateTaskRequest): Promise<Container> {
+  await clearFormer(context.paths, context.namespace, request.id, context.exec);
   const options = await readOptions(request.options);
   const record = new RecordFile(context.paths.task(context.namespace, request.id));
   const spec = readSpec(request.bundle);

@@ -6,19 +6,23 @@ import { hasErrno } from '../errors.ts';
  * Ends every process whose working directory is `folder`, with all that descend from it: what a program left behind that
  * was killed while programs worked for it there. This process and its parent are spared. Nothing to end is no error.
  * @param timeoutMs how long to wait for them to be gone
+ * @param isSpared whether a process of these arguments, and what descends from it alone, is left
  */
-export async function endProcessesAt(folder: string, { timeoutMs = 5_000 } = {}): Promise<void> {
+export async function endProcessesAt(
+  folder: string,
+  { timeoutMs = 5_000, isSpared = (_args: readonly string[]): boolean => false } = {},
+): Promise<void> {
   const deadline = Date.now() + timeoutMs;
   // Again and again, as those that die last may have started others.
   for (let pause = 2; ; pause = Math.min(pause * 2, 50)) {
-    const pids = await treesAt(folder);
+    const pids = await treesAt(folder, isSpared);
     if (pids.length === 0 || Date.now() >= deadline) return;
     for (const pid of pids) kill(pid);
     await sleep(pause);
   }
 }
 
-async function treesAt(folder: string): Promise<number[]> {
+async function treesAt(folder: string, isSpared: (args: readonly string[]) => boolean): Promise<number[]> {
   const children = new Map<number, number[]>();
   const found: number[] = [];
   const names = (await readdir('/proc')).filter((name) => /^\d+$/.test(name));
@@ -28,7 +32,7 @@ async function treesAt(folder: string): Promise<number[]> {
       const { parent, state } = await statOf(pid);
       if (state === 'Z' || pid === process.pid || pid === process.ppid) return;
       children.set(parent, [...(children.get(parent) ?? []), pid]);
-      if (await worksAt(pid, folder)) found.push(pid);
+      if ((await worksAt(pid, folder)) && !isSpared(await argumentsOf(pid))) found.push(pid);
     }),
   );
   const all = new Set(found);
@@ -41,6 +45,11 @@ async function statOf(pid: number): Promise<{ state: string; parent: number }> {
   const stat = await readFile(`/proc/${pid}/stat`, 'latin1').catch(() => '');
   const [state = 'Z', parent = '0'] = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
   return { state: state === '' ? 'Z' : state, parent: Number(parent) };
+}
+
+async function argumentsOf(pid: number): Promise<string[]> {
+  const text = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '');
+  return text.split('\0').slice(0, -1);
 }
 
 /** A folder that was removed meanwhile is shown with a remark behind its name, proc_pid_cwd(5). */

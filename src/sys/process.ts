@@ -47,11 +47,22 @@ export function yieldToParent(): void {
 
 /** Field 22 of /proc/PID/stat, proc(5); empty when the process is gone. */
 export function startTimeOf(pid: number): string {
+  return statOf(pid)[19] ?? '';
+}
+
+/** Whether a process runs yet; one that has ended and waits for its parent to ask does not. */
+export function isAlive(pid: number, startTime: string): boolean {
+  const fields = statOf(pid);
+  return fields[19] === startTime && fields[0] !== 'Z' && fields[0] !== 'X';
+}
+
+/** The fields of /proc/PID/stat from the third on: the name before them may hold blanks itself. */
+function statOf(pid: number): string[] {
   let stat = '';
   try {
     stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
   } catch {
     // It is gone.
   }
-  return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19] ?? '';
+  return stat.slice(stat.lastIndexOf(')') + 2).split(' ');
 }

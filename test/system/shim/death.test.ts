@@ -68,6 +68,54 @@ test('a shim that is killed leaves nothing of its containers, frozen ones includ
   assert.equal(await statusOf(next), 'RUNNING');
 });
 
+test('a killed shim of thirty containers leaves nothing of any of them, tells all their ends, and their names are free', async (t) => {
+  const names = Array.from({ length: 30 }, () => container(t));
+  await endResidentShim('SIGKILL');
+  for (let i = 0; i < names.length; i += 5) {
+    await Promise.all(names.slice(i, i + 5).map((name) => detached(name, LOOP)));
+  }
+  const first = names[0] ?? assert.fail();
+  const pids = await Promise.all(
+    names.map(async (name) => (await pidOf(name)) ?? assert.fail(`${name} does not run`)),
+  );
+  const cgroups = (await Promise.all(pids.map(findCgroup))).flatMap(foldersOf);
+  const recording = await Recording.start('death');
+  t.after(() => recording.stop());
+
+  process.kill(await shimPid(first), 'SIGKILL');
+
+  await until(
+    'all ends to be told',
+    () => {
+      const ended = names.filter((name) =>
+        recording.of(name).some(({ topic, status }) => topic === '/tasks/delete' && status === 137),
+      );
+      return ended.length === names.length ? true : undefined;
+    },
+    30_000,
+  );
+  const left = (): string[] => {
+    const mounts = readFileSync('/proc/self/mountinfo', 'utf8');
+    const bundles = `${stack.state}/containerd/state/io.containerd.runtime.v2.task/default`;
+    return [
+      ...pids.filter((pid) => existsSync(`/proc/${pid}`)).map((pid) => `process ${pid}`),
+      ...names.filter((name) => mounts.includes(`/${name}/rootfs`)).map((name) => `mount of ${name}`),
+      ...cgroups.filter((folder) => existsSync(folder)),
+      ...[`${runDir}/tasks/default`, `${runDir}/oci/default`, bundles].flatMap((folder) =>
+        names.map((name) => `${folder}/${name}`).filter((path) => existsSync(path)),
+      ),
+    ];
+  };
+  await until('all to be cleared away', () => (left().length === 0 ? true : undefined), 30_000).catch(
+    () => undefined,
+  );
+  assert.deepEqual(left(), []);
+  for (const name of names.slice(0, 5)) {
+    await ctr('tasks', 'start', '-d', '--null-io', name);
+    assert.equal(await statusOf(name), 'RUNNING');
+  }
+});
+
 test('twenty first starts at once end in one shim, and twenty tasks outlive containerd', async (t) => {
   const names = Array.from({ length: 20 }, () => container(t));
   await endResidentShim('SIGKILL');

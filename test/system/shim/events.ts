@@ -33,6 +33,11 @@ export class Recording {
   }
 
   get events(): TaskEvent[] {
+    return this.of(this.#task);
+  }
+
+  /** What has been seen of another task. */
+  of(task: string): TaskEvent[] {
     return this.#text.split('\n').flatMap((line) => {
       const [, topic, json] = / (\/tasks\/\S+) (\{.*\})$/.exec(line) ?? [];
       if (topic === undefined || json === undefined) return [];
@@ -42,9 +47,9 @@ export class Recording {
         id?: string;
         exit_status?: number;
       };
-      if (event.container_id !== this.#task) return [];
+      if (event.container_id !== task) return [];
       const id = event.exec_id ?? event.id ?? '';
-      return [{ topic, id: id === this.#task ? 'init' : id, status: event.exit_status ?? 0 }];
+      return [{ topic, id: id === task ? 'init' : id, status: event.exit_status ?? 0 }];
     });
   }
 

@@ -1,7 +1,16 @@
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test, { type TestContext } from 'node:test';
@@ -155,6 +164,41 @@ test('delete prints the bytes that the shim left, and starts no program', (t) =>
 
 test('delete is for Node when nothing was left', (t) => {
   assert.match(setUp(t).run(...common, 'delete').stderr, /^node MAIN .* delete\n$/);
+});
+
+test('of many deletes after a shim has died one runs Node, which answers all, and leaves nothing', async (t) => {
+  const { folder } = setUp(t);
+  const ids = Array.from({ length: 10 }, (_, i) => `web${i}`);
+  mkdirSync(join(folder, 'run/locks'), { recursive: true });
+  for (const id of ids) {
+    mkdirSync(join(folder, 'run/tasks/ns', id), { recursive: true });
+    writeFileSync(join(folder, 'run/tasks/ns', id, 'state.json'), '{}');
+  }
+  // Takes its time, as Node does.
+  const lines = [
+    '#!/bin/sh',
+    `echo run >>${folder}/runs`,
+    'sleep 0.3',
+    `for task in ${folder}/run/tasks/ns/*; do echo '\\101' >$task/deleted; done`,
+  ];
+  writeFileSync(join(folder, 'node'), `${lines.join('\n')}\n`);
+  const env = { PATH: process.env['PATH'], STASIS_CONFIG: join(folder, 'config.toml') };
+  const answers = ids.map(async (id) => {
+    const args = [...common.slice(0, 6), '-id', id, 'delete'];
+    const child = spawn(join(folder, 'any-name'), args, { cwd: join(folder, 'bundle'), env });
+    let output = '';
+    for (const stream of [child.stdout, child.stderr]) {
+      stream.on('data', (chunk: Buffer) => (output += chunk.toString()));
+    }
+    const [status] = (await once(child, 'close')) as [number];
+    return `${status} ${output}`;
+  });
+  assert.deepEqual(
+    await Promise.all(answers),
+    ids.map(() => '0 A'),
+  );
+  assert.equal(readFileSync(join(folder, 'runs'), 'utf8'), 'run\n');
+  assert.deepEqual(readdirSync(join(folder, 'run/tasks/ns')), []);
 });
 
 test('other flags, actions and hostile names are for Node', (t) => {
