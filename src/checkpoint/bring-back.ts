@@ -3,6 +3,7 @@ import { findTask } from '../containerd/client.ts';
 import type { Container } from '../proto/gen/containerd/containers.ts';
 import { type Process, Status } from '../proto/gen/containerd/task_types.ts';
 import type { Host } from './host.ts';
+import { isRemoved } from './removed.ts';
 import { ioOf, startTask } from './start.ts';
 import { removeTask } from './task.ts';
 
@@ -25,6 +26,8 @@ export async function bringBack(
   image: string | undefined,
 ): Promise<void> {
   const client = host.containerd.namespace(namespace);
+  // Its client has no use for it any more. A task that is there all the same is for the caller.
+  if (await isRemoved(client, record)) return;
   if (image === undefined) {
     const now = await findTask(client, record.id);
     // It was not stopped after all, as the way to it was lost before.

@@ -16,6 +16,7 @@ import { diffFile } from './record.ts';
 import { findEngine } from './shim-client.ts';
 import { assertSpecFitsHost, decodeSpec } from './spec.ts';
 import { fitsInStaging, openStage, type Stage } from './staging.ts';
+import { isRemoved, removedMeanwhile, removeOrphan } from './removed.ts';
 import { ioOf, type StartedTask, startTask } from './start.ts';
 import { Steps } from './steps.ts';
 import { removeTask } from './task.ts';
@@ -46,8 +47,28 @@ export async function rewind(host: Host, rewinding: Rewinding, report: Report): 
   } catch (error) {
     report.phase('bringing back what ran');
     const failure = (await steps.rollBack()).find(({ what }) => essential.has(what));
-    throw failure === undefined ? error : leftStopped(rewinding.record.id, failure.error, error);
+    const { namespace, record } = rewinding;
+    if (await isRemoved(host.containerd.namespace(namespace), record).catch(() => false)) {
+      await removeOrphan(host, namespace, record);
+      throw removedMeanwhile(record.id, error);
+    }
+    throw failure === undefined ? named(record.id, error) : leftStopped(record.id, failure.error, error);
   }
+}
+
+/** An error of containerd's own, which knows neither what was being done nor what comes next. */
+function named(id: string, error: unknown): unknown {
+  if (error instanceof StasisError && (error.subject ?? error.remedy) !== undefined) return error;
+  return new StasisError(
+    codeOf(error),
+    `container ${id} could not be rewound, and is as it was: ${messageOf(error)}`,
+    {
+      subject: id,
+      reason: 'not-rewound',
+      cause: error,
+      remedy: `see stasisd's log, and what else is done to the container: stasis ls ${id}`,
+    },
+  );
 }
 
 const bringTaskBack = 'bring the stopped task back';

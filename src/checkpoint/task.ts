@@ -1,10 +1,14 @@
-import { findTask } from '../containerd/client.ts';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { findTask, type NamespaceClient } from '../containerd/client.ts';
 import { Code, codeOf, DeadlineExceeded } from '../errors.ts';
 import { Status } from '../proto/gen/containerd/task_types.ts';
 import type { Host } from './host.ts';
 
 const SIGKILL = 9;
 const END_TIMEOUT_MS = 10_000;
+/** containerd takes some hundred milliseconds to delete a task on a busy host. */
+const GONE_TIMEOUT_MS = 3000;
+const GONE_POLL_MS = 50;
 
 /**
  * Runs `work` while the task stands paused. A task that was running runs on afterwards, whatever happens,
@@ -81,7 +85,19 @@ export async function removeTask(
     } catch (error) {
       if (codeOf(error) === Code.NotFound) return;
       // Delete waits for a Start that is under way, and then the task may run.
-      if (!unborn || !again) throw error;
+      if (unborn && again) continue;
+      if (await goesAway(client, container)) return;
+      throw error;
     }
+  }
+}
+
+/** Whether a task that cannot be deleted is gone a little later: another client was deleting it. */
+async function goesAway(client: NamespaceClient, container: string): Promise<boolean> {
+  const deadline = performance.now() + GONE_TIMEOUT_MS;
+  for (;;) {
+    if ((await findTask(client, container)) === undefined) return true;
+    if (performance.now() >= deadline) return false;
+    await sleep(GONE_POLL_MS);
   }
 }

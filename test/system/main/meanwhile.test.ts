@@ -38,9 +38,9 @@ async function rewindWhile(
 }
 
 suite('while a container is rewound', () => {
-  const paused = uniqueName('meanwhile');
+  const [paused, removed] = [uniqueName('paused'), uniqueName('removed')];
   before(importImage);
-  after(() => removeAll(paused));
+  after(() => removeAll(paused, removed));
 
   test('a pause holds what runs, or is refused: nothing stays frozen that is not there', async () => {
     await startWriter(paused);
@@ -56,5 +56,33 @@ suite('while a container is rewound', () => {
     }
     await ctr('tasks', 'rm', '-f', paused);
     await ctr('containers', 'rm', paused);
+  });
+
+  test('a removal leaves no task behind without a container, and the checkpoint brings it back', async () => {
+    await startWriter(removed);
+    await stasis('checkpoint', removed, '--name', 'c', '--require-memory');
+    // During the dump, between the tasks, and while the new one is being made and started.
+    const moments = [
+      ['dumping', 20],
+      ['dumping', 150],
+      ['stopped', 0],
+      ['stopped', 100],
+      ['stopped', 200],
+      ['stopped', 300],
+    ] as const;
+    for (const [phase, ms] of moments) {
+      const { exitCode, stderr } = await rewindWhile(removed, phase, ms, async () => {
+        await attempt('ctr', ['tasks', 'rm', '-f', removed]);
+        await attempt('ctr', ['containers', 'rm', removed]);
+      });
+      const when = `${phase} + ${ms} ms: ${stderr}`;
+      if (exitCode !== 0)
+        assert.match(stderr, new RegExp(`container ${removed} (was removed|could not)`), when);
+      const isThere = (await ctr('containers', 'ls', '-q')).split('\n').includes(removed);
+      const status = await statusOf(removed);
+      if (!isThere) assert.equal(status, undefined, `a task without a container, ${when}`);
+      await stasis('restore', removed);
+      await progress(removed, 3);
+    }
   });
 });

@@ -56,7 +56,13 @@ function fakeContainerd(first: Process | undefined): {
       return { pid: 8 };
     },
   };
-  const client = { namespace: 'default', tasks, snapshots: { mounts: async () => ({ mounts: [] }) } };
+  const snapshots = { mounts: async () => ({ mounts: [] }) };
+  const client = {
+    namespace: 'default',
+    tasks,
+    snapshots,
+    containers: { get: async () => ({ container: record }) },
+  };
   const containerd = { namespace: () => client };
   return {
     host: { containerd } as unknown as Pick<Host, 'containerd'>,
