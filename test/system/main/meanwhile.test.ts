@@ -72,7 +72,7 @@ suite('while a container is rewound', () => {
     ] as const;
     for (const [phase, ms] of moments) {
       const { exitCode, stderr } = await rewindWhile(removed, phase, ms, async () => {
-        await attempt('ctr', ['tasks', 'rm', '-f', removed]);
+        await attempt('ctr', ['tasks', 'rm', '-f', removed], 10_000);
         await attempt('ctr', ['containers', 'rm', removed]);
       });
       const when = `${phase} + ${ms} ms: ${stderr}`;
