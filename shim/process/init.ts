@@ -157,6 +157,7 @@ export class InitProcess extends Process<InitStateName, InitVerb> {
     await this.#forget(false);
     this.io?.close();
     this.state.to('deleted');
+    if (this.pid === 0) this.endWait(); // a restore that never came to be has no exit that could end it
   }
 
   /** Undoes a Create that failed. @returns whether no trace of the container stays */
