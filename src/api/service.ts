@@ -175,7 +175,11 @@ export function stasisService(host: Host): GrpcHandlers<typeof StasisDefinition>
       await enter(host, context);
       const removed = await removeCheckpoints(host, namespace, container, checkpoints);
       return {
-        removed: removed.map(({ name, waitsFor }) => ({ name, freedBytes: 0n, waitsFor: [...waitsFor] })),
+        removed: removed.map(({ name, freedBytes, waitsFor }) => ({
+          name,
+          freedBytes: BigInt(freedBytes),
+          waitsFor: [...waitsFor],
+        })),
       };
     },
     info: () => hostInfo(host),

@@ -9,6 +9,8 @@ import { validateContainerId, validateNamespace } from './names.ts';
 
 export interface Removed {
   readonly name: string;
+  /** What it alone held, and has given back, in bytes. */
+  readonly freedBytes: number;
   /** Containers whose disks stand on it: the data goes with the last of them. */
   readonly waitsFor: readonly string[];
 }
@@ -69,13 +71,14 @@ export function ownersOf(
 export async function removeOne(host: Host, entry: CheckpointEntry): Promise<Removed> {
   const dataset = entry.snapshot.slice(0, entry.snapshot.indexOf('@'));
   const waitsFor = ownersOf(host.store.datasets(), host.store.clonesOf(entry.snapshot));
-  if (entry.memorySnapshot !== undefined) await destroySnapshot(host, entry.memorySnapshot);
+  let freedBytes = 0;
+  if (entry.memorySnapshot !== undefined) freedBytes += await destroySnapshot(host, entry.memorySnapshot);
   host.catalog.delete(entry);
   await host.images.drop(entry.id);
   if (entry.memorySnapshot !== undefined) await clearHead(host, entry, entry.memorySnapshot);
-  if (entry.snapshot !== entry.memorySnapshot) await destroySnapshot(host, entry.snapshot);
+  if (entry.snapshot !== entry.memorySnapshot) freedBytes += await destroySnapshot(host, entry.snapshot);
   await host.store.forgetCheckpoint(dataset, entry.snapshot.slice(dataset.length + 1));
-  return { name: entry.name, waitsFor };
+  return { name: entry.name, freedBytes, waitsFor };
 }
 
 /** The head holds what the last checkpoint holds, for the next one: with that checkpoint, its content is to go. */
@@ -92,14 +95,26 @@ async function clearHead(host: Host, entry: CheckpointEntry, memorySnapshot: str
 /**
  * A snapshot that clones stand on goes with the last of them. It is not renamed out of the way: zfs-fuse would take
  * the mounts of all its clones away for that, under running containers.
+ * @returns the bytes that it alone held, as far as they are free now
  */
-async function destroySnapshot(host: Host, snapshot: string): Promise<void> {
+async function destroySnapshot(host: Host, snapshot: string): Promise<number> {
+  const bytes = await usedBy(host, snapshot);
   try {
     await host.zfs.destroy(snapshot);
+    return bytes;
   } catch (error) {
-    if (codeOf(error) === Code.NotFound) return;
+    if (codeOf(error) === Code.NotFound) return 0;
     if (!(error instanceof HasClones)) throw error;
     await host.zfs.destroyIdempotent(snapshot, { defer: true });
     host.catalog.retire(snapshot);
+    return 0;
   }
+}
+
+/** Asked before it goes: afterwards nothing tells. Where nothing is said of it, it is removed all the same. */
+async function usedBy(host: Host, snapshot: string): Promise<number> {
+  const rows = await host.zfs
+    .list({ root: snapshot, depth: 0, types: ['snapshot'], properties: ['used'] })
+    .catch(() => []);
+  return Number(rows.find(({ name }) => name === snapshot)?.properties.get('used')?.value ?? 0);
 }

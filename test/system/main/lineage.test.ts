@@ -64,6 +64,25 @@ test('a container of a name that had one before can be checkpointed as that one 
   assert.deepEqual(await checkpointsOf(web), []);
 });
 
+test('the removal of a checkpoint says how many bytes it has given back', async (t) => {
+  await importImage();
+  const web = uniqueName('freed');
+  t.after(() => removeAll(web));
+  await startWriter(web);
+  await stasis('checkpoint', web, '--name', 'c', '--require-memory');
+  const unique = await until('what it alone holds to be counted', async () => {
+    const { checkpoint } = JSON.parse(await stasis('inspect', web, 'c', '--json')) as {
+      checkpoint: { uniqueBytes: number };
+    };
+    return checkpoint.uniqueBytes > 0 ? checkpoint.uniqueBytes : undefined;
+  });
+  const { removed } = JSON.parse(await stasis('rm', web, 'c', '--json')) as {
+    removed: { freedBytes: number }[];
+  };
+  // The container has gone on writing meanwhile.
+  assert.ok((removed[0]?.freedBytes ?? 0) >= unique, `${removed[0]?.freedBytes} of ${unique}`);
+});
+
 suite('checkpoints outlive what they were taken of', () => {
   const web = uniqueName('web');
   const names = [web, `${web}-1`, `${web}-2`, `${web}-copy`];
