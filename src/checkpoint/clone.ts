@@ -4,14 +4,13 @@ import { assertFreeName, createFromCheckpoint, nameTaken, type NewContainer } fr
 import type { CheckpointEntry } from './entry.ts';
 import { type Host, lockKey, type Report } from './host.ts';
 import type { OpenMemory } from './memory-store.ts';
-import { cloneNames, validateContainerId, validateNamespace } from './names.ts';
+import { cloneNames, MAX_CLONES, validateContainerId, validateNamespace } from './names.ts';
 import { assertMemory, findCheckpoint, type Restored } from './restore.ts';
 import { assertLazyBefore, isLazy, type Paging } from './paging.ts';
 import { takeLocked } from './take.ts';
 
 /** Restores at once. More only wait for each other in the pool and on the processors. */
 const PARALLEL = 4;
-const MAX_CLONES = 1000;
 
 export interface CloneRequest {
   readonly namespace: string;

@@ -1,4 +1,4 @@
-import { InvalidArgument } from '../errors.ts';
+import { InvalidArgument, messageOf } from '../errors.ts';
 
 /** containerd's rule for ids and namespaces: https://github.com/containerd/containerd/tree/main/pkg/identifiers */
 const identifier = /^[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*$/;
@@ -45,6 +45,9 @@ export function defaultCheckpointName(now: Date, taken: (name: string) => boolea
   return name;
 }
 
+/** Clones that one call makes at most. */
+export const MAX_CLONES = 1000;
+
 /**
  * Names of clones. `{}` in the pattern stands for a number, `{source}` for the source's name.
  * @throws InvalidArgument where the pattern cannot give `count` different names
@@ -73,8 +76,21 @@ export function cloneNames(
   const names: string[] = [];
   for (let n = 1; names.length < count; n++) {
     const name = filled.replaceAll('{}', String(n));
-    validateContainerId(name);
+    validateCloneName(name);
     if (!taken(name)) names.push(name);
   }
   return names;
+}
+
+/** @throws InvalidArgument that says how to have other names */
+function validateCloneName(name: string): void {
+  try {
+    validateContainerId(name);
+  } catch (error) {
+    throw new InvalidArgument(`a clone cannot be named ${JSON.stringify(name)}: ${messageOf(error)}`, {
+      subject: name,
+      cause: error,
+      remedy: 'give a pattern of your own, such as --name "copy-{}"',
+    });
+  }
 }

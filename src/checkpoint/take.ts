@@ -153,7 +153,8 @@ async function takeInstant(host: Host, taking: Taking, options: InstantOptions):
       memoryError,
       syncNs: synced - begin,
       snapshotNs: end - synced,
-      frozenNs: end - begin,
+      // What does not run cannot stand still.
+      frozenNs: task?.status === Status.RUNNING || task?.status === Status.PAUSED ? end - begin : 0n,
     };
   };
   if (task?.status === Status.RUNNING) {

@@ -1,7 +1,7 @@
 import type { Checkpoint, ContainerSummary, Disk } from '../proto/gen/stasis/stasis.ts';
 import { MemoryKind } from '../proto/gen/stasis/stasis.ts';
 import type { Node } from './tree.ts';
-import { age, duration, milliseconds, size } from './units.ts';
+import { age, duration, milliseconds, size } from '../units.ts';
 
 /** A line of a container's history: what it wrote to one disk, from its origin on. */
 interface Branch {
@@ -156,7 +156,8 @@ function checkpointLabel(checkpoint: Checkpoint, { now }: Options): string {
   const parts = [checkpoint.name, age(checkpoint.createdAt, now), memoryText(checkpoint)];
   parts.push(storedText(checkpoint) || `unique ${size(checkpoint.uniqueBytes)}`);
   if (checkpoint.unchangedSince !== '') parts.push(`unchanged since ${checkpoint.unchangedSince}`);
-  else if (checkpoint.timings !== undefined) parts.push(`frozen ${duration(checkpoint.timings.frozenNs)}`);
+  else if (checkpoint.timings !== undefined && checkpoint.timings.frozenNs > 0n)
+    parts.push(`frozen ${duration(checkpoint.timings.frozenNs)}`);
   if (checkpoint.setId !== '') parts.push(`set ${checkpoint.setId}`);
   return parts.join('  ');
 }

@@ -3,6 +3,7 @@ import { versionText } from './commands/version.ts';
 import type { Host } from './host.ts';
 
 const argv = process.argv.slice(2);
+const FAILED = 1;
 const CANCELLED = 9;
 let complete = false;
 
@@ -26,8 +27,9 @@ async function main(): Promise<number> {
       controller.abort();
     });
   }
-  // `stasis ls | head` is over when head is.
-  process.stdout.on('error', (error: NodeJS.ErrnoException) => process.exit(error.code === 'EPIPE' ? 0 : 1));
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    if (isClosed(error)) process.exit(0);
+  });
   process.stderr.on('error', () => undefined);
   const host: Host = {
     env: process.env,
@@ -49,5 +51,20 @@ async function main(): Promise<number> {
  */
 function leave(code: number): void {
   process.exitCode = code;
-  process.stdout.write('', () => process.stderr.write('', () => process.exit()));
+  process.stdout.write('', () => {
+    const { errored } = process.stdout;
+    if (errored !== null && !isClosed(errored)) outputLost(errored);
+    process.stderr.write('', () => process.exit());
+  });
+}
+
+/** Whether nobody reads any more: `stasis ls | head` is over when head is. */
+function isClosed(error: NodeJS.ErrnoException): boolean {
+  return error.code === 'EPIPE';
+}
+
+/** A script that keeps what we print must not take half of it for all. */
+function outputLost(error: Error): void {
+  process.stderr.write(`stasis: the output could not be written: ${error.message}\n`);
+  if (!process.exitCode) process.exitCode = FAILED;
 }

@@ -1,7 +1,7 @@
 import type { Progress } from '../proto/gen/stasis/stasis.ts';
 import type { Output } from './host.ts';
 import { printable } from './text.ts';
-import { size } from './units.ts';
+import { size } from '../units.ts';
 
 /** Milliseconds that nothing is shown: what is over sooner needs no progress. */
 const DELAY = 1000;

@@ -10,7 +10,7 @@ import {
   MemoryKind,
   type RestoreResult,
 } from '../proto/gen/stasis/stasis.ts';
-import { rfc3339 } from './units.ts';
+import { rfc3339 } from '../units.ts';
 
 const memoryKinds: Record<number, string> = {
   [MemoryKind.MEMORY_NONE]: 'none',

@@ -6,6 +6,7 @@ import type { Finding, InfoResponse } from '../proto/gen/stasis/stasis.ts';
 import { version } from '../version.ts';
 import { type Host, snapshotterName } from '../checkpoint/host.ts';
 import { hostObstacle } from '../checkpoint/paging.ts';
+import { size } from '../units.ts';
 
 const CGROUP2_SUPER_MAGIC = 0x63677270;
 
@@ -44,12 +45,18 @@ async function zfs({ zfs: { kind, version: release } }: Host): Promise<Finding> 
   return good('zfs', kind === 'openzfs' ? `OpenZFS ${release}` : `zfs-fuse, ${release}`);
 }
 
+/** Of a pool; with less, checkpoints fail, and ZFS itself becomes slow. */
+const LEAST_FREE = 0.02;
+
 async function pool(host: Host): Promise<Finding> {
   const name = host.root.split('/')[0] ?? host.root;
   try {
     const { health, freeBytes, sizeBytes } = await host.zfs.poolStatus(name);
-    const value = `${name}: ${health}, ${gib(freeBytes)} of ${gib(sizeBytes)} free`;
-    return health === 'ONLINE' ? good('pool', value) : bad('pool', value, `see: zpool status ${name}`);
+    const value = `${name}: ${health}, ${size(freeBytes)} of ${size(sizeBytes)} free`;
+    if (health !== 'ONLINE') return bad('pool', value, `see: zpool status ${name}`);
+    if (freeBytes < sizeBytes * LEAST_FREE)
+      return bad('pool', value, 'make room: stasis df shows what takes it, stasis rm removes checkpoints');
+    return good('pool', value);
   } catch (error) {
     return bad('pool', messageOf(error), `see: zpool status ${name}`);
   }
@@ -161,7 +168,7 @@ async function cgroups(): Promise<Finding> {
 
 async function staging({ staging: folder }: Host): Promise<Finding> {
   const { type, bavail, bsize } = await statfs(folder);
-  const value = `${folder}: ${gib(bavail * bsize)} free`;
+  const value = `${folder}: ${size(bavail * bsize)} free`;
   return type === 0x01021994
     ? good('staging', value)
     : bad(
@@ -169,8 +176,4 @@ async function staging({ staging: folder }: Host): Promise<Finding> {
         `${value}, not a tmpfs`,
         'set checkpoint.staging_dir to a folder on a tmpfs: dumps freeze a container for less time there',
       );
-}
-
-function gib(bytes: number): string {
-  return `${(bytes / 2 ** 30).toFixed(1)} GiB`;
 }

@@ -2,7 +2,7 @@ import { datasetName } from '../names.ts';
 import type { Session } from '../session.ts';
 import { table } from '../table.ts';
 import { printable } from '../text.ts';
-import { age, size } from '../units.ts';
+import { age, size } from '../../units.ts';
 import { diskView } from '../view.ts';
 
 /** `stasis adopt [--dry-run] [DATASET…]` */

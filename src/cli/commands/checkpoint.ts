@@ -3,7 +3,7 @@ import { type Checkpoint, DiskKind, MemoryKind } from '../../proto/gen/stasis/st
 import { memoryText, storedText } from '../lineage.ts';
 import { checkpointName, containerName } from '../names.ts';
 import type { Session } from '../session.ts';
-import { count, duration, size } from '../units.ts';
+import { count, duration, size } from '../../units.ts';
 import { checkpointView } from '../view.ts';
 
 interface Options {
@@ -52,7 +52,8 @@ export function checkpointText(taken: Checkpoint): string {
   if (taken.unchangedSince !== '')
     parts.push(`unchanged since ${taken.unchangedSince}, so nothing was written`);
   if (taken.timings !== undefined) {
-    if (taken.unchangedSince === '') parts.push(`frozen ${duration(taken.timings.frozenNs)}`);
+    if (taken.unchangedSince === '' && taken.timings.frozenNs > 0n)
+      parts.push(`frozen ${duration(taken.timings.frozenNs)}`);
     parts.push(`total ${duration(taken.timings.totalNs)}`);
   }
   const stored = storedText(taken);

@@ -1,3 +1,4 @@
+import { MAX_CLONES } from '../../checkpoint/names.ts';
 import type { GrpcCallOptions } from '../../api/grpc-client.ts';
 import { InvalidArgument } from '../../errors.ts';
 import type { Checkpoint, RestoreResult } from '../../proto/gen/stasis/stasis.ts';
@@ -14,9 +15,6 @@ interface Options {
   eager?: boolean;
   lazy?: boolean;
 }
-
-/** More than one host can hold, and few enough that a slip of the finger does no harm. */
-const MAX_COUNT = 10_000;
 
 /** `stasis clone CONTAINER`: each clone is printed as it runs, since a hundred take a while. */
 export async function clone(session: Session, container: string, options: Options): Promise<void> {
@@ -55,9 +53,9 @@ export async function clone(session: Session, container: string, options: Option
 
 function parseCount(text: string): number {
   const count = /^\d{1,6}$/.test(text) ? Number(text) : 0;
-  if (count >= 1 && count <= MAX_COUNT) return count;
+  if (count >= 1 && count <= MAX_CLONES) return count;
   throw new InvalidArgument(`--count ${JSON.stringify(text)} is not a number of clones`, {
     subject: text,
-    remedy: `give a whole number from 1 to ${MAX_COUNT}`,
+    remedy: `give a whole number from 1 to ${MAX_CLONES}`,
   });
 }

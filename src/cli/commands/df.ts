@@ -2,7 +2,7 @@ import type { DiskUsage } from '../../proto/gen/stasis/stasis.ts';
 import type { Session } from '../session.ts';
 import { table } from '../table.ts';
 import { printable } from '../text.ts';
-import { milliseconds, duration, size } from '../units.ts';
+import { milliseconds, duration, size } from '../../units.ts';
 import { usageView } from '../view.ts';
 
 /** Names in the column KEPT: a line should fit in a terminal's. */

@@ -2,7 +2,7 @@ import type { Filling, InspectResponse, Timings } from '../../proto/gen/stasis/s
 import { checkpointName, containerName } from '../names.ts';
 import type { Session } from '../session.ts';
 import { printable } from '../text.ts';
-import { duration, rfc3339, size } from '../units.ts';
+import { duration, rfc3339, size } from '../../units.ts';
 import { checkpointView, containerView } from '../view.ts';
 import { checkpointText } from './checkpoint.ts';
 

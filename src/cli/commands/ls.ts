@@ -6,7 +6,7 @@ import { containerName } from '../names.ts';
 import type { Session } from '../session.ts';
 import { table } from '../table.ts';
 import { drawTree, hasUnicode } from '../tree.ts';
-import { age, duration, milliseconds, size } from '../units.ts';
+import { age, duration, milliseconds, size } from '../../units.ts';
 import { containerView } from '../view.ts';
 
 /** `stasis ls [CONTAINER]` */
@@ -73,7 +73,9 @@ function plain(session: Session, containers: readonly ContainerSummary[], allNam
         age(checkpoint.createdAt, now),
         checkpoint.memory === MemoryKind.MEMORY_NONE ? 'disk only' : size(checkpoint.memoryBytes),
         storedText(checkpoint) || size(checkpoint.uniqueBytes),
-        checkpoint.timings === undefined ? '-' : duration(checkpoint.timings.frozenNs),
+        (checkpoint.timings?.frozenNs ?? 0n) === 0n || checkpoint.timings === undefined
+          ? '-'
+          : duration(checkpoint.timings.frozenNs),
         checkpoint.image || one.image || '-',
       ]);
     const lines =

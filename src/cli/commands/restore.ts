@@ -2,7 +2,7 @@ import type { GrpcCallOptions } from '../../api/grpc-client.ts';
 import { Paging, type RestoreResult } from '../../proto/gen/stasis/stasis.ts';
 import { checkpointName, containerName } from '../names.ts';
 import type { Session } from '../session.ts';
-import { duration } from '../units.ts';
+import { duration } from '../../units.ts';
 import { restoreView } from '../view.ts';
 
 interface Options {

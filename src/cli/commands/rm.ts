@@ -1,7 +1,7 @@
 import { checkpointName, containerName } from '../names.ts';
 import type { Session } from '../session.ts';
 import { printable } from '../text.ts';
-import { size } from '../units.ts';
+import { size } from '../../units.ts';
 
 /** `stasis rm CONTAINER N…` */
 export async function rm(session: Session, container: string, names: readonly string[]): Promise<void> {

@@ -5,7 +5,7 @@ import type { RestoreResult } from '../../proto/gen/stasis/stasis.ts';
 import { containerName } from '../names.ts';
 import type { Session } from '../session.ts';
 import { restoreView } from '../view.ts';
-import { duration } from '../units.ts';
+import { duration } from '../../units.ts';
 
 /** `stasis run --bundle DIR ID` */
 export async function run(session: Session, id: string, options: { bundle: string }): Promise<void> {

@@ -6,7 +6,7 @@ import { faultView } from '../fault.ts';
 import { checkpointName, containerName } from '../names.ts';
 import type { Session } from '../session.ts';
 import { oneLine } from '../text.ts';
-import { count } from '../units.ts';
+import { count } from '../../units.ts';
 import { restoreView } from '../view.ts';
 import { printSet } from './checkpoint.ts';
 import { pagingOf, restoreText } from './restore.ts';

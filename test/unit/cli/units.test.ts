@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { table } from '../../../src/cli/table.ts';
 import { oneLine, printable } from '../../../src/cli/text.ts';
-import { age, duration, rfc3339, size } from '../../../src/cli/units.ts';
+import { age, duration, rfc3339, size } from '../../../src/units.ts';
 import { ago, now } from './harness.ts';
 
 test('sizes have IEC units and at most three digits before the unit', () => {

@@ -1,4 +1,4 @@
-import type { Timestamp } from '../proto/gen/google/protobuf/timestamp.ts';
+import type { Timestamp } from './proto/gen/google/protobuf/timestamp.ts';
 
 const sizes = ['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB', 'EiB'];
 
