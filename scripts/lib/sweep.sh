@@ -72,6 +72,11 @@ containerd_knew() { # ID
   grep -qaF "$1" "$STATE/data/containerd/io.containerd.metadata.v1.bolt/meta.db" 2>/dev/null
 }
 
+# Or one of whose task it has said that it lost the shim, as it does of every task that goes, deleted or killed?
+containerd_saw() { # ID
+  grep -qsF " id=$1 " "$STATE"/log/containerd.log*
+}
+
 cgroup_mounts() { awk '$3 ~ /^cgroup2?$/ { print $2 }' /proc/self/mounts; }
 
 # Cgroups of containers, below ours or gone by now, and then the empty folders above them.
@@ -179,7 +184,7 @@ sweep_run_containerd() {
     for file in "$dir"*-std{in,out,err}; do
       if [ -p "$file" ] && [ "$file" -nt "$STATE/config.toml" ] && [[ $in_use != *"$dir"* ]]; then
         id=${file##*/}; id=${id%-std*}
-        if [ "$alone" = 1 ] || containerd_knew "$id" || compgen -G "$STATE/containerd/state/io.containerd.runtime.v2.task/*/*/$id.pid" >/dev/null; then
+        if [ "$alone" = 1 ] || containerd_knew "$id" || containerd_saw "$id" || compgen -G "$STATE/containerd/state/io.containerd.runtime.v2.task/*/*/$id.pid" >/dev/null; then
           LEFT_BEHIND+=("$file")
         fi
         break
