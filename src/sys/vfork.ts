@@ -4,11 +4,12 @@ import { findSleeper } from './wait-channel.ts';
 
 /**
  * How often a cgroup is let run for a moment, and how long: a child needs microseconds to its exec, unless the machine is
- * busy or the child waits for something itself.
+ * busy or the child waits for something itself. Two seconds in all are less than the ten for which
+ * CRIU would let the container stand still in vain: that was seen on a machine under load with a quarter of a second here.
  */
-const ATTEMPTS = 12;
+const ATTEMPTS = 24;
 const FIRST_BREATH_MS = 1;
-const LONGEST_BREATH_MS = 40;
+const LONGEST_BREATH_MS = 100;
 
 /**
  * Freezes a cgroup at an instant when none of its tasks is inside vfork(2). CRIU cannot dump one that is: the parent

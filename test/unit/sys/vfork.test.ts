@@ -25,6 +25,19 @@ test('a cgroup that is met inside vfork is let run for a moment and frozen again
   assert.deepEqual(freezer.journal, ['freeze', 'thaw', 'freeze', 'thaw', 'freeze']);
 });
 
+test('a child that gets no processor for a second is waited for', async () => {
+  const freezer = recording();
+  const begin = performance.now();
+  let waited = true;
+  await freezeOutsideVfork(
+    freezer,
+    async () => [7],
+    () => (waited = performance.now() - begin < 1000),
+  );
+  assert.equal(waited, false);
+  assert.equal(freezer.journal.at(-1), 'freeze');
+});
+
 test('a child that never calls exec does not keep the cgroup from being frozen', async () => {
   const freezer = recording();
   await freezeOutsideVfork(
