@@ -213,7 +213,9 @@ class Splitter {
     this.entries.push({
       vaddr: this.#start,
       pages: this.#pages,
-      flags: this.#same ? (flags & ~PRESENT) | IN_PARENT : flags,
+      // Not lazy: CRIU's page server copies no page that it finds in a parent (criu/uffd.c has its callback on the top image
+      // alone), and a task that touched one would wait for ever. So these are read before the container runs.
+      flags: this.#same ? (flags & ~(PRESENT | LAZY)) | IN_PARENT : flags,
       wide,
     });
     this.#start += this.#pages * PAGE;

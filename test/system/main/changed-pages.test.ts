@@ -72,8 +72,8 @@ suite('a series of checkpoints of a container that changes and grows', () => {
   });
 
   /** Brings a checkpoint back beside the container, and looks at all of its memory. */
-  async function assertMemory(name: string): Promise<void> {
-    await stasis('restore', web, '--snapshot', name, '--as', copy, '--require-memory');
+  async function assertMemory(name: string, paging: '--eager' | '--lazy' = '--eager'): Promise<void> {
+    await stasis('restore', web, '--snapshot', name, '--as', copy, '--require-memory', paging);
     try {
       assert.equal(await ask(copy, `sum-${name}`), answers.get(name), `memory of ${name}`);
     } finally {
@@ -95,6 +95,8 @@ suite('a series of checkpoints of a container that changes and grows', () => {
       share.map((part) => part.toFixed(2)).join(' '),
     );
     for (const name of answers.keys()) await assertMemory(name);
+    // A page server reads through the same links.
+    for (const name of ['c4', 'c8']) await assertMemory(name, '--lazy');
   });
 
   test('loses none of the others when one in the middle is removed', async () => {
