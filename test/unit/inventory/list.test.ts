@@ -10,6 +10,8 @@ function empty(namespaces: string[]): Host {
     root: 'tank/stasis',
     zfs: { list: async () => [] },
     catalog: { all: () => [] },
+    storing: { all: () => [], find: () => undefined },
+    fills: { of: () => undefined },
     containerd: {
       namespaces: async () => namespaces,
       namespace: () => ({
