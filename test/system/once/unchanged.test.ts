@@ -125,7 +125,7 @@ suite('a paused container is dumped again', () => {
       writeFileSync(join(folder, 'pids.max'), '999');
     },
     'when its record in containerd was changed': () => ctr('containers', 'label', web, 'new=label'),
-    'when its last checkpoint was removed': () => stasis('rm', web, 'b'),
+    'when all of its checkpoints were removed': () => stasis('rm', web, 'a', 'b'),
     'when stasisd was restarted': () => dev('restart', 'stasisd'),
     'when it was rewound': async () => {
       await stasis('restore', web, '--snapshot', 'a');
