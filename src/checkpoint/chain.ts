@@ -35,8 +35,8 @@ const pageFile = /^(pagemap-.*|pages-.*)\.img$|^parent$/;
 /** Images are a dozen small files and one large: the small ones cost round trips, not bytes. */
 const PARALLEL_COPIES = 4;
 
-/** Below this an image is stored whole: what a link costs in files is more than it spares. */
-const LEAST_PAGES = 256;
+/** Below 16 MiB an image is stored whole: hashing its pages takes longer than writing them (some 10 µs a page). */
+const LEAST_PAGES = 4096;
 
 /** Most of the image that may have changed for a link to pay; and most images' worth of pages that a chain may hold. */
 const MOST_CHANGED = 0.5;
@@ -51,6 +51,8 @@ export interface ImageToStore {
   readonly former: string | undefined;
   /** Most links that a chain may have; 0: each image is stored whole, and nothing is compared. */
   readonly limit: number;
+  /** Pages of an image that is worth comparing. */
+  readonly leastPages?: number;
   readonly signal?: AbortSignal | undefined;
   readonly progress?: ((doneBytes: number, totalBytes: number) => void) | undefined;
 }
@@ -64,9 +66,9 @@ export interface ImageToStore {
  * @returns bytes written
  */
 export async function storeImage(head: string, image: ImageToStore): Promise<number> {
-  const { from, id, former, limit, signal } = image;
+  const { from, id, former, limit, leastPages = LEAST_PAGES, signal } = image;
   const { files } = await readImage(from);
-  if (limit === 0 || sizeOfPages(files) < LEAST_PAGES * PAGE) return storeWhole(head, files, image);
+  if (limit === 0 || sizeOfPages(files) < leastPages * PAGE) return storeWhole(head, files, image);
   const index = former === undefined ? undefined : await readPageIndex(join(head, indexFile));
   if (index === undefined || index.id !== former || index.links >= limit) {
     await rm(join(head, indexFile), { force: true });

@@ -17,6 +17,9 @@ import { after, suite, test } from 'node:test';
 import { followChain, indexFile, storeImage } from '../../../src/checkpoint/chain.ts';
 import { decodePagemap, encodePagemap, IN_PARENT, LAZY, PAGE, PRESENT } from '../../../src/criu/pagemap.ts';
 
+/** The images of these tests are small ones. */
+const leastPages = 256;
+
 /** A small generator of its own, so that a failure can be had again. */
 function random(seed: number): () => number {
   let state = seed;
@@ -137,6 +140,7 @@ suite('a chain of images', () => {
         const image = join(folder, 'dump');
         writeImage(image, memory, seed % 2 === 0 ? PRESENT | LAZY : PRESENT);
         await storeImage(head, {
+          leastPages,
           from: image,
           id: `c${round}`,
           former: round === 0 ? undefined : `c${round - 1}`,
@@ -178,7 +182,7 @@ suite('a chain of images', () => {
     const image = join(folder, 'dump');
     writeImage(image, memory);
     mkdirSync(head, { recursive: true });
-    await storeImage(head, { from: image, id, former, limit });
+    await storeImage(head, { from: image, id, former, limit, leastPages });
     return join(head, 'image');
   }
 
@@ -241,7 +245,7 @@ suite('a chain of images', () => {
       const path = join(image, 'pagemap-2.img');
       writeFileSync(path, Buffer.concat([readFileSync(path), Buffer.from([2, 0, 0, 0, 0x30, 1])]));
       mkdirSync(head, { recursive: true });
-      await storeImage(head, { from: image, id, former, limit: 8 });
+      await storeImage(head, { from: image, id, former, limit: 8, leastPages });
     }
     for (const name of ['pagemap-2.img', 'pages-2.img'])
       assert.deepEqual(readFileSync(join(head, 'image', name)), readFileSync(join(image, name)));
