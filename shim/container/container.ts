@@ -6,7 +6,7 @@ import type { CreateTaskRequest, ExecProcessRequest } from '../../src/proto/gen/
 import type { Any } from '../../src/proto/gen/google/protobuf/any.ts';
 import { startTimeOf } from '../../src/sys/process.ts';
 import { ExecProcess } from '../process/exec.ts';
-import { InitProcess, finished, sendIfAlive } from '../process/init.ts';
+import { InitProcess, notCreated, sendIfAlive } from '../process/init.ts';
 import type { Exit, Expectation } from '../reaper/reaper.ts';
 import type { IoContext } from '../stdio/index.ts';
 import { timestamp } from '../timestamp.ts';
@@ -162,7 +162,7 @@ export class Container {
     const process = this.process(execId);
     if (all && process instanceof InitProcess) {
       process.state.require('kill');
-      if (process.pid === 0) throw finished();
+      if (process.pid === 0) throw notCreated();
       if (process.exit !== undefined) return; // nobody is left of all
       for (const pid of await this.accounting.ownPids(process.pid)) sendIfAlive(pid, signal);
     } else {

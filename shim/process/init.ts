@@ -141,7 +141,8 @@ export class InitProcess extends Process<InitStateName, InitVerb> {
    */
   signal(signal: number): void {
     this.state.require('kill');
-    if (this.exit !== undefined || this.pid === 0) throw finished();
+    if (this.exit !== undefined) throw finished();
+    if (this.pid === 0) throw notCreated();
     send(this.pid, signal);
   }
 
@@ -215,6 +216,13 @@ function memoryLost(id: string, why: string): FailedPrecondition {
     subject: id,
     reason: 'memory-lost',
   });
+}
+
+/**
+ * Of a restore that was not started. Not "not found": to that `ctr tasks rm -f` waits for an exit, which never comes.
+ */
+export function notCreated(): FailedPrecondition {
+  return new FailedPrecondition('process not created');
 }
 
 /** kill(2), with its failures as clients know them. */
