@@ -57,10 +57,15 @@ async function byShim(folder: string, id: string): Promise<DeleteResponse | unde
     const client = await Client.connect(address, { signal: AbortSignal.timeout(RPC_TIMEOUT_MS) });
     try {
       const tasks = client.service(TaskDefinition);
-      await tasks.kill({ id, execId: '', signal: SIGKILL, all: true }, limits).catch((error: unknown) => {
-        if (codeOf(error) !== Code.NotFound) throw error;
-      });
-      await tasks.wait({ id, execId: '' }, limits);
+      const isBorn = await tasks.kill({ id, execId: '', signal: SIGKILL, all: true }, limits).then(
+        () => true,
+        (error: unknown) => {
+          if (codeOf(error) === Code.FailedPrecondition) return false; // a restore that was not started
+          if (codeOf(error) !== Code.NotFound) throw error;
+          return true;
+        },
+      );
+      if (isBorn) await tasks.wait({ id, execId: '' }, limits);
       return await tasks.delete({ id, execId: '' }, limits);
     } finally {
       client.close();
