@@ -41,12 +41,17 @@ if (values.package === undefined) {
 }
 
 const define = { STASIS_VERSION: JSON.stringify(manifest.version), STASIS_COMMIT: JSON.stringify(commit()) };
+// npm makes programs of its package's bundles. In Debian's package they are what Node is called with, and cannot be executed.
+const shebang = values.package === undefined ? '#!/usr/bin/env node\n' : '';
 const common: BuildOptions = {
   bundle: true,
   platform: 'node',
   target: 'node24',
   legalComments: 'none',
   external: ['koffi'],
+  // Paths of modules stand in what is written: the same ones wherever the tree and its node_modules lie.
+  absWorkingDir: root,
+  preserveSymlinks: true,
   define,
   logLevel: 'warning',
 };
@@ -64,7 +69,7 @@ await build({
   format: 'esm',
   outExtension: { '.js': '.mjs' },
   banner: {
-    js: "#!/usr/bin/env node\nimport { createRequire as __createRequire } from 'node:module'; const require = __createRequire(import.meta.url);",
+    js: `${shebang}import { createRequire as __createRequire } from 'node:module'; const require = __createRequire(import.meta.url);`,
   },
 });
 await build({
@@ -108,7 +113,7 @@ await build({
   entryPoints: { stasis: join(root, 'src/cli/loader.ts') },
   outdir: place.lib,
   format: 'cjs',
-  banner: { js: '#!/usr/bin/env node' }, // npm's package has it as a program
+  banner: { js: shebang },
   outExtension: { '.js': '.cjs' },
   define: { ...define, STASIS_CODE_CACHE: JSON.stringify(values.package === undefined ? '' : place.cache) },
 });

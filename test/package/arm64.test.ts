@@ -70,10 +70,17 @@ suite('the arm64 package, run by QEMU', () => {
     // npm's packages for arm64, as the package was made from.
     symlinkSync(join(cache, 'modules-arm64/node_modules'), join(tree, 'node_modules'));
     // One process: what a test would start as another Node is this machine's kernel's to refuse.
-    const files = ['ttrpc', 'zfs', 'criu', 'config'].map((name) => `test/unit/${name}/**/*.test.ts`);
+    const files = ['ttrpc/!(readme)', 'zfs/*', 'criu/*', 'config/*'].map(
+      (name) => `test/unit/${name}.test.ts`,
+    );
     const node = join(folder, 'usr/lib/stasis/node');
     const args = ['--test', '--test-isolation=none', '--test-reporter=tap', ...files];
-    const said = await run('qemu-aarch64-static', ['-L', await libraries(), node, ...args], { cwd: tree });
+    // Without the variable by which the runner tells a child to report in its own, binary form.
+    const { NODE_TEST_CONTEXT: _, ...env } = process.env as Record<string, string>;
+    const said = await run('qemu-aarch64-static', ['-L', await libraries(), node, ...args], {
+      cwd: tree,
+      env,
+    });
     const count = (key: string): number => Number(new RegExp(`^# ${key} (\\d+)$`, 'm').exec(said)?.[1] ?? -1);
     t.diagnostic(`${count('pass')} passed`);
     assert.equal(count('fail'), 0);

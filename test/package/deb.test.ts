@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
-import { cpSync, mkdirSync, readdirSync, readFileSync, symlinkSync } from 'node:fs';
+import { readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { suite, test } from 'node:test';
+import { exec } from '../../src/sys/command.ts';
 import { deb, packages, project, run, scratch } from './support.ts';
 
 suite('the packages', () => {
@@ -75,16 +76,15 @@ suite('the packages', () => {
     for (const section of ['man1', 'man5', 'man8']) {
       const pages = join(folder, 'usr/share/man', section);
       for (const page of readdirSync(pages)) {
-        const said = await run('man', ['--warnings', '-E', 'UTF-8', '-l', '-Tutf8', '-Z', join(pages, page)]);
-        assert.doesNotMatch(said, /warning|error/i, page);
+        const options = ['--warnings', '-E', 'UTF-8', '-l', '-Tutf8', '-Z'];
+        const { exitCode, stderr } = await exec('man', [...options, join(pages, page)], {
+          timeoutMs: 60_000,
+        });
+        assert.deepEqual({ exitCode, stderr }, { exitCode: 0, stderr: '' }, page);
       }
     }
     await run('bash', ['-n', join(folder, 'usr/share/bash-completion/completions/stasis')]);
-    // systemd looks whether the programs exist, so they are where the unit says.
-    const root = join(folder, 'root');
-    mkdirSync(join(root, 'usr/sbin'), { recursive: true });
-    cpSync(join(folder, 'usr/lib/systemd/system/stasisd.service'), join(root, 'stasisd.service'));
-    const unit = readFileSync(join(root, 'stasisd.service'), 'utf8');
+    const unit = readFileSync(join(folder, 'usr/lib/systemd/system/stasisd.service'), 'utf8');
     for (const directive of [
       'Type=notify',
       'WatchdogSec=',
@@ -94,12 +94,10 @@ suite('the packages', () => {
     ]) {
       assert.match(unit, new RegExp(`^${directive}`, 'm'));
     }
-    const verified = await run('bash', [
-      '-c',
-      `sed 's|^Exec\\(Start\\|Reload\\)=/usr/s*bin/stasis|Exec\\1=/bin/true |' "$1" >"$1.new" && mv "$1.new" "$1" && systemd-analyze verify --man=no "$1" 2>&1 || true`,
-      '-',
-      join(root, 'stasisd.service'),
-    ]);
+    // systemd looks whether the programs exist, and ours are not installed here.
+    const checked = join(folder, 'stasisd.service');
+    writeFileSync(checked, unit.replaceAll(/^(Exec\w+=)\/usr\/s?bin\/stasisd?/gm, '$1/bin/true'));
+    const verified = await run('systemd-analyze', ['verify', '--man=no', checked]);
     assert.doesNotMatch(verified, /stasisd\.service/);
   });
 });

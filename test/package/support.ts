@@ -1,5 +1,6 @@
 // What the tests of the packages share: where the packages are, a Debian tree to install them in, and a session in it.
 import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
 import { copyFileSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { type CommandOptions, exec } from '../../src/sys/command.ts';
@@ -40,17 +41,21 @@ export function scratch(t: { after: (work: () => void) => void }, name: string):
   return path;
 }
 
-/** A Debian tree as it comes, with what the packages recommend; made once and kept in the cache. */
+/** What is in the tree beside Debian's smallest: what the packages depend on, and recommend. */
+const included = ['containerd', 'runc', 'iproute2', 'iptables', 'zfs-fuse', 'ca-certificates'];
+
+/** A Debian tree as it comes, with what the packages need; made once and kept in the cache. */
 export async function debianTree(): Promise<string> {
-  const tree = join(process.env['STASIS_CACHE'] ?? '/var/cache/stasis', 'debian-bookworm');
+  const key = createHash('sha256').update(included.join()).digest('hex').slice(0, 8);
+  const tree = join(process.env['STASIS_CACHE'] ?? '/var/cache/stasis', `debian-bookworm-${key}`);
   const script = `set -euo pipefail
     . "$1/scripts/lib/common.sh"; . "$1/scripts/lib/prefix.sh"
     [ ! -d "$2" ] || exit 0
     rm -rf "$2.part"; mkdir -p "$(dirname "$2")"
     run_logged 'a tree of Debian bookworm' debootstrap --variant=minbase --keyring="$(debian_keyring)" \\
-      --include=containerd,runc,iptables,zfs-fuse,ca-certificates bookworm "$2.part" "$(debian_mirror)"
+      --include="$3" bookworm "$2.part" "$(debian_mirror)"
     mv "$2.part" "$2"`;
-  await run('bash', ['-c', script, '-', project, tree]);
+  await run('bash', ['-c', script, '-', project, tree, included.join()]);
   return tree;
 }
 
