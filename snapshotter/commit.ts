@@ -62,7 +62,7 @@ export async function commitNode(
   pool.index.change(node, { snapshot: committed, labelHead: properties[property.labels] });
   node.inodes = undefined; // what was counted while it was active
   try {
-    await measure(node, rootfs);
+    await measure(pool, node);
     await pool.mounter.unmount(node.dataset);
   } catch (error) {
     pool.log.warn('a committed layer stays mounted', { dataset: node.dataset, error: messageOf(error) });

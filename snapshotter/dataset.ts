@@ -1,5 +1,12 @@
 import { chmod, lstat, mkdir } from 'node:fs/promises';
-import { AlreadyExists, DeadlineExceeded, hasErrno, messageOf, NotFound } from '../src/errors.ts';
+import {
+  AlreadyExists,
+  DeadlineExceeded,
+  hasErrno,
+  messageOf,
+  NotFound,
+  Unavailable,
+} from '../src/errors.ts';
 import type { CallOptions, Properties } from '../src/zfs/zfs.ts';
 import type { Node } from './index.ts';
 import { ensureContainer } from './load.ts';
@@ -81,10 +88,9 @@ async function makeAt(
     index.add(node);
     return { node, rootfs };
   } catch (error) {
-    // Of a command that gave no answer nothing can be said yet: see unsettled.ts.
-    const known =
-      error instanceof AlreadyExists || error instanceof NotFound || error instanceof DeadlineExceeded;
-    if (!known) {
+    // Of a command or a file system that gave no answer nothing can be said yet: see unsettled.ts.
+    if (error instanceof DeadlineExceeded || error instanceof Unavailable) pool.unsettled.add(dataset);
+    else if (!(error instanceof AlreadyExists) && !(error instanceof NotFound)) {
       await undoMake(pool, dataset, snapshot.name);
     }
     throw error;
@@ -119,6 +125,11 @@ async function undoMake(pool: Pool, dataset: string, name: string): Promise<void
  */
 export async function rootfsOf(pool: Pool, dataset: string): Promise<string> {
   const path = `${await pool.mounter.mount(dataset)}/${ROOTFS}`;
+  await pool.mounter.answer(dataset, () => makeRootfs(path));
+  return path;
+}
+
+async function makeRootfs(path: string): Promise<void> {
   try {
     await lstat(path);
   } catch (error) {
@@ -129,7 +140,6 @@ export async function rootfsOf(pool: Pool, dataset: string): Promise<string> {
     });
     await chmod(path, 0o755); // whatever the umask
   }
-  return path;
 }
 
 export function missing(name: string): NotFound {

@@ -1,3 +1,4 @@
+import type { BigIntStatsFs } from 'node:fs';
 import { statfs } from 'node:fs/promises';
 import { messageOf } from '../src/errors.ts';
 import type { CallOptions } from '../src/zfs/zfs.ts';
@@ -22,7 +23,7 @@ export async function usage(
     const node = index.current(owner, name);
     if (node?.snapshot === undefined) throw missing(name);
     const { kind, parent } = node.snapshot;
-    if (kind !== 'committed') await measure(node, await rootfsOf(pool, node.dataset));
+    if (kind !== 'committed') await measure(pool, node);
     const below = parent === '' ? undefined : index.current(owner, parent);
     return {
       size: beyond(node.referenced, below?.referenced),
@@ -32,10 +33,15 @@ export async function usage(
 }
 
 /** Bytes and inodes that a mounted dataset refers to, its parent's included; exact once a transaction ended. */
-export async function measure(node: Node, rootfs: string): Promise<void> {
-  const status = await statfs(rootfs, { bigint: true });
+export async function measure(pool: Pool, node: Node): Promise<void> {
+  const status = await statusOf(pool, node.dataset);
   node.referenced = (status.blocks - status.bfree) * status.bsize;
   node.inodes = status.files - status.ffree;
+}
+
+async function statusOf(pool: Pool, dataset: string): Promise<BigIntStatsFs> {
+  const rootfs = await rootfsOf(pool, dataset);
+  return pool.mounter.answer(dataset, () => statfs(rootfs, { bigint: true }));
 }
 
 /**
@@ -51,7 +57,7 @@ async function countLayer(pool: Pool, owner: string, name: string): Promise<void
   await pool.locks.run({ exclusive: [lockName(owner, name)] }, async () => {
     const node = unknown();
     if (node === undefined) return;
-    const status = await statfs(await rootfsOf(pool, node.dataset), { bigint: true });
+    const status = await statusOf(pool, node.dataset);
     node.inodes = status.files - status.ffree;
     await pool.mounter.unmount(node.dataset).catch((error: unknown) => {
       pool.log.info('a layer stays mounted', { dataset: node.dataset, error: messageOf(error) });

@@ -6,6 +6,7 @@ export interface CommandResult {
   readonly signal: string | undefined;
   readonly stdout: string;
   readonly stderr: string;
+  /** Both are also said of a program that SIGKILL has not ended yet, which has no exit code and no signal then. */
   readonly timedOut: boolean;
   readonly cancelled: boolean;
   /** Wall time in milliseconds. */
@@ -18,6 +19,8 @@ export interface CommandOptions {
   /** Milliseconds after which the program is killed. */
   timeoutMs?: number;
   signal?: AbortSignal;
+  /** Milliseconds that the killed program gets to be gone; 10 s where left out. */
+  goneMs?: number;
   cwd?: string;
   /** Replaces the environment; the caller's own where left out. */
   env?: Record<string, string>;
@@ -42,7 +45,9 @@ export type Exec = (
   options?: CommandOptions,
 ) => Promise<CommandResult>;
 
-const DEFAULT_TIMEOUT_MS = 120_000;
+/** Milliseconds after which a program is killed that was given no other time. */
+export const DEFAULT_TIMEOUT_MS = 120_000;
+const DEFAULT_GONE_MS = 10_000;
 const MAX_OUTPUT_BYTES = 64 * 1024 * 1024;
 
 /**
@@ -62,8 +67,10 @@ export const exec: Exec = (file, args, options = {}) =>
     let spawnError: string | undefined;
     const out = new Capture();
     const err = new Capture();
+    let patience: NodeJS.Timeout | undefined;
     const finish = (exitCode: number | null, signal: string | null): void => {
       clearTimeout(timer);
+      clearTimeout(patience);
       options.signal?.removeEventListener('abort', cancel);
       resolve({
         exitCode: exitCode ?? undefined,
@@ -82,13 +89,23 @@ export const exec: Exec = (file, args, options = {}) =>
       stdio: [options.input === undefined ? stdin : 'pipe', stdout, stderr, ...(options.extraFds ?? [])],
     });
     if (child.pid !== undefined) options.onStart?.(child.pid);
+    const kill = (): void => {
+      child.kill('SIGKILL');
+      // One that waits in the kernel for a dead disk cannot be killed, and a child of its own may hold the pipes.
+      patience ??= setTimeout(() => {
+        child.unref();
+        child.stdout?.destroy();
+        child.stderr?.destroy();
+        finish(null, null);
+      }, options.goneMs ?? DEFAULT_GONE_MS);
+    };
     const timer = setTimeout(() => {
       timedOut = true;
-      child.kill('SIGKILL');
+      kill();
     }, timeoutMs);
     const cancel = (): void => {
       cancelled = true;
-      child.kill('SIGKILL');
+      kill();
     };
     if (options.signal?.aborted === true) cancel();
     else options.signal?.addEventListener('abort', cancel, { once: true });

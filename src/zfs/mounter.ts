@@ -1,10 +1,12 @@
 import { lstat, mkdir, rmdir, statfs } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { hasErrno, NotFound } from '../errors.ts';
+import { DeadlineExceeded, hasErrno, NotFound, Unavailable } from '../errors.ts';
 import { mount as mountNow, unmount as unmountNow } from '../sys/mount.ts';
 import { Busy } from './errors.ts';
 import { checkDataset } from './names.ts';
+import { Patience } from './patience.ts';
+import { DEFAULT_TIMEOUT_MS } from '../sys/command.ts';
 import { readMountTable, type MountEntry } from '../sys/mount-table.ts';
 import type { Properties, Zfs } from './zfs.ts';
 
@@ -38,6 +40,11 @@ export interface Mounter {
   birthProperties(dataset: string, birth: Birth): Properties;
   /** Forgets what is known of a dataset's mount, after it was renamed or destroyed. */
   forget(dataset: string): void;
+  /**
+   * What a call into the files of a mounted dataset answers, waited for no longer than for a `zfs` command.
+   * @throws DeadlineExceeded or Unavailable where the pool does not answer; see Patience
+   */
+  answer<T>(dataset: string, call: () => Promise<T>): Promise<T>;
 }
 
 interface Known {
@@ -57,12 +64,21 @@ export class ZfsMounter implements Mounter {
   readonly #directory: string;
   readonly #known = new Map<string, Known>();
   readonly #pending = new Map<string, Promise<string>>();
+  readonly #patience: Patience;
 
-  /** @param directory where mount points are made; it is created with mode 0700 */
-  constructor(zfs: Zfs, root: string, directory: string) {
+  /**
+   * @param directory where mount points are made; it is created with mode 0700
+   * @param timeoutMs milliseconds that a mounted file system may take to answer
+   */
+  constructor(zfs: Zfs, root: string, directory: string, timeoutMs = DEFAULT_TIMEOUT_MS) {
     this.#zfs = zfs;
     this.#root = root;
     this.#directory = directory;
+    this.#patience = new Patience(timeoutMs);
+  }
+
+  answer<T>(dataset: string, call: () => Promise<T>): Promise<T> {
+    return this.#patience.wait(dataset, call);
   }
 
   /**
@@ -89,7 +105,7 @@ export class ZfsMounter implements Mounter {
   async mount(dataset: string): Promise<string> {
     checkDataset(dataset);
     const known = this.#known.get(dataset);
-    if (known !== undefined && (await this.#holds(known))) return known.path;
+    if (known !== undefined && (await this.#holds(dataset, known))) return known.path;
     const running = this.#pending.get(dataset);
     if (running !== undefined) return running;
     const mounting = this.#mount(dataset).finally(() => this.#pending.delete(dataset));
@@ -152,7 +168,7 @@ export class ZfsMounter implements Mounter {
     if (row?.properties.get('mountpoint')?.value !== path) {
       await this.#zfs.set(dataset, { canmount: 'noauto', mountpoint: path });
     }
-    await this.#clearStale(path);
+    await this.#clearStale(dataset, path);
     for (const wait of [...REMOUNT_MS, undefined]) {
       try {
         return await this.#zfs.mount(dataset);
@@ -164,9 +180,9 @@ export class ZfsMounter implements Mounter {
   }
 
   /** A mount whose daemon is gone answers ENOTCONN and blocks its path. */
-  async #clearStale(path: string): Promise<void> {
+  async #clearStale(dataset: string, path: string): Promise<void> {
     try {
-      await lstat(path);
+      await this.answer(dataset, () => lstat(path));
     } catch (error) {
       if (hasErrno(error, 'ENOTCONN')) await unmountNow(path, { detach: true });
     }
@@ -179,7 +195,7 @@ export class ZfsMounter implements Mounter {
     );
     for (const entry of entries.reverse()) {
       try {
-        const { dev } = await lstat(entry.target);
+        const { dev } = await this.answer(dataset, () => lstat(entry.target));
         this.#known.set(dataset, { path: entry.target, device: dev });
         return entry.target;
       } catch (error) {
@@ -190,10 +206,11 @@ export class ZfsMounter implements Mounter {
     return undefined;
   }
 
-  async #holds(known: Known): Promise<boolean> {
+  async #holds(dataset: string, { path, device }: Known): Promise<boolean> {
     try {
-      return (await lstat(known.path)).dev === known.device;
-    } catch {
+      return (await this.answer(dataset, () => lstat(path))).dev === device;
+    } catch (error) {
+      if (error instanceof DeadlineExceeded || error instanceof Unavailable) throw error;
       return false;
     }
   }
@@ -206,7 +223,7 @@ export class ZfsMounter implements Mounter {
    */
   async #unmount({ target, type, source }: MountEntry): Promise<void> {
     const fuse = type === 'fuse.zfs';
-    if (fuse) await settle(target);
+    if (fuse) await this.answer(source, () => settle(target));
     try {
       await unmountNow(target, { detach: !fuse });
     } catch (error) {

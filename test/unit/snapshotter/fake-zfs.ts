@@ -232,6 +232,10 @@ export class FakeMounter implements Mounter {
       if (each === dataset || each.startsWith(`${dataset}/`)) this.mounted.delete(each);
   }
 
+  async answer<T>(_dataset: string, call: () => Promise<T>): Promise<T> {
+    return call();
+  }
+
   mountpoint(dataset: string): string {
     return this.#zfs.folderOf(dataset) ?? `/nowhere/${dataset}`;
   }

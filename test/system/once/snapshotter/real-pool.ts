@@ -40,7 +40,7 @@ export interface OwnPool extends RealPool {
 export async function poolOn(device: string, options: { timeoutMs?: number } = {}): Promise<OwnPool> {
   const name = `stasis-test-${process.pid}-${serial++}`;
   const folder = await mkdtemp(join(tmpdir(), 'stasis-pool-'));
-  await zpool('create', '-f', '-m', 'none', '-o', 'failmode=continue', name, device);
+  await zpool('create', '-f', '-m', 'none', name, device);
   return ownPool(name, folder, device, options.timeoutMs);
 }
 
@@ -75,7 +75,7 @@ async function openPool(root: string, folder: string, timeoutMs?: number): Promi
     return exec(file, args, { ...options, timeoutMs: limit * slowness });
   };
   const zfs = await openZfs(recording);
-  const mounter = new ZfsMounter(zfs, root, `${folder}/mnt`);
+  const mounter = new ZfsMounter(zfs, root, `${folder}/mnt`, (timeoutMs ?? 120_000) * slowness);
   return {
     zfs,
     root,
