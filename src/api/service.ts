@@ -182,7 +182,10 @@ export function stasisService(host: Host): GrpcHandlers<typeof StasisDefinition>
         })),
       };
     },
-    info: () => hostInfo(host),
+    info: async (_, context) => {
+      await assertMeant(host, context);
+      return hostInfo(host);
+    },
     version: async () => ({ version, commit, node: process.version }),
     adopt: async (request, context) => {
       await enter(host, context);
@@ -197,7 +200,7 @@ export function stasisService(host: Host): GrpcHandlers<typeof StasisDefinition>
       return {};
     },
     doctor: async ({ namespace, container }, context) => {
-      if (container !== '') await enter(host, context);
+      await (container === '' ? assertMeant : enter)(host, context);
       return { obstacles: (await examine(host, namespace, container)).map(obstacleMessage) };
     },
   };
@@ -228,6 +231,12 @@ async function taking(
 
 /** Before anything else: the client means this stasisd's containerd, and that is known. */
 async function enter(host: Host, context: GrpcContext): Promise<void> {
+  await assertMeant(host, context);
+  await host.identify();
+}
+
+/** @throws FailedPrecondition where the client names another containerd than the one that this stasisd serves */
+async function assertMeant(host: Host, context: GrpcContext): Promise<void> {
   const meant = context.metadata.get(addressMetadata);
   if (meant !== undefined && !(await samePath(meant, host.containerd.address))) {
     throw new FailedPrecondition(
@@ -239,7 +248,6 @@ async function enter(host: Host, context: GrpcContext): Promise<void> {
       },
     );
   }
-  await host.identify();
 }
 
 async function samePath(a: string, b: string): Promise<boolean> {

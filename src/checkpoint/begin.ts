@@ -1,12 +1,13 @@
 import { examineTask } from '../doctor/examine.ts';
 import { describeObstacle } from '../doctor/obstacle.ts';
-import { findContainer, findTask, type NamespaceClient, noSuchContainer } from '../containerd/client.ts';
+import { findContainer, findTask, type NamespaceClient } from '../containerd/client.ts';
 import { Code, codeOf, NotFound } from '../errors.ts';
 import type { Container } from '../proto/gen/containerd/containers.ts';
 import { type Process, Status } from '../proto/gen/containerd/task_types.ts';
 import type { InstantResponse } from '../proto/gen/stasis/engine.ts';
 import { mappingLabels } from '../../snapshotter/idmap.ts';
 import { type Identity, newCheckpointId } from './entry.ts';
+import { missingContainer } from './missing.ts';
 import { type Host, type Report } from './host.ts';
 import { MemoryStore } from './memory-store.ts';
 import type { SnapshotOrigin } from './record.ts';
@@ -64,7 +65,7 @@ export async function beginTaking(
   const close = (): void => void engineFound.then((engine) => engine?.close()).catch(() => undefined);
   try {
     const [record, task, engine] = await Promise.all(found);
-    if (record === undefined) throw noSuchContainer(namespace, container);
+    if (record === undefined) throw await missingContainer(host, namespace, container);
     assertRunning(request, task);
     if (!request.diskOnly) await host.fills.whenFilled(namespace, container, report, request.signal);
     const taking: Taking = {

@@ -31,6 +31,8 @@ export interface CommandOptions extends Options {
   pod?: string;
   set?: string;
   snapshot?: string;
+  eager?: boolean;
+  lazy?: boolean;
   as?: string;
   from?: string;
   count?: string;

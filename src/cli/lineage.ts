@@ -137,7 +137,7 @@ function branchLabel({ container, disk }: Branch, known: ReadonlySet<string>, op
     if (container.pid !== 0) parts.push(`pid ${container.pid}`);
     if (container.image !== '') parts.push(container.image);
   } else {
-    parts.push(`rewound ${age(disk?.createdAt, options.now)}`);
+    parts.push(`${disk?.anew === true ? 'made anew' : 'rewound'} ${age(disk?.createdAt, options.now)}`);
   }
   const origin = disk?.originCheckpointId ?? '';
   if (origin !== '' && !known.has(origin)) parts.push(`from ${origin}`);

@@ -85,6 +85,7 @@ export function diskView(disk: Disk) {
     createdAt: rfc3339(disk.createdAt),
     usedBytes: Number(disk.usedBytes),
     foreign: disk.foreign,
+    anew: disk.anew,
   };
 }
 

@@ -1,5 +1,5 @@
 import { GrpcChannel, type GrpcClient } from '../api/grpc-client.ts';
-import { StasisError, Code, NotFound, Unavailable } from '../errors.ts';
+import { StasisError, Code, Unavailable } from '../errors.ts';
 import { type Container, ContainersDefinition } from '../proto/gen/containerd/containers.ts';
 import { ContentDefinition } from '../proto/gen/containerd/content.ts';
 import { DiffDefinition } from '../proto/gen/containerd/diff.ts';
@@ -173,14 +173,5 @@ function explainAway(error: StasisError, address: string): StasisError {
     cause: new Error(lost ? `the connection to ${address} was lost` : why || error.message),
     reason: away,
     remedy: 'start containerd, and check [containerd] address in the configuration',
-  });
-}
-
-/** The error for a container that containerd does not know. */
-export function noSuchContainer(namespace: string, id: string): NotFound {
-  return new NotFound(`no container ${id} in namespace ${namespace}`, {
-    subject: id,
-    reason: 'container-not-found',
-    remedy: `list them with: ctr --namespace ${namespace} containers ls`,
   });
 }

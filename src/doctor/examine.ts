@@ -1,5 +1,6 @@
-import { findContainer, findTask, noSuchContainer } from '../containerd/client.ts';
+import { findContainer, findTask } from '../containerd/client.ts';
 import { type Host, runtimeName } from '../checkpoint/host.ts';
+import { missingContainer } from '../checkpoint/missing.ts';
 import { validateContainerId, validateNamespace } from '../checkpoint/names.ts';
 import { findEngine } from '../checkpoint/shim-client.ts';
 import { decodeSpec } from '../checkpoint/spec.ts';
@@ -20,7 +21,7 @@ export async function examine(host: Host, namespace: string, container: string):
   validateContainerId(container);
   const client = host.containerd.namespace(namespace);
   const [record, task] = await Promise.all([findContainer(client, container), findTask(client, container)]);
-  if (record === undefined) throw noSuchContainer(namespace, container);
+  if (record === undefined) throw await missingContainer(host, namespace, container);
   const engine = await findEngine(host.config.daemon.run_dir, namespace, container);
   engine?.close();
   const found = await Promise.all([

@@ -31,6 +31,7 @@ function foreignDisk(node: Node): Disk {
     createdAt: wallTimestamp(node.snapshot?.created),
     usedBytes: 0n,
     foreign: true,
+    anew: false,
   };
 }
 

@@ -2,9 +2,8 @@ import { readdir, stat } from 'node:fs/promises';
 import { checkpointMessage } from '../api/convert.ts';
 import type { CheckpointEntry } from '../checkpoint/entry.ts';
 import type { Host } from '../checkpoint/host.ts';
+import { allNamespaces, missingContainer, missingNamespace } from '../checkpoint/missing.ts';
 import { validateContainerId, validateNamespace } from '../checkpoint/names.ts';
-import { noSuchContainer } from '../containerd/client.ts';
-import { NotFound } from '../errors.ts';
 import type { Container } from '../proto/gen/containerd/containers.ts';
 import { type Process, Status } from '../proto/gen/containerd/task_types.ts';
 import type {
@@ -17,6 +16,7 @@ import type {
   ListRequest,
   ListResponse,
 } from '../proto/gen/stasis/stasis.ts';
+import { CHECKPOINT_LABEL, type Snapshot } from '../../snapshotter/snapshot.ts';
 
 const statusNames: Readonly<Record<number, string>> = {
   [Status.CREATED]: 'created',
@@ -37,30 +37,18 @@ export async function list(host: Host, request: ListRequest): Promise<ListRespon
   );
   const containers = summaries.flat();
   if (containers.length === 0 && !request.allNamespaces) {
-    if (!(await hasNamespace(host, request.namespace))) throw noSuchNamespace(request.namespace);
-    if (request.container !== '') throw noSuchContainer(request.namespace, request.container);
+    if (request.container !== '') throw await missingContainer(host, request.namespace, request.container);
+    const missing = await missingNamespace(host, request.namespace);
+    if (missing !== undefined) throw missing;
   }
   return { containers };
-}
-
-/** Whether containerd knows it. It makes `default`, which is everybody's unless they say another, at its first use. */
-async function hasNamespace(host: Host, namespace: string): Promise<boolean> {
-  return namespace === 'default' || (await allNamespaces(host)).includes(namespace);
-}
-
-function noSuchNamespace(namespace: string): NotFound {
-  return new NotFound(`there is no namespace ${namespace}`, {
-    subject: namespace,
-    reason: 'namespace-not-found',
-    remedy: 'see which there are: ctr namespaces ls',
-  });
 }
 
 /** One container, or one of its checkpoints with its record and image files. */
 export async function inspect(host: Host, request: InspectRequest): Promise<InspectResponse> {
   const { containers } = await list(host, { ...request, allNamespaces: false });
   const container = containers[0];
-  if (container === undefined) throw noSuchContainer(request.namespace, request.container);
+  if (container === undefined) throw await missingContainer(host, request.namespace, request.container);
   if (request.checkpoint === '') {
     const { containers: client } = host.containerd.namespace(request.namespace);
     const record = container.exists ? (await client.get({ id: request.container })).container : undefined;
@@ -111,12 +99,6 @@ async function imageFiles(folder: string): Promise<ImageFile[]> {
   return Promise.all(
     names.sort().map(async (name) => ({ name, size: BigInt((await stat(`${folder}/${name}`)).size) })),
   );
-}
-
-async function allNamespaces(host: Host): Promise<string[]> {
-  const names = new Set(await host.containerd.namespaces());
-  for (const entry of host.catalog.all()) names.add(entry.namespace);
-  return [...names].sort();
 }
 
 async function summarise(
@@ -220,8 +202,14 @@ function disksOf(
       createdAt: created === undefined ? undefined : { seconds: BigInt(created), nanos: 0 },
       usedBytes: BigInt(rows.get(dataset)?.used ?? 0),
       foreign: false,
+      anew: info?.snapshot !== undefined && !cameFromCheckpoint(info.snapshot),
     };
   });
+}
+
+/** Whether it was made by a rewind, a restore or a clone, whatever has become of the checkpoint since. */
+function cameFromCheckpoint({ generation, labels }: Snapshot): boolean {
+  return generation > 1 || CHECKPOINT_LABEL in labels;
 }
 
 function nameOf(host: Host, id: string): string {

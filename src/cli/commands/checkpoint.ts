@@ -1,18 +1,13 @@
 import type { GrpcCallOptions } from '../../api/grpc-client.ts';
 import { type Checkpoint, DiskKind, MemoryKind } from '../../proto/gen/stasis/stasis.ts';
+import type { CommandOptions } from '../grammar.ts';
 import { memoryText, storedText } from '../lineage.ts';
 import { checkpointName, containerName } from '../names.ts';
 import type { Session } from '../session.ts';
 import { count, duration, size } from '../../units.ts';
 import { checkpointView } from '../view.ts';
 
-interface Options {
-  name?: string;
-  exit?: boolean;
-  diskOnly?: boolean;
-  requireMemory?: boolean;
-  wait?: boolean;
-}
+type Options = Pick<CommandOptions, 'name' | 'exit' | 'diskOnly' | 'requireMemory' | 'wait'>;
 
 /** `stasis checkpoint CONTAINER` */
 export async function checkpoint(session: Session, container: string, options: Options): Promise<void> {

@@ -2,19 +2,14 @@ import { MAX_CLONES } from '../../checkpoint/names.ts';
 import type { GrpcCallOptions } from '../../api/grpc-client.ts';
 import { InvalidArgument } from '../../errors.ts';
 import type { Checkpoint, RestoreResult } from '../../proto/gen/stasis/stasis.ts';
+import type { CommandOptions } from '../grammar.ts';
 import { checkpointName, clonePattern, containerName } from '../names.ts';
 import type { Session } from '../session.ts';
 import { checkpointView, restoreView } from '../view.ts';
 import { checkpointText } from './checkpoint.ts';
 import { pagingOf, restoreText } from './restore.ts';
 
-interface Options {
-  from?: string;
-  count?: string;
-  name?: string;
-  eager?: boolean;
-  lazy?: boolean;
-}
+type Options = Pick<CommandOptions, 'from' | 'count' | 'name' | 'eager' | 'lazy'>;
 
 /** `stasis clone CONTAINER`: each clone is printed as it runs, since a hundred take a while. */
 export async function clone(session: Session, container: string, options: Options): Promise<void> {

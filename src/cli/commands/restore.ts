@@ -1,17 +1,12 @@
 import type { GrpcCallOptions } from '../../api/grpc-client.ts';
 import { Paging, type RestoreResult } from '../../proto/gen/stasis/stasis.ts';
+import type { CommandOptions } from '../grammar.ts';
 import { checkpointName, containerName } from '../names.ts';
 import type { Session } from '../session.ts';
 import { duration } from '../../units.ts';
 import { restoreView } from '../view.ts';
 
-interface Options {
-  snapshot?: string;
-  as?: string;
-  requireMemory?: boolean;
-  eager?: boolean;
-  lazy?: boolean;
-}
+type Options = Pick<CommandOptions, 'snapshot' | 'as' | 'requireMemory' | 'eager' | 'lazy'>;
 
 /** What `--eager` and `--lazy` insist on. */
 export function pagingOf({ eager, lazy }: Pick<Options, 'eager' | 'lazy'>): Paging {

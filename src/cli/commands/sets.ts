@@ -3,6 +3,7 @@ import type { GrpcCallOptions } from '../../api/grpc-client.ts';
 import { type Code, InvalidArgument, StasisError } from '../../errors.ts';
 import type { Checkpoint, RestoreFailure, RestoreResult } from '../../proto/gen/stasis/stasis.ts';
 import { faultView } from '../fault.ts';
+import type { CommandOptions } from '../grammar.ts';
 import { checkpointName, containerName } from '../names.ts';
 import type { Session } from '../session.ts';
 import { oneLine } from '../text.ts';
@@ -11,15 +12,10 @@ import { restoreView } from '../view.ts';
 import { printSet } from './checkpoint.ts';
 import { pagingOf, restoreText } from './restore.ts';
 
-interface TakeOptions {
-  name?: string;
-  exit?: boolean;
-  diskOnly?: boolean;
-  requireMemory?: boolean;
-  wait?: boolean;
-  label?: string[];
-  pod?: string;
-}
+type TakeOptions = Pick<
+  CommandOptions,
+  'name' | 'exit' | 'diskOnly' | 'requireMemory' | 'wait' | 'label' | 'pod'
+>;
 
 /** `stasis checkpoint CONTAINER…`, `--label KEY=VALUE`, `--pod ID` */
 export async function checkpointSet(
@@ -53,13 +49,7 @@ export async function checkpointSet(
   printSet(session, taken);
 }
 
-interface RestoreOptions {
-  set?: string;
-  snapshot?: string;
-  requireMemory?: boolean;
-  eager?: boolean;
-  lazy?: boolean;
-}
+type RestoreOptions = Pick<CommandOptions, 'set' | 'snapshot' | 'requireMemory' | 'eager' | 'lazy'>;
 
 /** `stasis restore --set NAME`, `stasis restore CONTAINER CONTAINER…`: each is printed as it runs, or fails. */
 export async function restoreSet(

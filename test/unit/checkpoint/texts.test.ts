@@ -56,10 +56,18 @@ test('a checkpoint of a container that does not exist: the container is what is 
         },
       },
     }) as unknown as NamespaceClient;
-  const host = { catalog } as unknown as Parameters<typeof findCheckpoint>[0];
+  const containerd = { namespaces: async () => ['default'] };
+  const known = { ...catalog, all: () => [] };
+  const host = { catalog: known, containerd } as unknown as Parameters<typeof findCheckpoint>[0];
   await assert.rejects(
     findCheckpoint(host, client(false), 'web', ''),
     /no container web in namespace default/,
+  );
+  const elsewhere = { ...client(false), namespace: 'typo' };
+  await assert.rejects(
+    findCheckpoint(host, elsewhere, 'web', ''),
+    ({ message, reason }: NotFound) =>
+      message === 'there is no namespace typo' && reason === 'namespace-not-found',
   );
   await assert.rejects(findCheckpoint(host, client(true), 'web', ''), /has no checkpoints/);
 });

@@ -115,6 +115,23 @@ test('a container whose checkpoint was removed after a rewind to it stands there
   );
 });
 
+test("a container made anew under a removed one's name was not rewound, and is not called so", () => {
+  const web = summary({
+    name: 'web',
+    disks: [
+      { dataset: 'p/web', anew: true, createdAt: ago(100) },
+      { dataset: 'p/web.2', current: true, anew: true, createdAt: ago(40) },
+    ],
+    checkpoints: [
+      aCheckpoint({ name: 'old', snapshot: 'p/web@old', createdAt: ago(90) }),
+      aCheckpoint({ name: 'new', snapshot: 'p/web.2@new', createdAt: ago(30) }),
+    ],
+  });
+  const [top] = lineage([web], { now, allNamespaces: false, here: '*' });
+  assert.equal(top?.label, 'web  running');
+  assert.equal(top?.children[1]?.label, 'web  made anew 40 s ago');
+});
+
 test('rings and self-references in bad data are drawn once, not for ever', () => {
   const ring = ['a', 'b'].map((name, index) =>
     summary({

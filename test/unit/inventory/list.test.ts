@@ -41,6 +41,7 @@ test('an unknown namespace is an error; a known one and default, which is made w
 
 test("a disk is as old as its dataset, not as the container: a rewind's is new", async () => {
   const dataset = 'tank/stasis/containers/default/web.2';
+  const snapshot = { created: { seconds: 1n, nanos: 0 }, generation: 2, labels: {} };
   const row = { name: dataset, properties: new Map([['creation', { value: '1767323045' }]]) };
   const host = {
     ...empty([]),
@@ -48,7 +49,7 @@ test("a disk is as old as its dataset, not as the container: a rewind's is new",
     catalog: { all: () => [], of: () => [], byId: () => undefined },
     store: {
       findContainer: () => ({ dataset }),
-      datasets: () => [{ dataset, origin: '', snapshot: { created: { seconds: 1n, nanos: 0 } } }],
+      datasets: () => [{ dataset, origin: '', snapshot }],
     },
     containerd: {
       namespace: () => ({
@@ -59,4 +60,8 @@ test("a disk is as old as its dataset, not as the container: a rewind's is new",
   } as unknown as Host;
   const { containers } = await list(host, { namespace: 'default', container: '', allNamespaces: false });
   assert.deepEqual(containers[0]?.disks[0]?.createdAt, { seconds: 1767323045n, nanos: 0 });
+  assert.equal(containers[0]?.disks[0]?.anew, false, 'whatever has become of the checkpoint');
+  Object.assign(snapshot, { generation: 1 });
+  const again = await list(host, { namespace: 'default', container: '', allNamespaces: false });
+  assert.equal(again.containers[0]?.disks[0]?.anew, true);
 });
