@@ -1,6 +1,14 @@
 import { datasetOf, snapshotOf } from '../src/zfs/names.ts';
 import { LAYER, type DatasetState, type Snapshot } from './snapshot.ts';
 
+/** A ZFS snapshot, as the index knows it. */
+export interface Held {
+  /** The checkpoint that it is the disk of. */
+  readonly checkpoint: string | undefined;
+  /** It was destroyed while clones stood on it, and goes with the last of them. */
+  readonly retired: boolean;
+}
+
 /** A file system below the root, as the index knows it. */
 export interface Node {
   dataset: string;
@@ -11,8 +19,8 @@ export interface Node {
   state: DatasetState;
   /** Seconds since 1970 at which it left the live state. */
   since: number;
-  /** Its ZFS snapshots by the part after the `@`, with the checkpoint that each is the disk of. */
-  readonly snapshots: Map<string, { checkpoint: string | undefined }>;
+  /** Its ZFS snapshots by the part after the `@`. */
+  readonly snapshots: Map<string, Held>;
   /** Bytes that its files refer to, the parent's included; of the layer snapshot once committed. */
   referenced: bigint;
   /** Files and folders, the parent's included; undefined where nobody has counted them yet. */
@@ -135,12 +143,7 @@ export class SnapshotIndex {
       this.#nodes.delete(node.dataset);
       const name = to + node.dataset.slice(from.length);
       for (const [snapshot, { checkpoint }] of node.snapshots) {
-        const clones = this.#clones.get(`${node.dataset}@${snapshot}`);
-        if (clones !== undefined) {
-          this.#clones.delete(`${node.dataset}@${snapshot}`);
-          this.#clones.set(`${name}@${snapshot}`, clones);
-          for (const clone of clones) clone.origin = `${name}@${snapshot}`;
-        }
+        this.#moveClones(`${node.dataset}@${snapshot}`, `${name}@${snapshot}`);
         if (checkpoint !== undefined) this.#checkpoints.set(checkpoint, `${name}@${snapshot}`);
       }
       node.dataset = name;
@@ -162,7 +165,7 @@ export class SnapshotIndex {
   addSnapshot(fullName: string, checkpoint: string | undefined): void {
     const node = this.#nodes.get(datasetOf(fullName));
     if (node === undefined) return;
-    node.snapshots.set(snapshotOf(fullName), { checkpoint });
+    node.snapshots.set(snapshotOf(fullName), { checkpoint, retired: false });
     this.#indexCheckpoint(node, snapshotOf(fullName), checkpoint);
   }
 
@@ -178,7 +181,38 @@ export class SnapshotIndex {
   /** A snapshot that was destroyed while clones stand on it: it is no checkpoint any more. */
   retireSnapshot(fullName: string): void {
     this.deleteSnapshot(fullName);
-    this.addSnapshot(fullName, undefined);
+    const node = this.#nodes.get(datasetOf(fullName));
+    node?.snapshots.set(snapshotOf(fullName), { checkpoint: undefined, retired: true });
+  }
+
+  /** After a clone has gone: a retired snapshot went with its last one. */
+  dropRetired(fullName: string | undefined): void {
+    if (fullName === undefined || this.#clones.has(fullName)) return;
+    const snapshots = this.#nodes.get(datasetOf(fullName))?.snapshots;
+    if (snapshots?.get(snapshotOf(fullName))?.retired === true) snapshots.delete(snapshotOf(fullName));
+  }
+
+  /** Follows `zfs promote` of a clone, which takes these snapshots of what it was cloned from over, the last of them its origin. */
+  promote(clone: Node, names: readonly string[]): void {
+    const { origin } = clone;
+    const former = origin === undefined ? undefined : this.#nodes.get(datasetOf(origin));
+    if (origin === undefined || former === undefined) return;
+    for (const name of names) {
+      const held = former.snapshots.get(name);
+      if (held === undefined) continue;
+      former.snapshots.delete(name);
+      clone.snapshots.set(name, held);
+      this.#indexCheckpoint(clone, name, held.checkpoint);
+      this.#moveClones(`${former.dataset}@${name}`, `${clone.dataset}@${name}`);
+    }
+    const above = former.origin;
+    former.origin = `${clone.dataset}@${snapshotOf(origin)}`;
+    this.#clonesAt(former.origin).add(former);
+    this.#dropClone(former.origin, clone);
+    clone.origin = above;
+    if (above === undefined) return;
+    this.#clonesAt(above).add(clone);
+    this.#dropClone(above, former);
   }
 
   /** Datasets cloned from one ZFS snapshot. */
@@ -234,6 +268,14 @@ export class SnapshotIndex {
     const known = this.#clones.get(origin) ?? new Set<Node>();
     this.#clones.set(origin, known);
     return known;
+  }
+
+  #moveClones(from: string, to: string): void {
+    const clones = this.#clones.get(from);
+    if (clones === undefined) return;
+    this.#clones.delete(from);
+    this.#clones.set(to, clones);
+    for (const clone of clones) clone.origin = to;
   }
 
   #dropClone(origin: string, node: Node): void {

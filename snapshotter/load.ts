@@ -151,11 +151,11 @@ function nodesOf(pool: Pool, rows: readonly Row[], chunks: ReadonlyMap<string, s
     const node = nodes.get(datasetOf(row.name));
     const name = snapshotOf(row.name);
     if (row.type !== 'snapshot' || node === undefined) continue;
-    const checkpoint =
-      row.properties.get(deferProperty)?.value === 'on'
-        ? undefined
-        : own(row.properties, property.checkpoint);
-    node.snapshots.set(name, { checkpoint });
+    const retired = row.properties.get(deferProperty)?.value === 'on';
+    node.snapshots.set(name, {
+      checkpoint: retired ? undefined : own(row.properties, property.checkpoint),
+      retired,
+    });
     if (name !== LAYER) continue;
     const committed = describe(row);
     if (committed === undefined) continue;

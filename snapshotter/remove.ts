@@ -10,6 +10,7 @@ import { lockName, withReserved, type Pool } from './pool.ts';
 import { property, stateValue } from './properties.ts';
 import { isExtraction, type DatasetState } from './snapshot.ts';
 import { missing } from './dataset.ts';
+import { handOver, isReplaceable } from './hand-over.ts';
 import { recordInodes } from './usage.ts';
 
 /** Waits between tries at a dataset that is busy, in milliseconds: an unmount takes effect a little later. */
@@ -156,6 +157,7 @@ async function destroyNode(pool: Pool, node: Node, call?: CallOptions): Promise<
   await pool.mounter.unmount(node.dataset);
   await pool.zfs.destroyIdempotent(node.dataset, { recursive: node.snapshot?.kind !== 'view' }, call);
   pool.index.delete(node.dataset);
+  pool.index.dropRetired(node.origin);
 }
 
 /** What one sweep did, and what is still in the way. */
@@ -165,7 +167,8 @@ export interface Swept {
 }
 
 /**
- * Destroys what was removed, is due, and has no checkpoints or clones left; then what that made free, and so on.
+ * Destroys what was removed, is due, and has no checkpoints or clones left; then what that made free, and so on. What
+ * nothing but clones of removed checkpoints keeps is handed over to one of these first.
  * Never throws for one dataset: it is reported, and tried again by the next sweep.
  */
 export async function sweep(pool: Pool, graceSeconds: number, call: CallOptions = {}): Promise<Swept> {
@@ -174,12 +177,26 @@ export async function sweep(pool: Pool, graceSeconds: number, call: CallOptions 
   await settle(pool, call);
   await settleOlderGenerations(pool, failed);
   const scarce = await isScarce(pool);
+  /** What was looked at and has to stay where it is. */
+  const kept = new Set<Node>();
   for (;;) {
-    const due = [...pool.index.nodes()].filter(
-      (node) =>
-        !failed.has(node.dataset) && isDue(pool, node, graceSeconds, scarce) && !pool.index.isNeeded(node),
+    const all = [...pool.index.nodes()].filter(
+      (node) => !failed.has(node.dataset) && isDue(pool, node, graceSeconds, scarce),
     );
-    if (due.length === 0) break;
+    const due = all.filter((node) => !pool.index.isNeeded(node));
+    if (due.length === 0) {
+      const next = all.find((node) => !kept.has(node) && isReplaceable(pool, node));
+      if (next === undefined || call.signal?.aborted === true) break;
+      kept.add(next);
+      await handOver(pool, next, call).catch((error: unknown) => {
+        failed.set(next.dataset, messageOf(error));
+        pool.log.warn('a removed dataset cannot be handed over yet', {
+          dataset: next.dataset,
+          error: messageOf(error),
+        });
+      });
+      continue;
+    }
     for (const node of due) {
       if (call.signal?.aborted === true) return { destroyed, failed: report(failed) };
       const dataset = node.dataset;
@@ -264,7 +281,9 @@ function isDue(pool: Pool, node: Node, graceSeconds: number, scarce: boolean): b
 }
 
 async function isScarce(pool: Pool): Promise<boolean> {
-  if (![...pool.index.nodes()].some((node) => node.inTrash || node.state === 'removed')) return false;
+  const waiting = (node: Node): boolean =>
+    node.inTrash || node.state === 'removed' || node.state === 'superseded';
+  if (![...pool.index.nodes()].some(waiting)) return false;
   const status = await pool.zfs.poolStatus(poolOf(pool.layout.root));
   return status.freeBytes < status.sizeBytes * SCARCE;
 }

@@ -11,6 +11,7 @@ import { commit, update } from './commit.ts';
 import { missing, rootfsOf } from './dataset.ts';
 import { withTrees, type Trees } from './diff/trees.ts';
 import { compileFilters } from './filters.ts';
+import { isReplaceable, snapshotNames } from './hand-over.ts';
 import { health, type Health } from './health.ts';
 import { isLive, SnapshotIndex, type Node } from './index.ts';
 import { Layout } from './layout.ts';
@@ -282,14 +283,25 @@ export class SnapshotStore {
     const { index } = this.#pool;
     const node = index.get(dataset);
     if (node === undefined) return;
+    index.deleteSnapshot(`${dataset}/memory@${name}`); // known since a start
     if (index.clonesOfSnapshot(`${dataset}@${name}`).length > 0) index.retireSnapshot(`${dataset}@${name}`);
     else index.deleteSnapshot(`${dataset}@${name}`);
     if (!isLive(node) && !index.isNeeded(node)) this.#onReleased(dataset);
   }
 
+  /** Names that a new snapshot of a container's disk must not have; see hand-over.ts. */
+  snapshotNames(dataset: string): ReadonlySet<string> {
+    return snapshotNames(this.#pool, dataset);
+  }
+
   /** Names of the datasets that are clones of a ZFS snapshot. */
   clonesOf(snapshot: string): string[] {
     return this.#pool.index.clonesOfSnapshot(snapshot).map((node) => node.dataset);
+  }
+
+  /** Whether the next sweep after its grace time can destroy it though clones stand on it; see hand-over.ts. */
+  isReplaceable(node: Node): boolean {
+    return isReplaceable(this.#pool, node);
   }
 
   /** Every dataset below the root, for `stasis ls`, `df` and `adopt`. */

@@ -32,6 +32,7 @@ export function noting(zfs: Zfs, unsettled: Set<string>): Zfs {
     snapshot: (names, ...rest) => note(names, zfs.snapshot(names, ...rest)),
     destroy: (name, ...rest) => note([name], zfs.destroy(name, ...rest)),
     destroyIdempotent: (name, ...rest) => note([name], zfs.destroyIdempotent(name, ...rest)),
+    promote: (clone, ...rest) => note([clone], zfs.promote(clone, ...rest)),
     rename: (from, to, ...rest) => note([from, to], zfs.rename(from, to, ...rest)),
     set: (name, ...rest) => note([name], zfs.set(name, ...rest)),
     inherit: (name, ...rest) => note([name], zfs.inherit(name, ...rest)),
@@ -43,7 +44,8 @@ export function noting(zfs: Zfs, unsettled: Set<string>): Zfs {
   };
 }
 
-function isUncertain(error: unknown): boolean {
+/** Whether a command that failed so may have had its effect, or still have it. */
+export function isUncertain(error: unknown): boolean {
   return [DeadlineExceeded, Cancelled, Internal, ZfsUnavailable].some((kind) => error instanceof kind);
 }
 
@@ -98,7 +100,9 @@ async function settleDataset(pool: Pool, dataset: string): Promise<void> {
   const found = await interpret(pool, dataset, rows);
   index.delete(dataset);
   if (dataset.startsWith(`${layout.root}/reading/`)) return;
+  const origins = [...known.values()].map(({ origin }) => origin);
   for (const node of found) index.add(refreshed(known.get(node.dataset), node));
+  for (const origin of origins) index.dropRetired(origin);
 }
 
 /** What a Prepare made whose caller was told that it failed, or a clone that served one reader. */

@@ -116,7 +116,11 @@ export async function openDisk(host: Host, taking: Taking): Promise<OpenDisk> {
 
 /** The name of the two snapshots of a checkpoint, and that of the disk's in full. */
 export function nameSnapshot(host: Host, dataset: string, name: string): { leaf: string; snapshot: string } {
-  const leaf = host.catalog.snapshotName([dataset, MemoryStore.datasetOf(dataset)], name);
+  const leaf = host.catalog.snapshotName(
+    [dataset, MemoryStore.datasetOf(dataset)],
+    name,
+    host.store.snapshotNames(dataset),
+  );
   return { leaf, snapshot: `${dataset}@${leaf}` };
 }
 

@@ -92,10 +92,13 @@ export class Catalog {
     this.#retired.add(snapshot);
   }
 
-  /** The name for a checkpoint's two snapshots: its own, with `.2`, `.3` … where a retired snapshot has that. */
-  snapshotName(datasets: readonly string[], name: string): string {
+  /**
+   * The name for a checkpoint's two snapshots: its own, with `.2`, `.3` … where a retired snapshot of one of the datasets has
+   * that, or it is among those that are `known` to be taken.
+   */
+  snapshotName(datasets: readonly string[], name: string, known: ReadonlySet<string> = new Set()): string {
     const taken = (candidate: string): boolean =>
-      datasets.some((dataset) => this.#retired.has(`${dataset}@${candidate}`));
+      known.has(candidate) || datasets.some((dataset) => this.#retired.has(`${dataset}@${candidate}`));
     let candidate = name;
     for (let n = 2; taken(candidate); n++) candidate = `${name}.${n}`;
     return candidate;

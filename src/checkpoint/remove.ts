@@ -11,7 +11,7 @@ export interface Removed {
   readonly name: string;
   /** What it alone held, and has given back, in bytes. */
   readonly freedBytes: number;
-  /** Containers whose disks stand on it: the data goes with the last of them. */
+  /** Containers whose disks stand on it: the data goes with the last of them. Not where its disk is out of use, and will go. */
   readonly waitsFor: readonly string[];
 }
 
@@ -78,7 +78,9 @@ export async function removeOne(host: Host, entry: CheckpointEntry): Promise<Rem
   if (entry.memorySnapshot !== undefined) await clearHead(host, entry, entry.memorySnapshot);
   if (entry.snapshot !== entry.memorySnapshot) freedBytes += await destroySnapshot(host, entry.snapshot);
   await host.store.forgetCheckpoint(dataset, entry.snapshot.slice(dataset.length + 1));
-  return { name: entry.name, freedBytes, waitsFor };
+  const node = host.store.nodeOf(entry.snapshot);
+  const givenUp = node !== undefined && host.store.isReplaceable(node);
+  return { name: entry.name, freedBytes, waitsFor: givenUp ? [] : waitsFor };
 }
 
 /** The head holds what the last checkpoint holds, for the next one: with that checkpoint, its content is to go. */

@@ -2,7 +2,7 @@
 import { AlreadyExists } from '../errors.ts';
 import { Status } from '../proto/gen/containerd/task_types.ts';
 import { syncfs } from '../sys/syncfs.ts';
-import { identityOf } from './begin.ts';
+import { identityOf, nameSnapshot } from './begin.ts';
 import { type CheckpointEntry, contentOf, diskProperties } from './entry.ts';
 import { type Host, lockKey, snapshotterName } from './host.ts';
 import { MemoryStore } from './memory-store.ts';
@@ -35,8 +35,7 @@ export async function takeUnchanged(host: Host, taking: Taking): Promise<Checkpo
   if ((await host.memory.headOf(place.dataset)) !== still.content) return undefined;
 
   await using steps = new Steps(host.log);
-  const leaf = host.catalog.snapshotName([place.dataset, memory], taking.name);
-  const snapshot = `${place.dataset}@${leaf}`;
+  const { leaf, snapshot } = nameSnapshot(host, place.dataset, taking.name);
   const begin = process.hrtime.bigint();
   const identity = identityOf(taking);
   // What was written through a mapping is in the page cache alone.

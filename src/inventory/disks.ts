@@ -73,7 +73,7 @@ export async function diskUsage(host: Host, request: DiskUsageRequest): Promise<
     const node = nodes.get(row.name);
     if (node?.snapshot === undefined) continue;
     const { namespace, key } = splitName(node.snapshot.name);
-    const needed = node.state === 'live' ? [] : dependents(host, node);
+    const needed = node.state === 'live' || host.store.isReplaceable(node) ? [] : dependents(host, node);
     const kind = kindOf(node, foreign.has(row.name), needed);
     if (
       !request.allNamespaces &&

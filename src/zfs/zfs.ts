@@ -88,6 +88,12 @@ export interface Zfs {
     options?: { recursive?: boolean; defer?: boolean },
     call?: CallOptions,
   ): Promise<void>;
+  /**
+   * Makes a clone independent: it takes the snapshots of what it was cloned from over, up to the one that it stands on, and
+   * that file system stands on this one from then on. Mounts stay as they are. Refused where both have a snapshot of one name.
+   * @throws NotFound ResourceExhausted
+   */
+  promote(clone: string, call?: CallOptions): Promise<void>;
   /** @throws NotFound AlreadyExists ParentMissing Busy */
   rename(from: string, to: string, call?: CallOptions): Promise<void>;
   /**
@@ -250,6 +256,11 @@ class ZfsCommand implements Zfs {
     } catch (error) {
       if (!(error instanceof NotFound)) throw error;
     }
+  }
+
+  async promote(clone: string, call?: CallOptions): Promise<void> {
+    checkDataset(clone);
+    await this.#zfs(`promote dataset ${clone}`, clone, ['promote', clone], call);
   }
 
   async rename(from: string, to: string, call?: CallOptions): Promise<void> {

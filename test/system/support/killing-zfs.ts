@@ -6,13 +6,17 @@ import { stack } from './stack.ts';
 const program = join(stack.state, 'data/tmp/zfs-that-kills');
 const counter = join(stack.state, 'data/tmp/zfs-calls');
 
-/** A `zfs` that kills whoever called it before or after its Nth call (KILL_BEFORE, KILL_AFTER). The real program does the work. */
+/**
+ * A `zfs` that kills whoever called it before or after its Nth call (KILL_BEFORE, KILL_AFTER); of the commands in KILL_AMONG,
+ * with spaces between, where there are any. The real program does the work.
+ */
 export const killingZfs = {
   install(): void {
     const zfs = execFileSync('sh', ['-c', 'command -v zfs'], { encoding: 'utf8' }).trim();
     writeFileSync(
       program,
       `#!/bin/sh
+case " $KILL_AMONG " in "  " | *" $1 "*) ;; *) exec '${zfs}' "$@" ;; esac
 n=$(($(cat '${counter}' 2>/dev/null || echo 0) + 1))
 echo $n >'${counter}'
 [ "$KILL_BEFORE" != $n ] || { kill -9 $PPID; exit 1; }

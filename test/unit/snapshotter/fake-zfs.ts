@@ -1,5 +1,5 @@
 import { cp, mkdir, rm } from 'node:fs/promises';
-import { AlreadyExists, NotFound, Unimplemented } from '../../../src/errors.ts';
+import { AlreadyExists, Internal, NotFound, Unimplemented } from '../../../src/errors.ts';
 import type { Mounter } from '../../../src/zfs/mounter.ts';
 import { Busy, HasChildren, HasClones, ParentMissing } from '../../../src/zfs/errors.ts';
 import type { ChangedObjects } from '../../../src/zfs/send-stream.ts';
@@ -18,6 +18,8 @@ interface Dataset {
   readonly properties: Map<string, string>;
   origin: string | undefined;
   readonly folder: string;
+  /** In which order the datasets were made. */
+  readonly made: number;
 }
 
 /**
@@ -38,7 +40,7 @@ export class FakeZfs implements Zfs {
   constructor(folder: string, kind: ZfsKind, pool = 'tank') {
     this.kind = kind;
     this.#folder = folder;
-    this.datasets.set(pool, { properties: new Map(), origin: undefined, folder: `${folder}/pool` });
+    this.datasets.set(pool, { properties: new Map(), origin: undefined, folder: `${folder}/pool`, made: 0 });
   }
 
   folderOf(dataset: string): string | undefined {
@@ -100,6 +102,32 @@ export class FakeZfs implements Zfs {
     options: { recursive?: boolean; defer?: boolean } = {},
   ): Promise<void> {
     if (this.datasets.has(name)) await this.destroy(name, options);
+  }
+
+  async promote(clone: string): Promise<void> {
+    const promoted = this.datasets.get(clone);
+    if (promoted === undefined) throw new NotFound(`cannot open '${clone}'`, { subject: clone });
+    const { origin } = promoted;
+    if (origin === undefined) throw new Internal(`cannot promote '${clone}': not a cloned filesystem`);
+    const former = datasetOf(origin);
+    const above = this.datasets.get(former);
+    const last = this.datasets.get(origin)?.made ?? 0;
+    const moving = [...this.datasets].flatMap(([name, { made }]) =>
+      name.includes('@') && datasetOf(name) === former && made <= last ? [name] : [],
+    );
+    const target = (name: string): string => clone + name.slice(former.length);
+    const common = moving.find((name) => this.datasets.has(target(name)));
+    if (common !== undefined) throw new Internal(`cannot promote '${clone}': ${common} conflicts`);
+    promoted.origin = above?.origin;
+    if (above !== undefined) above.origin = origin;
+    for (const name of moving) {
+      const snapshot = this.datasets.get(name);
+      this.datasets.delete(name);
+      if (snapshot !== undefined) this.datasets.set(target(name), { ...snapshot, origin: clone });
+      if (this.#deferred.delete(name)) this.#deferred.add(target(name));
+      for (const dataset of this.datasets.values())
+        if (dataset.origin === name) dataset.origin = target(name);
+    }
   }
 
   async rename(from: string, to: string): Promise<void> {
@@ -170,6 +198,9 @@ export class FakeZfs implements Zfs {
 
   #property(name: string, property: string): Property | undefined {
     const dataset = this.datasets.get(name);
+    if (property === 'createtxg') {
+      return { value: String(dataset?.made ?? 0), source: 'none' };
+    }
     if (property === 'defer_destroy') {
       if (!name.includes('@')) return undefined;
       return { value: this.#deferred.has(name) ? 'on' : 'off', source: 'none' };
@@ -189,9 +220,10 @@ export class FakeZfs implements Zfs {
   async #make(name: string, from: string | undefined, properties: Properties = {}): Promise<void> {
     this.#assertFree(name);
     for (const [property, value] of Object.entries(properties)) checkProperty(property, value);
-    const folder = `${this.#folder}/${this.#serial++}`;
+    const made = ++this.#serial;
+    const folder = `${this.#folder}/${made}`;
     const source = from === undefined ? undefined : this.datasets.get(from)?.folder;
-    this.datasets.set(name, { properties: new Map(Object.entries(properties)), origin: from, folder });
+    this.datasets.set(name, { properties: new Map(Object.entries(properties)), origin: from, folder, made });
     if (source === undefined) await mkdir(folder, { recursive: true });
     else
       await cp(source, folder, {

@@ -77,6 +77,7 @@ const commandNames = [
   'snapshot',
   'destroy',
   'destroyIdempotent',
+  'promote',
   'rename',
   'set',
   'inherit',

@@ -108,22 +108,29 @@ test('when the last checkpoint of a removed container goes, its dataset is said 
   assert.ok(!h.zfs.datasets.has(dataset));
 });
 
-test('a container whose clones live can be removed, and goes when its last clone does', async (t) => {
+test('a container whose clones live can be removed, and goes when its last checkpoint does: a clone takes its place', async (t) => {
   const h = await harness(t, { trashGrace: 0 });
   const dataset = await withContainer(h);
   await checkpoint(h, dataset, 'one');
   const labels = { 'containerd.io/snapshot/stasis.checkpoint': 'id-one' };
   await h.store.prepare({ name: 'default/4/clone', kind: 'active', parent: LAYER, labels });
+  await h.store.prepare({ name: 'default/5/other', kind: 'active', parent: LAYER, labels });
   await h.store.remove('default/3/web');
+  await h.store.sweep();
+  assert.ok(h.zfs.datasets.has(`${dataset}@one`), 'the checkpoint is on it');
   await h.zfs.destroy(`${dataset}@one`, { defer: true });
   await h.store.forgetCheckpoint(dataset, 'one');
   await h.store.sweep();
-  assert.ok(h.zfs.datasets.has(dataset), 'the clone stands on it');
+  assert.ok(!h.zfs.datasets.has(dataset));
   const store = await h.restart();
-  assert.equal(store.findContainer('default', 'clone')?.origin, `${dataset}@one`);
+  const clone = store.findContainer('default', 'clone')?.dataset ?? '';
+  assert.equal(store.findContainer('default', 'other')?.origin, `${clone}@one`, 'the other one stands on it');
   await store.remove('default/4/clone');
   await store.sweep();
-  assert.ok(!h.zfs.datasets.has(dataset));
+  assert.ok(!h.zfs.datasets.has(clone));
+  await store.remove('default/5/other');
+  await store.sweep();
+  assert.deepEqual(below(h, 'containers'), [`${ROOT}/containers/default`]);
 });
 
 test('an unknown checkpoint is not found, and nothing is made', async (t) => {

@@ -80,6 +80,9 @@ export async function prepared(h: Harness): Promise<string> {
   const other = await h.restart({ owner: 'another' });
   await other.prepare({ name: 'default/1/foreign', kind: 'active', parent: '', labels: {} });
   await h.zfs.create(`${ROOT}/reading`);
+  await make('default/10/loop', 'active', LAYER);
+  await rewindAndForget(h, 'loop', 'l');
+  await rewindAndForget(h, 'loop', 'l.2');
   h.clock.seconds += 1000;
   const dataset = store.findContainer('default', 'web')?.dataset ?? '';
   await h.zfs.snapshot([`${dataset}@one`], { properties: { 'stasis:checkpoint': 'id-one' } });
@@ -111,3 +114,16 @@ export const visible = (store: SnapshotStore): string =>
       .map(({ name, kind, parent, labels, generation }) => [name, kind, parent, labels, generation])
       .sort(),
   );
+
+/** A checkpoint, a rewind to it, and its removal: the former disk is kept by nothing but the present one. */
+export async function rewindAndForget(h: Harness, key: string, checkpoint: string): Promise<string> {
+  const { store, zfs } = h;
+  const { dataset = '', name = '' } = store.findContainer('default', key) ?? {};
+  await zfs.create(`${dataset}/memory`);
+  await zfs.snapshot([`${dataset}@${checkpoint}`], { properties: { 'stasis:checkpoint': checkpoint } });
+  store.noteCheckpoint(dataset, checkpoint, checkpoint);
+  await (await store.rewind(name, `${dataset}@${checkpoint}`)).done();
+  await zfs.destroy(`${dataset}@${checkpoint}`, { defer: true });
+  await store.forgetCheckpoint(dataset, checkpoint);
+  return dataset;
+}

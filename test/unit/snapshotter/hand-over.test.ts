@@ -1,0 +1,84 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { harness, ROOT, type Harness } from './harness.ts';
+import { LAYER, rewindAndForget, state } from './methods.ts';
+
+async function withLoop(h: Harness): Promise<void> {
+  const { store } = h;
+  await store.prepare({ name: 'default/1/extract-1', kind: 'active', parent: '', labels: {} });
+  await store.commit({ name: LAYER, key: 'default/1/extract-1', labels: {}, parent: '' });
+  await store.prepare({ name: 'default/10/loop', kind: 'active', parent: LAYER, labels: {} });
+}
+
+const containers = (h: Harness): string[] =>
+  [...h.zfs.datasets.keys()].filter((name) => name.startsWith(`${ROOT}/containers/default/`)).sort();
+const present = (h: Harness): string => h.store.findContainer('default', 'loop')?.dataset ?? '';
+
+for (const kind of ['openzfs', 'zfs-fuse'] as const) {
+  test(`${kind}: a checkpoint, a rewind to it and its removal, in a loop, leave one dataset once the grace time is over`, async (t) => {
+    const h = await harness(t, {}, kind);
+    await withLoop(h);
+    for (let round = 0; round < 20; round++) {
+      const dataset = present(h);
+      const taken = h.store.snapshotNames(dataset);
+      const free = ['l', 'l.2', 'l.3', 'l.4', 'l.5', 'l.6'].find((name) => !taken.has(name)) ?? 'none';
+      assert.equal(await rewindAndForget(h, 'loop', free), dataset);
+      if (round % 5 < 4) continue;
+      const before = containers(h);
+      await h.store.sweep();
+      assert.deepEqual(containers(h), before, 'what was there before a rewind is kept for the grace time');
+      h.clock.seconds += 101;
+      const { failed } = await h.store.sweep();
+      assert.deepEqual(failed, []);
+      assert.deepEqual(containers(h), [present(h)]);
+      assert.deepEqual(state(await h.restart()), state(h.store));
+    }
+  });
+}
+
+test('what has a checkpoint, or a snapshot that somebody made by hand, stays where it is', async (t) => {
+  const h = await harness(t, { trashGrace: 0 });
+  await withLoop(h);
+  const first = await rewindAndForget(h, 'loop', 'a');
+  await h.zfs.snapshot([`${first}@by-hand`]);
+  const second = present(h);
+  await h.zfs.snapshot([`${second}@kept`], { properties: { 'stasis:checkpoint': 'kept' } });
+  h.store.noteCheckpoint(second, 'kept', 'kept');
+  await rewindAndForget(h, 'loop', 'b');
+  const before = containers(h);
+  for (const store of [h.store, await h.restart()]) {
+    await store.sweep();
+    assert.deepEqual(containers(h), before);
+  }
+  await h.zfs.destroy(`${first}@by-hand`);
+  const store = await h.restart();
+  assert.deepEqual((await store.sweep()).failed, []);
+  assert.ok(!h.zfs.datasets.has(first));
+  assert.ok(h.zfs.datasets.has(`${second}@kept`));
+});
+
+test('a clone that has a snapshot of a name that it would take over leaves all as it is', async (t) => {
+  const h = await harness(t, { trashGrace: 0 });
+  await withLoop(h);
+  const first = await rewindAndForget(h, 'loop', 'a');
+  await h.zfs.snapshot([`${present(h)}@a`]);
+  const before = containers(h);
+  const { failed } = await h.store.sweep();
+  assert.deepEqual([containers(h), failed], [before, []]);
+  assert.ok(h.zfs.datasets.has(`${first}@a`));
+});
+
+test('a checkpoint that was there at the start and is removed holds its dataset no more', async (t) => {
+  const h = await harness(t, { trashGrace: 0 });
+  await withLoop(h);
+  const dataset = present(h);
+  await h.zfs.create(`${dataset}/memory`);
+  const halves = [`${dataset}@a`, `${dataset}/memory@a`];
+  for (const half of halves) await h.zfs.snapshot([half], { properties: { 'stasis:checkpoint': 'a' } });
+  const store = await h.restart();
+  await store.remove('default/10/loop');
+  for (const half of halves.toReversed()) await h.zfs.destroy(half);
+  await store.forgetCheckpoint(dataset, 'a');
+  await store.sweep();
+  assert.deepEqual(containers(h), []);
+});
