@@ -5,6 +5,7 @@ import { HasClones } from '../zfs/errors.ts';
 import { type CheckpointEntry, contentOf } from './entry.ts';
 import { type Host, lockKey } from './host.ts';
 import { MemoryStore } from './memory-store.ts';
+import { missingNamespace } from './missing.ts';
 import { validateContainerId, validateNamespace } from './names.ts';
 
 export interface Removed {
@@ -25,6 +26,10 @@ export async function removeCheckpoints(
   validateNamespace(namespace);
   validateContainerId(container);
   return host.locks.run(lockKey(namespace, container), async () => {
+    if (host.catalog.of(namespace, container).length === 0) {
+      const missing = await missingNamespace(host, namespace);
+      if (missing !== undefined) throw missing;
+    }
     const entries = [...new Set(names)].map((name) => host.catalog.resolve(namespace, container, name));
     for (const entry of entries) assertNotRead(host, entry);
     const removed: Removed[] = [];

@@ -177,7 +177,24 @@ suite('bad input is refused with one clear line, and changes nothing', () => {
     assert.match(await refused(3, 'clone', 'nobody'), /nobody/);
     assert.match(await refused(3, 'restore', web, '--snapshot', 'nothing'), /nothing.*\n?.*taken/);
     assert.match(await refused(3, 'rm', web, 'nothing'), /nothing/);
-    assert.match(await refused(3, '--namespace', 'elsewhere', 'checkpoint', web), /elsewhere/);
+    const calls = [
+      ['checkpoint', web],
+      ['restore', web],
+      ['clone', web, '--from', 'taken'],
+      ['inspect', web],
+      ['rm', web, 'taken'],
+      ['doctor', web],
+    ];
+    for (const call of calls)
+      assert.match(
+        await refused(3, '--namespace', 'elsewhere', ...call),
+        /^stasis: there is no namespace elsewhere\n {2}next: see which there are/,
+      );
+    for (const call of ['info', 'ls', 'doctor'])
+      assert.match(
+        await refused(5, '--address', '/run/nowhere.sock', call),
+        /serves the containerd at .*, not \/run\/nowhere\.sock/,
+      );
     assert.deepEqual(datasets(), before);
   });
 
