@@ -186,7 +186,7 @@ export function stasisService(host: Host): GrpcHandlers<typeof StasisDefinition>
       await assertMeant(host, context);
       return hostInfo(host);
     },
-    version: async () => ({ version, commit, node: process.version }),
+    version: async () => ({ version, commit, node: process.versions.node }),
     adopt: async (request, context) => {
       await enter(host, context);
       return adopt(host, request);

@@ -5,7 +5,9 @@ import type { CheckpointEntry } from './entry.ts';
 import { type Host, lockKey, type Report } from './host.ts';
 import type { OpenMemory } from './memory-store.ts';
 import { cloneNames, MAX_CLONES, validateContainerId, validateNamespace } from './names.ts';
-import { assertMemory, findCheckpoint, type Restored } from './restore.ts';
+import { findCheckpoint } from './find.ts';
+import { removeCheckpoints } from './remove.ts';
+import { assertMemory, type Restored } from './restore.ts';
 import { assertLazyBefore, isLazy, type Paging } from './paging.ts';
 import { takeLocked } from './take.ts';
 
@@ -28,7 +30,7 @@ export interface Cloned {
   readonly clone: (restored: Restored) => void;
 }
 
-/** Makes running copies of a container from one checkpoint. All of them, or none. */
+/** Makes running copies of a container from one checkpoint. All of them, or none: then its own checkpoint goes too. */
 export async function clone(host: Host, request: CloneRequest, tell: Cloned, report: Report): Promise<void> {
   validateNamespace(request.namespace);
   validateContainerId(request.container);
@@ -53,18 +55,44 @@ export async function clone(host: Host, request: CloneRequest, tell: Cloned, rep
         : findCheckpoint(host, host.containerd.namespace(namespace), container, request.from),
     request.signal,
   );
+  try {
+    await cloneFrom(host, request, names, entry, tell, report);
+  } catch (error) {
+    if (request.from === '') await removeOwn(host, entry);
+    throw error;
+  }
+}
+
+async function cloneFrom(
+  host: Host,
+  { namespace, paging, signal }: CloneRequest,
+  names: string[],
+  entry: CheckpointEntry,
+  tell: Cloned,
+  report: Report,
+): Promise<void> {
   assertMemory(entry, false, report);
   if (entry.memory === 'image') await assertSafeForClones(host, entry);
   tell.checkpoint(entry);
-
   await host.catalog.reading(entry, async () => {
     const memory = await host.memory.open(entry);
     try {
-      const lazy = await isLazy(host, memory.record.container, entry, request.paging);
-      await cloneAll(host, { namespace, names, entry, memory, lazy, signal: request.signal }, tell, report);
+      const lazy = await isLazy(host, memory.record.container, entry, paging);
+      await cloneAll(host, { namespace, names, entry, memory, lazy, signal }, tell, report);
     } finally {
       host.later('close a memory image', memory.close());
     }
+  });
+}
+
+/** The checkpoint that a clone took for itself. Somebody else may be restoring it by now: then it stays. */
+async function removeOwn(host: Host, { namespace, container, name }: CheckpointEntry): Promise<void> {
+  await removeCheckpoints(host, namespace, container, [name]).catch((error: unknown) => {
+    host.log.warn('the checkpoint that a failed clone took stays', {
+      container,
+      name,
+      error: messageOf(error),
+    });
   });
 }
 

@@ -3,9 +3,9 @@ import type { Node } from '../../snapshotter/index.ts';
 import { splitName } from '../../snapshotter/snapshot.ts';
 import { HasClones } from '../zfs/errors.ts';
 import { type CheckpointEntry, contentOf } from './entry.ts';
+import { findCheckpoint } from './find.ts';
 import { type Host, lockKey } from './host.ts';
 import { MemoryStore } from './memory-store.ts';
-import { missingNamespace } from './missing.ts';
 import { validateContainerId, validateNamespace } from './names.ts';
 
 export interface Removed {
@@ -26,11 +26,9 @@ export async function removeCheckpoints(
   validateNamespace(namespace);
   validateContainerId(container);
   return host.locks.run(lockKey(namespace, container), async () => {
-    if (host.catalog.of(namespace, container).length === 0) {
-      const missing = await missingNamespace(host, namespace);
-      if (missing !== undefined) throw missing;
-    }
-    const entries = [...new Set(names)].map((name) => host.catalog.resolve(namespace, container, name));
+    const client = host.containerd.namespace(namespace);
+    const entries: CheckpointEntry[] = [];
+    for (const name of new Set(names)) entries.push(await findCheckpoint(host, client, container, name));
     for (const entry of entries) assertNotRead(host, entry);
     const removed: Removed[] = [];
     for (const entry of entries) removed.push(await removeOne(host, entry));

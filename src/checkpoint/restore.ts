@@ -1,8 +1,8 @@
-import { findContainer, findTask, type NamespaceClient } from '../containerd/client.ts';
+import { findContainer, findTask } from '../containerd/client.ts';
 import { FailedPrecondition } from '../errors.ts';
+import { findCheckpoint } from './find.ts';
 import type { CheckpointEntry } from './entry.ts';
 import { createFromCheckpoint, nameTaken } from './create.ts';
-import { missingContainer } from './missing.ts';
 import { type Host, lockKey, type Report } from './host.ts';
 import { isLazy, type Paging } from './paging.ts';
 import { validateContainerId, validateNamespace } from './names.ts';
@@ -87,22 +87,6 @@ export async function restore(host: Host, request: RestoreRequest, report: Repor
     },
     request.signal,
   );
-}
-
-/**
- * A checkpoint by its name, the latest where that is empty.
- * @throws NotFound, which names the container where there is none such, neither in containerd nor in the pool
- */
-export async function findCheckpoint(
-  host: Pick<Host, 'catalog' | 'containerd'>,
-  client: NamespaceClient,
-  container: string,
-  name: string,
-): Promise<CheckpointEntry> {
-  const { namespace } = client;
-  if (host.catalog.of(namespace, container).length === 0 && !(await findContainer(client, container)))
-    throw await missingContainer(host, namespace, container);
-  return host.catalog.resolve(namespace, container, name);
 }
 
 /** @throws FailedPrecondition where memory is insisted on and the checkpoint has none */

@@ -275,7 +275,9 @@ async function putDiskBack(
   target = { ...target, snapshotter: former.snapshotter, snapshotKey: key, labels };
   const snapshotter = former.snapshotter;
   steps.undo('remove the new writable layer', async () => {
-    await client.snapshots.remove({ snapshotter, key });
+    await client.snapshots.remove({ snapshotter, key }).catch((error: unknown) => {
+      if (codeOf(error) !== Code.NotFound) throw error; // it was not made yet
+    });
   });
   const mounts = await host.containerd.withLease(client.namespace, async (leased) => {
     const diffPath = `${memory.path}/${diffFile}`;

@@ -1,6 +1,7 @@
 // Checkpoints whose callers did not wait for them to be stored.
 import { InvalidArgument, NotFound } from '../errors.ts';
 import type { CheckpointEntry } from './entry.ts';
+import { findCheckpoint } from './find.ts';
 import { type Host, lockKey } from './host.ts';
 import { validateCheckpointName, validateContainerId, validateNamespace } from './names.ts';
 
@@ -130,5 +131,5 @@ export async function waitForStored(
       reason: 'checkpoint-not-found',
     });
   }
-  return host.catalog.resolve(namespace, container, checkpoint);
+  return findCheckpoint(host, host.containerd.namespace(namespace), container, checkpoint);
 }

@@ -31,6 +31,13 @@ export function checkpointName(name: string): string {
  * @throws InvalidArgument when the names it makes are not container names, or not distinct
  */
 export function clonePattern(pattern: string, source: string, count: number): string {
+  if (pattern === '') {
+    throw new InvalidArgument('--name is empty', {
+      subject: source,
+      reason: 'bad-name-pattern',
+      remedy: 'give a name, such as --name "web-{}", or leave --name out',
+    });
+  }
   cloneNames(pattern, source, count, () => false);
   return pattern;
 }

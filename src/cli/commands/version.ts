@@ -24,8 +24,6 @@ export async function version(host: Host, options: { json: boolean; quiet: boole
     host.stdout.write(versionText());
     if (daemon === undefined) return;
     const { version: theirs, commit: built, node } = daemon;
-    host.stdout.write(
-      `${printable(`stasisd ${theirs} (commit ${built}, node ${node.replace(/^v/, '')})`)}\n`,
-    );
+    host.stdout.write(`${printable(`stasisd ${theirs} (commit ${built}, node ${node})`)}\n`);
   }
 }

@@ -12,6 +12,6 @@ export const execSession: Check = (view) =>
         severity: 'warning',
         subject: nameProcess(process),
         message: `${exec === undefined ? 'joined the container from outside' : `is the exec session ${exec}`}: a checkpoint does not hold it, and after a restore it is gone`,
-        remedy: 'end it first, or let the checkpoint deal with it: --exec-sessions wait|kill|refuse',
+        remedy: 'end it before a checkpoint that it matters to, and start it again after a restore',
       };
     });

@@ -7,12 +7,6 @@ import type { Obstacle } from '../obstacle.ts';
 /** Kernel features that CRIU looks for, and what is missing without them. */
 const features: readonly (readonly [CriuFeature, string, string, string])[] = [
   [
-    'mem_dirty_track',
-    'soft-dirty',
-    'the kernel does not track changed pages, so memory cannot be copied ahead of the freeze (--precopy)',
-    "use a kernel with CONFIG_MEM_SOFT_DIRTY, as Debian's have it",
-  ],
-  [
     'uffd-noncoop',
     'userfaultfd',
     'the kernel has no userfaultfd for this, so memory cannot be brought in while a restored container runs',

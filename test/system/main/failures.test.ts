@@ -175,6 +175,8 @@ suite('bad input is refused with one clear line, and changes nothing', () => {
     assert.match(await refused(3, 'checkpoint', 'nobody'), /nobody/);
     assert.match(await refused(3, 'restore', 'nobody'), /nobody/);
     assert.match(await refused(3, 'clone', 'nobody'), /nobody/);
+    assert.match(await refused(3, 'rm', 'nobody', 'c'), /no container nobody/);
+    assert.match(await refused(3, 'wait', 'nobody'), /no container nobody/);
     assert.match(await refused(3, 'restore', web, '--snapshot', 'nothing'), /nothing.*\n?.*taken/);
     assert.match(await refused(3, 'rm', web, 'nothing'), /nothing/);
     const calls = [

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ownersOf } from '../../../src/checkpoint/remove.ts';
-import { findCheckpoint } from '../../../src/checkpoint/restore.ts';
+import { findCheckpoint } from '../../../src/checkpoint/find.ts';
 import { explainCommand } from '../../../src/checkpoint/run.ts';
 import type { NamespaceClient } from '../../../src/containerd/client.ts';
 import { InvalidArgument, NotFound } from '../../../src/errors.ts';

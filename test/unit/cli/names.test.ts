@@ -69,6 +69,7 @@ test('dataset names cannot be options or leave the pool', () => {
 test('a pattern must give every clone a name of its own, and a legal one', () => {
   assert.equal(clonePattern('{source}-{}', 'web', 3), '{source}-{}');
   assert.equal(clonePattern('copy', 'web', 1), 'copy');
+  assert.throws(() => clonePattern('', 'web', 1), /--name is empty/);
   assert.throws(() => clonePattern('copy', 'web', 2), InvalidArgument);
   assert.throws(() => clonePattern('{source}/{}', 'web', 2), InvalidArgument);
   assert.throws(() => clonePattern('-{}', 'web', 2), InvalidArgument);

@@ -1,0 +1,20 @@
+import { findContainer, type NamespaceClient } from '../containerd/client.ts';
+import type { CheckpointEntry } from './entry.ts';
+import type { Host } from './host.ts';
+import { missingContainer } from './missing.ts';
+
+/**
+ * A checkpoint by its name, the latest where that is empty.
+ * @throws NotFound, which names the container where there is none such, neither in containerd nor in the pool
+ */
+export async function findCheckpoint(
+  host: Pick<Host, 'catalog' | 'containerd'>,
+  client: NamespaceClient,
+  container: string,
+  name: string,
+): Promise<CheckpointEntry> {
+  const { namespace } = client;
+  if (host.catalog.of(namespace, container).length === 0 && !(await findContainer(client, container)))
+    throw await missingContainer(host, namespace, container);
+  return host.catalog.resolve(namespace, container, name);
+}
