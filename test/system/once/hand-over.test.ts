@@ -100,7 +100,6 @@ suite('what is kept by nothing but clones of removed checkpoints is given back',
     for (const clone of clones) await stasis('checkpoint', clone, '--name', 'c', '--require-memory');
     for (const clone of clones) await stasis('restore', clone, '--snapshot', 'c', '--require-memory');
     for (const clone of clones) await progress(clone, 2);
-    await daemon.kill();
   });
 
   /** Which of the three states the former disk is in: it has the snapshot, it has handed it over, it is gone. */

@@ -209,6 +209,53 @@ suite('the snapshotter on a real pool', { skip }, () => {
     assert.equal((await pool.open()).findContainer('default', 'db')?.generation, 3);
   });
 
+  test('disks that only clones of removed checkpoints stand on are given up under an open file, and a bind mount', async () => {
+    const store = await pool.open();
+    const name = 'default/10/loop';
+    const path = async (): Promise<string> => (await store.mounts(name))[0]?.source ?? '';
+    await store.prepare({ name, kind: 'active', parent: LAYER, labels: {} });
+    await writeFile(`${await path()}/kept`, 'kept');
+    for (const checkpoint of ['l', 'm', 'n']) {
+      const { dataset = '' } = store.findContainer('default', 'loop') ?? {};
+      await pool.zfs.create(`${dataset}/memory`, {
+        properties: pool.mounter.birthProperties(`${dataset}/memory`, 'create'),
+      });
+      await pool.zfs.snapshot([`${dataset}@${checkpoint}`], {
+        properties: { 'stasis:checkpoint': checkpoint },
+      });
+      store.noteCheckpoint(dataset, checkpoint, checkpoint);
+      await (await store.rewind(name, `${dataset}@${checkpoint}`)).done();
+      await pool.zfs.destroy(`${dataset}@${checkpoint}`, { defer: true });
+      await store.forgetCheckpoint(dataset, checkpoint);
+    }
+    const dataset = store.findContainer('default', 'loop')?.dataset ?? '';
+    const target = `${pool.folder}/loop`;
+    await mkdir(target);
+    await mount({ type: 'bind', source: await path(), target, options: ['rbind', 'rw'] });
+    const file = await open(`${target}/f`, 'w');
+    try {
+      await file.write('before, ');
+      assert.deepEqual((await store.sweep()).failed, []);
+      await file.write('after');
+      await file.sync();
+      assert.equal(await readFile(`${target}/f`, 'utf8'), 'before, after');
+      assert.equal(await readFile(`${target}/kept`, 'utf8'), 'kept');
+    } finally {
+      await file.close();
+      await unmount(target);
+    }
+    const root = dataset.slice(0, dataset.lastIndexOf('/'));
+    const rows = await pool.zfs.list({ root, types: ['filesystem', 'snapshot'], properties: ['origin'] });
+    const left = rows.filter((row) => row.name.startsWith(`${root}/loop`));
+    assert.deepEqual(
+      left.map((row) => row.name),
+      [dataset],
+    );
+    assert.match(left[0]?.properties.get('origin')?.value ?? '', /\/layers\/.*@layer$/);
+    assert.deepEqual((await pool.open()).findContainer('default', 'loop')?.dataset, dataset);
+    await store.remove(name);
+  });
+
   test('the usage of layers is the same after a restart, whether or not a sweep came before it', async () => {
     const store = await pool.open();
     const layer = async (at: number, parent: string, files: number): Promise<string> => {
