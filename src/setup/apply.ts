@@ -1,16 +1,15 @@
 import { rm } from 'node:fs/promises';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { rootProperties } from '../../snapshotter/load.ts';
-import { snapshotterName } from '../checkpoint/host.ts';
-import { Containerd } from '../containerd/client.ts';
-import { AlreadyExists, FailedPrecondition, messageOf, NotFound, Unavailable } from '../errors.ts';
-import type { Exec } from '../sys/command.ts';
+import { AlreadyExists, messageOf } from '../errors.ts';
 import { openZfs, type Zfs } from '../zfs/zfs.ts';
+import { destroyIfEmpty } from './dataset.ts';
 import type { Surroundings } from './facts.ts';
 import type { Step } from './plan.ts';
+import { restartContainerd, START_TIMEOUT_MS, succeeds, systemctl } from './services.ts';
 import {
   type Entry,
   makeFolders,
+  missingFolders,
   readWhole,
   removeFolders,
   replaceFile,
@@ -19,10 +18,6 @@ import {
 } from './state.ts';
 
 const SERVICE = 'stasisd.service';
-const START_TIMEOUT_MS = 120_000;
-/** How long containerd may take to answer after its restart. */
-const RETURN_TIMEOUT_MS = 60_000;
-const RETURN_POLL_MS = 250;
 
 /** Tells the user what happens. */
 export type Tell = (line: string) => void;
@@ -94,9 +89,11 @@ async function change(
       const path = around.prefix + step.path;
       const before = await readWhole(path);
       const content = Buffer.from(step.text);
-      const folders = (await makeFolders(path)).map((folder) => folder.slice(around.prefix.length));
+      const missing = await missingFolders(path);
+      const folders = missing.map((folder) => folder.slice(around.prefix.length));
       const { path: named, text } = step;
       await state.add({ kind: 'file', path: named, before, folders, after: sha256(content), text });
+      await makeFolders(missing);
       await replaceFile(path, content, before ?? { mode: 0o644 });
       return;
     }
@@ -117,7 +114,8 @@ export interface UndoOptions {
 }
 
 /**
- * Undoes entries, the last first. What was edited since is left as it is.
+ * Undoes entries, the last first. What was edited since is left as it is. What fails stays in the record, to be tried
+ * again by the next `stasis setup --undo`, and what is left is undone all the same.
  * @returns what was left, a line each
  */
 export async function undoEntries(
@@ -128,11 +126,26 @@ export async function undoEntries(
 ): Promise<string[]> {
   const left: string[] = [];
   for (const entry of entries.toReversed()) {
-    const why = await undo(entry, around, keepData, tell);
-    if (why !== undefined) left.push(why);
-    await state.remove(entry);
+    try {
+      const why = await undo(entry, around, keepData, tell);
+      if (why !== undefined) left.push(why);
+      await state.remove(entry);
+    } catch (error) {
+      left.push(`${nameOf(entry)} is not as it was: ${messageOf(error)}; to try again: stasis setup --undo`);
+    }
   }
   return left;
+}
+
+function nameOf(entry: Entry): string {
+  switch (entry.kind) {
+    case 'file':
+      return entry.path;
+    case 'service':
+      return SERVICE;
+    case 'dataset':
+      return `the dataset ${entry.name}`;
+  }
 }
 
 async function undo(
@@ -152,10 +165,10 @@ async function undo(
       return undefined;
     case 'dataset': {
       if (keepData) return `the dataset ${entry.name} stays, with all that is in it`;
-      const gone = await destroyIfEmpty(await zfsOf(around), entry.name);
-      if (!gone)
+      const outcome = await destroyIfEmpty(await zfsOf(around), entry.name);
+      if (outcome === 'used')
         return `the dataset ${entry.name} is not empty and stays; to destroy it: zfs destroy -R ${entry.name}`;
-      tell(`destroyed the empty dataset ${entry.name}`);
+      if (outcome === 'destroyed') tell(`destroyed the empty dataset ${entry.name}`);
       return undefined;
     }
   }
@@ -167,7 +180,11 @@ async function undoFile(
   tell: Tell,
 ): Promise<string | undefined> {
   const now = await readWhole(prefix + path);
-  if (now?.content === before?.content) return undefined; // never written, or restored by hand
+  if (now?.content === before?.content) {
+    // Never written, or restored by hand; but its folders may have been made.
+    if (before === undefined) await removeFolders(folders.map((folder) => prefix + folder));
+    return undefined;
+  }
   if (now === undefined || sha256(Buffer.from(now.content, 'base64')) !== after) {
     return `${path} was ${now === undefined ? 'removed' : 'edited'} since, and stays as it is`;
   }
@@ -180,75 +197,6 @@ async function undoFile(
     tell(`restored ${path}`);
   }
   return undefined;
-}
-
-/** The folders that stasisd makes below its root hold nothing by themselves. */
-async function destroyIfEmpty(zfs: Zfs, root: string): Promise<boolean> {
-  const rows = await zfs
-    .list({ root, types: ['filesystem', 'snapshot'], properties: ['type'] })
-    .catch((error: unknown) => {
-      if (error instanceof NotFound) return [];
-      throw error;
-    });
-  const own = new Set(['', '/layers', '/containers', '/trash', '/reading'].map((leaf) => root + leaf));
-  if (rows.some(({ name }) => !own.has(name))) return false;
-  for (const { name } of rows.toReversed()) await zfs.destroy(name);
-  return true;
-}
-
-/**
- * Restarts containerd and waits until it answers and has our plugin.
- * @throws Unavailable where it does not come back, FailedPrecondition where it comes without the plugin
- */
-export async function restartContainerd({
-  exec,
-  config,
-  withoutPlugin = false,
-}: Surroundings & { withoutPlugin?: boolean }): Promise<void> {
-  await systemctl(exec, ['restart', 'containerd.service'], 'see: journalctl -u containerd');
-  const containerd = new Containerd(config.containerd.address);
-  try {
-    const deadline = Date.now() + RETURN_TIMEOUT_MS;
-    for (;;) {
-      const plugins = await containerd
-        .plugins([`type==io.containerd.snapshotter.v1,id==${snapshotterName}`])
-        .catch((error: unknown) => messageOf(error));
-      if (typeof plugins !== 'string') {
-        if (withoutPlugin) return;
-        const [plugin] = plugins;
-        if (plugin !== undefined && plugin.initErr === undefined) return;
-        throw new FailedPrecondition(
-          `containerd is back without the snapshotter ${snapshotterName}: ${plugin?.initErr?.message ?? 'it did not read its entry'}`,
-          { subject: 'containerd', reason: 'plugin-missing', remedy: 'see: journalctl -u containerd' },
-        );
-      }
-      if (Date.now() > deadline) {
-        throw new Unavailable(`containerd does not answer after its restart: ${plugins}`, {
-          subject: config.containerd.address,
-          reason: 'containerd-gone',
-          remedy: 'see: journalctl -u containerd',
-        });
-      }
-      await sleep(RETURN_POLL_MS);
-    }
-  } finally {
-    containerd.close();
-  }
-}
-
-async function systemctl(exec: Exec, args: readonly string[], remedy: string): Promise<void> {
-  const { exitCode, stderr, spawnError } = await exec('systemctl', args, { timeoutMs: START_TIMEOUT_MS });
-  if (exitCode === 0) return;
-  const why = spawnError ?? (stderr.trim().split('\n')[0] || `it ended with ${exitCode ?? 'a signal'}`);
-  throw new FailedPrecondition(`systemctl ${args.join(' ')}: ${why}`, {
-    subject: args.at(-1),
-    reason: 'service-failed',
-    remedy,
-  });
-}
-
-async function succeeds(exec: Exec, args: readonly string[]): Promise<boolean> {
-  return (await exec('systemctl', args, { timeoutMs: 10_000 })).exitCode === 0;
 }
 
 function zfsOf({ exec, config }: Surroundings): Promise<Zfs> {

@@ -65,9 +65,15 @@ export class SetupState {
       .at(-1);
   }
 
+  /** @throws where it cannot be written; the entry is then not in it, as its change is not to be made */
   async add(entry: Entry): Promise<void> {
     this.#entries.push(entry);
-    await this.#save();
+    try {
+      await this.#save();
+    } catch (error) {
+      this.#entries.pop();
+      throw error;
+    }
   }
 
   async remove(entry: Entry): Promise<void> {
@@ -78,6 +84,7 @@ export class SetupState {
   async #save(): Promise<void> {
     if (this.#entries.length === 0) {
       await rm(this.#prefix + STATE_FOLDER, { recursive: true, force: true });
+      await removeFolders([dirname(this.#prefix + STATE_FOLDER)]);
       return;
     }
     const state: State = { format: 1, entries: this.#entries };
@@ -133,16 +140,19 @@ export async function readWhole(path: string) {
   }
 }
 
-/** Makes the folders above a file that are missing, and returns them. */
-export async function makeFolders(path: string): Promise<string[]> {
+/** The folders above a file that are missing, the outermost first. */
+export async function missingFolders(path: string): Promise<string[]> {
   const missing: string[] = [];
   for (let folder = dirname(path); !(await exists(folder)); folder = dirname(folder)) missing.unshift(folder);
-  for (const folder of missing) {
+  return missing;
+}
+
+export async function makeFolders(folders: readonly string[]): Promise<void> {
+  for (const folder of folders) {
     await mkdir(folder, { mode: 0o755 }).catch((error: unknown) => {
       throw fileError('make', folder, error);
     });
   }
-  return missing;
 }
 
 /** Removes folders that are empty. */

@@ -7,6 +7,7 @@ import { DROP_IN } from '../../setup/containerd-config.ts';
 import { type Facts, gatherFacts, type Surroundings } from '../../setup/facts.ts';
 import { makePlan, type Plan } from '../../setup/plan.ts';
 import { selfCheck } from '../../setup/self-check.ts';
+import { restartContainerd } from '../../setup/services.ts';
 import { SetupState } from '../../setup/state.ts';
 import { exec } from '../../sys/command.ts';
 import { tryLock } from '../../sys/lock.ts';
@@ -113,7 +114,7 @@ async function undo(
   session: Session,
   around: Surroundings,
   state: SetupState,
-  { keepData = false, restartContainerd }: SetupOptions,
+  { keepData = false, restartContainerd: restart }: SetupOptions,
   change: boolean,
 ): Promise<void> {
   const { stdout } = session.host;
@@ -145,11 +146,9 @@ async function undo(
   const tell = teller(session);
   const left = await undoEntries(entries, around, state, { keepData, tell });
   for (const line of left) session.warn(line);
-  if (files.some((path) => path.startsWith('/etc/containerd/')) && restartContainerd !== true) {
+  if (files.some((path) => path.startsWith('/etc/containerd/')) && restart !== true) {
     session.warn('containerd runs with what it has read until it is restarted: systemctl restart containerd');
-  } else if (restartContainerd === true) {
-    await around.exec('systemctl', ['restart', 'containerd.service'], { timeoutMs: 120_000 });
-  }
+  } else if (restart === true) await restartContainerd({ ...around, withoutPlugin: true });
   if (session.globals.json) stdout.write(`${JSON.stringify({ undone: entries.length, left }, null, 2)}\n`);
   else stdout.write(entries.length === 0 ? 'there was nothing to undo\n' : 'undone\n');
 }

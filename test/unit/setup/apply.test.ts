@@ -119,6 +119,36 @@ suite('setup', () => {
     assert.deepEqual(await undoEntries(again.entries, around, again, { keepData: true, tell: quiet }), []);
   });
 
+  test('makes no change of which it could not keep a record', async (t) => {
+    const { prefix, around } = await hostIn(t);
+    const before = await tree(prefix);
+    const state = await SetupState.load(prefix);
+    await writeFile(join(prefix, 'var'), 'not a folder, so nothing can be kept below it');
+    await assert.rejects(applySteps(steps.slice(2), around, state, quiet), { reason: 'file-error' });
+    assert.deepEqual(state.entries, []);
+    await rm(join(prefix, 'var'));
+    assert.deepEqual(await tree(prefix), before);
+  });
+
+  test('undoes the rest where one thing cannot be undone, and keeps that for another try', async (t) => {
+    const { prefix, around } = await hostIn(t);
+    const before = await tree(prefix);
+    const state = await SetupState.load(prefix);
+    await applySteps(steps.slice(2), around, state, quiet);
+    // What the last step wrote is a folder now, which nobody can read as a file.
+    await rm(prefix + MAIN);
+    await mkdir(prefix + MAIN);
+    const left = await undoEntries(state.entries, around, state, { keepData: true, tell: quiet });
+    assert.match(left.join('\n'), /config\.toml is not as it was: .*; to try again: stasis setup --undo/);
+    await assert.rejects(stat(prefix + DROP_IN), 'the step before it is undone');
+    await rm(prefix + MAIN, { recursive: true });
+    await writeFile(prefix + MAIN, 'version = 2\nimports = []\n', { mode: 0o640 });
+    const again = await SetupState.load(prefix);
+    assert.deepEqual(await undoEntries(again.entries, around, again, { keepData: true, tell: quiet }), []);
+    await rm(join(prefix, 'var'), { recursive: true });
+    assert.deepEqual(await tree(prefix), before);
+  });
+
   test('done twice over an older file of ours is undone to the first', async (t) => {
     const { prefix, around } = await hostIn(t);
     const state = await SetupState.load(prefix);
