@@ -1,4 +1,6 @@
 import { findContainer, type NamespaceClient } from '../containerd/client.ts';
+import { Code, codeOf } from '../errors.ts';
+import type { Container } from '../proto/gen/containerd/containers.ts';
 import type { CheckpointEntry } from './entry.ts';
 import type { Host } from './host.ts';
 import { missingContainer } from './missing.ts';
@@ -17,4 +19,17 @@ export async function findCheckpoint(
   if (host.catalog.of(namespace, container).length === 0 && !(await findContainer(client, container)))
     throw await missingContainer(host, namespace, container);
   return host.catalog.resolve(namespace, container, name);
+}
+
+/** Whether a container's snapshot is there: here, and in containerd's own records, from which it goes first. */
+export async function hasDisk(host: Host, namespace: string, record: Container): Promise<boolean> {
+  const { snapshotter, snapshotKey: key } = record;
+  if (host.store.findContainer(namespace, key) === undefined) return false;
+  try {
+    await host.containerd.namespace(namespace).snapshots.stat({ snapshotter, key });
+    return true;
+  } catch (error) {
+    if (codeOf(error) === Code.NotFound) return false;
+    throw error;
+  }
 }

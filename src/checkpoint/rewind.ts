@@ -10,6 +10,7 @@ import { cgroupPids, findCgroup } from '../sys/cgroup.ts';
 import { ownProcesses } from '../sys/own-processes.ts';
 import type { CheckpointEntry } from './entry.ts';
 import { applyDiff } from './foreign.ts';
+import { hasDisk } from './find.ts';
 import type { Host, Report } from './host.ts';
 import type { OpenMemory } from './memory-store.ts';
 import { diffFile } from './record.ts';
@@ -97,7 +98,11 @@ async function rewindBy(
   const client = host.containerd.namespace(namespace);
   assertSpecFitsHost(decodeSpec(memory.record.container.spec, record.id), record.id, existsSync);
   const io = await ioOf(task, memory.record.terminal);
-  await assertAlone(record.id, task);
+  // Before anything is stopped.
+  await Promise.all([
+    assertAlone(record.id, task),
+    entry.disk === 'snapshot' ? assertDisk(host, namespace, record) : undefined,
+  ]);
 
   const begin = process.hrtime.bigint();
   report.phase('stopping the container');
@@ -230,6 +235,19 @@ interface DiskBack {
   done(): Promise<void>;
 }
 
+/** @throws FailedPrecondition where its snapshot is gone, as after `ctr snapshots rm` */
+async function assertDisk(host: Host, namespace: string, record: Container): Promise<void> {
+  if (!(await hasDisk(host, namespace, record))) throw noDisk(host, record);
+}
+
+function noDisk(host: Host, record: Container): FailedPrecondition {
+  return new FailedPrecondition(`container ${record.id} has no disk in ${host.root} to rewind`, {
+    subject: record.id,
+    reason: 'disk-not-found',
+    remedy: `bring the checkpoint back under another name: stasis restore ${record.id} --as NEW`,
+  });
+}
+
 async function putDiskBack(
   host: Host,
   client: NamespaceClient,
@@ -248,13 +266,7 @@ async function putDiskBack(
   };
   if (entry.disk === 'snapshot') {
     const disk = host.store.findContainer(client.namespace, record.snapshotKey);
-    if (disk === undefined) {
-      throw new FailedPrecondition(`container ${record.id} has no disk in ${host.root} to rewind`, {
-        subject: record.id,
-        reason: 'disk-not-found',
-        remedy: `bring the checkpoint back under another name: stasis restore ${record.id} --as NEW`,
-      });
-    }
+    if (disk === undefined) throw noDisk(host, record);
     const rewound = await host.store.rewind(disk.name, entry.snapshot);
     steps.undo(bringDiskBack, () => rewound.undo());
     if (!sameSpec) {

@@ -1,5 +1,6 @@
 import { findContainer, findTask } from '../containerd/client.ts';
-import { type Host, runtimeName } from '../checkpoint/host.ts';
+import { type Host, runtimeName, snapshotterName } from '../checkpoint/host.ts';
+import { hasDisk } from '../checkpoint/find.ts';
 import { missingContainer } from '../checkpoint/missing.ts';
 import { validateContainerId, validateNamespace } from '../checkpoint/names.ts';
 import { findEngine } from '../checkpoint/shim-client.ts';
@@ -48,6 +49,16 @@ export async function examine(host: Host, namespace: string, container: string):
       subject: `container ${container}`,
       message: `runs under ${record.runtime?.name ?? 'an unknown runtime'}: only tasks of ${runtimeName} can be dumped`,
       remedy: `create it with the runtime ${runtimeName}`,
+    });
+  }
+  const lost = record.snapshotter === snapshotterName && !(await hasDisk(host, namespace, record));
+  if (lost) {
+    all.unshift({
+      name: 'disk',
+      severity: 'error',
+      subject: `container ${container}`,
+      message: `its disk is not in ${host.root}: its snapshot was removed, or belongs to another containerd`,
+      remedy: 'see stasis ls --all-namespaces for disks that other hosts or databases left, and stasis adopt',
     });
   }
   return all;

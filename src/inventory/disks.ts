@@ -75,16 +75,13 @@ export async function diskUsage(host: Host, request: DiskUsageRequest): Promise<
     const { namespace, key } = splitName(node.snapshot.name);
     const needed = node.state === 'live' || host.store.isReplaceable(node) ? [] : dependents(host, node);
     const kind = kindOf(node, foreign.has(row.name), needed);
-    if (
-      !request.allNamespaces &&
-      namespace !== request.namespace &&
-      (kind === 'container' || kind === 'kept')
-    )
-      continue;
+    const layer = node.snapshot.kind === 'committed'; // any namespace's containers may stand on one
+    const container = !layer && ['container', 'kept', 'trash'].includes(kind);
+    if (container && !request.allNamespaces && namespace !== request.namespace) continue;
     entries.push({
       ...common,
       kind,
-      container: node.snapshot.kind === 'committed' ? '' : key,
+      container: layer ? '' : key,
       uniqueBytes: bytes('usedbydataset'),
       waitsFor: needed,
       expiresAt:

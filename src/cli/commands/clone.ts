@@ -1,7 +1,7 @@
 import { MAX_CLONES } from '../../checkpoint/names.ts';
 import type { GrpcCallOptions } from '../../api/grpc-client.ts';
 import { InvalidArgument } from '../../errors.ts';
-import type { Checkpoint, RestoreResult } from '../../proto/gen/stasis/stasis.ts';
+import type { Checkpoint, CloneUpdate, RestoreResult } from '../../proto/gen/stasis/stasis.ts';
 import type { CommandOptions } from '../grammar.ts';
 import { checkpointName, clonePattern, containerName } from '../names.ts';
 import type { Session } from '../session.ts';
@@ -31,7 +31,7 @@ export async function clone(session: Session, container: string, options: Option
     clones: clones.map(restoreView),
   });
   const call = (options: GrpcCallOptions) => session.stasis.clone(request, options);
-  await session.follow(`clone ${container}`, container, call, (update) => {
+  const take = (update: Exclude<NonNullable<CloneUpdate['update']>, { $case: 'progress' }>): void => {
     if (update.$case === 'checkpoint') {
       source = update.value;
       // One that was there already is no news.
@@ -40,8 +40,14 @@ export async function clone(session: Session, container: string, options: Option
       clones.push(update.value);
       if (!json) stdout.write(`${quiet ? update.value.container : restoreText(update.value)}\n`);
     }
-    session.partial = view();
-  });
+  };
+  try {
+    await session.follow(`clone ${container}`, container, call, take);
+  } catch (error) {
+    if (clones.length > 0)
+      session.warn('it is all of them or none: the clones that ran already are removed again');
+    throw error;
+  }
   session.answer(clones[0]);
   if (json) stdout.write(`${JSON.stringify({ ...view(), warnings: session.warnings }, null, 2)}\n`);
 }

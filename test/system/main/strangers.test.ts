@@ -4,8 +4,18 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'nod
 import { join } from 'node:path';
 import { after, before, suite, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { checkpointsOf, progress, removeAll, startWriter, uniqueName } from '../support/container.ts';
-import { attempt, datasets, importImage, must, stack, stasis, until } from '../support/stack.ts';
+import { checkpointsOf, pidOf, progress, removeAll, startWriter, uniqueName } from '../support/container.ts';
+import {
+  attempt,
+  ctr,
+  datasets,
+  importImage,
+  must,
+  refused,
+  stack,
+  stasis,
+  until,
+} from '../support/stack.ts';
 
 /** A containerd with an empty database whose snapshotter `stasis` leads to this stack's stasisd. */
 class SecondContainerd {
@@ -125,5 +135,21 @@ suite('strangers at the pool', () => {
     assert.ok(datasets().includes(`${dataset}@zrepl_1`));
     assert.deepEqual(await checkpointsOf(web), ['kept']);
     await must('zfs', ['destroy', `${dataset}@zrepl_1`]);
+  });
+
+  test('a snapshot that was removed under a running container is found before it is stopped for a rewind', async () => {
+    const name = uniqueName('strange');
+    try {
+      await startWriter(name);
+      await stasis('checkpoint', name, '--name', 'c');
+      const pid = await pidOf(name);
+      await ctr('snapshots', '--snapshotter', 'stasis', 'rm', name);
+      assert.match((await attempt('stasis', ['doctor', name])).stdout, /its disk is not in/);
+      assert.match(await refused(5, 'restore', name), new RegExp(`${name} has no disk in .* to rewind`));
+      assert.equal(await pidOf(name), pid);
+      await progress(name, 3);
+    } finally {
+      await removeAll(name);
+    }
   });
 });

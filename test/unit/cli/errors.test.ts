@@ -88,12 +88,11 @@ test('--json prints the error on stdout, beside what was done before it', async 
   };
   const clones = await against(half, ['clone', 'web', '--count', '2', '--json']);
   assert.equal(clones.code, 4);
-  assert.partialDeepStrictEqual(JSON.parse(clones.stdout), {
-    checkpoint: { name: 'one' },
-    clones: [{ container: 'web-1' }],
-    warnings: ['careful'],
-    error: { exitCode: 4 },
-  });
+  const document = JSON.parse(clones.stdout) as { warnings: string[]; error: unknown };
+  assert.partialDeepStrictEqual(document, { error: { exitCode: 4 } });
+  assert.equal(document.warnings[0], 'careful');
+  assert.match(document.warnings[1] ?? '', /the clones that ran already are removed again/);
+  assert.deepEqual(Object.keys(document).sort(), ['error', 'warnings']);
 });
 
 test('hostile text in an error cannot reach the terminal', async () => {
