@@ -9,7 +9,7 @@ import { openRuntime } from '../../src/oci/runtime.ts';
 import { cgroupAt, cgroupPids, findCgroup, type Cgroup } from '../../src/sys/cgroup.ts';
 import { killCgroup, removeCgroup } from '../../src/sys/cgroup-remove.ts';
 import type { Exec } from '../../src/sys/command.ts';
-import { ownProcesses } from '../../src/sys/own-processes.ts';
+import { strangers } from '../../src/sys/own-processes.ts';
 import { startTimeOf } from '../../src/sys/process.ts';
 import { endProcessesAt } from '../../src/sys/process-tree.ts';
 import type { TaskRecord } from '../container/record.ts';
@@ -56,7 +56,7 @@ async function endFill({ fill }: TaskRecord): Promise<void> {
 /** Whether somebody else's processes are in a container's cgroup: src/sys/own-processes.ts. */
 async function holdsOthers(cgroup: Cgroup, init: number): Promise<boolean> {
   const pids = await cgroupPids(cgroup);
-  return ownProcesses(pids, init).length < pids.length;
+  return strangers(pids, init).length > 0;
 }
 
 /** Processes, runtime state, cgroup and mounts of a task whose shim is gone. */

@@ -7,7 +7,7 @@ import type { Mount } from '../proto/gen/containerd/mount.ts';
 import { type Process, Status } from '../proto/gen/containerd/task_types.ts';
 import { bringBack } from './bring-back.ts';
 import { cgroupPids, findCgroup } from '../sys/cgroup.ts';
-import { ownProcesses } from '../sys/own-processes.ts';
+import { strangers } from '../sys/own-processes.ts';
 import type { CheckpointEntry } from './entry.ts';
 import { applyDiff } from './foreign.ts';
 import { hasDisk } from './find.ts';
@@ -148,8 +148,7 @@ async function rewindBy(
 async function assertAlone(id: string, task: Process | undefined): Promise<void> {
   if (task === undefined || task.pid === 0) return;
   const pids = await findCgroup(task.pid).then(cgroupPids, () => []); // it has ended
-  const own = new Set(ownProcesses(pids, task.pid));
-  const stranger = pids.find((pid) => !own.has(pid));
+  const [stranger] = strangers(pids, task.pid);
   if (stranger === undefined) return;
   throw new FailedPrecondition(
     `process ${stranger} is in the cgroup of container ${id} and not of it: another containerd has a container of that namespace and name perhaps`,

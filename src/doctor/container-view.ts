@@ -1,5 +1,5 @@
 // A container as the doctor sees it: what /proc says of its processes, and what its record says of it.
-import { ownProcesses, type ProcessFacts } from '../sys/own-processes.ts';
+import { ownProcesses, strangers, type ProcessFacts } from '../sys/own-processes.ts';
 import type { OciSpec } from '../checkpoint/spec.ts';
 import { type MountEntry, parseMountTable } from '../sys/mount-table.ts';
 import type { Proc } from './proc.ts';
@@ -53,12 +53,13 @@ export function viewContainer(facts: ContainerFacts, proc: Proc): ContainerView 
   const all = facts.pids.map((pid) => viewProcess(pid, proc)).filter((process) => process !== undefined);
   const inside = descendants(facts.init, all);
   const own = new Set(ownProcesses(facts.pids, facts.init, factsOf(proc)));
+  const others = new Set(strangers(facts.pids, facts.init, factsOf(proc)));
   return {
     ...facts,
     proc,
     processes: all.filter((process) => inside.has(process.pid)),
     joined: all.filter(({ pid }) => !inside.has(pid) && own.has(pid)),
-    strangers: all.filter(({ pid }) => !inside.has(pid) && !own.has(pid)),
+    strangers: all.filter(({ pid }) => !inside.has(pid) && others.has(pid)),
     mounts: parseMountTable(proc.read(`/proc/${facts.init}/mountinfo`)),
   };
 }

@@ -32,13 +32,28 @@ const real: ProcessFacts = {
  * @returns all of them where the container has no pid namespace of its own, or its first process is gone: they cannot be told then
  */
 export function ownProcesses(pids: readonly number[], init: number, facts: ProcessFacts = real): number[] {
+  const isOwn = membership(init, facts);
+  return pids.filter(isOwn);
+}
+
+/**
+ * Those of a cgroup's processes that are somebody else's for sure. One that ends while it is looked at is nobody's: a shell that
+ * starts a program ten times a second always has one that is just going.
+ */
+export function strangers(pids: readonly number[], init: number, facts: ProcessFacts = real): number[] {
+  const isOwn = membership(init, facts);
+  const suspects = pids.filter((pid) => !isOwn(pid));
+  // Again, since a parent that ends leaves its child to another one.
+  return suspects.filter((pid) => facts.pidNamespace(pid) !== undefined && !isOwn(pid));
+}
+
+function membership(init: number, facts: ProcessFacts): (pid: number) => boolean {
   const namespace = facts.pidNamespace(init);
-  if (namespace === undefined || namespace === facts.pidNamespace('self')) return [...pids];
-  const isOwn = (pid: number): boolean => {
+  if (namespace === undefined || namespace === facts.pidNamespace('self')) return () => true;
+  return (pid) => {
     // What is in a nested namespace descends from somebody in this one.
     for (let at: number | undefined = pid; at !== undefined && at > 1; at = facts.parent(at))
       if (facts.pidNamespace(at) === namespace) return true;
     return false;
   };
-  return pids.filter(isOwn);
 }

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { ownProcesses, type ProcessFacts } from '../../../src/sys/own-processes.ts';
+import { ownProcesses, strangers, type ProcessFacts } from '../../../src/sys/own-processes.ts';
 
 /** pid: [pid namespace, parent] */
 const host: Record<string, readonly [namespace: number, parent: number]> = {
@@ -30,4 +30,21 @@ test('without a namespace of its own, or when its first process is gone, all of 
 
 test('one that is gone is nobody’s', () => {
   assert.deepEqual(ownProcesses([20, 99], 20, facts), [20]);
+});
+
+test('strangers are those that live elsewhere, and stay so when they are looked at again', () => {
+  assert.deepEqual(strangers([20, 21, 22, 30, 31], 20, facts), [30, 31]);
+  assert.deepEqual(strangers([31, 30], 31, facts), []);
+  assert.deepEqual(strangers([20, 99], 20, facts), [], 'one that is gone');
+});
+
+test('a process whose parent ends while it is looked at is no stranger', () => {
+  const looks: number[] = [];
+  const orphan: ProcessFacts = {
+    ...facts,
+    // The first time its parent has just ended; then it is the first process's child.
+    parent: (pid) => (pid === 23 ? (looks.push(pid) > 1 ? 20 : 98) : host[pid]?.[1]),
+  };
+  assert.deepEqual(strangers([20, 23], 20, orphan), []);
+  assert.equal(looks.length, 2);
 });
