@@ -43,6 +43,8 @@ export async function handOver(pool: Pool, node: Node, call: CallOptions = {}): 
   const exclusive = [node, ...clones].flatMap(({ snapshot }) =>
     snapshot === undefined ? [] : [lockName(snapshot.owner, snapshot.name)],
   );
+  // What is being compared or started is left for the next sweep: who waits for a name keeps others from it.
+  if (!pool.locks.areFree(exclusive)) return false;
   return changing(
     pool,
     { exclusive },

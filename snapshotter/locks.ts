@@ -36,6 +36,11 @@ export class KeyedLocks {
     }
   }
 
+  /** Whether nobody holds any of the names, or waits for it. */
+  areFree(names: readonly string[]): boolean {
+    return !names.some((name) => this.#queues.has(name));
+  }
+
   /** Names that are held or waited for. */
   get size(): number {
     return this.#queues.size;

@@ -1,10 +1,11 @@
+import { isDeepStrictEqual } from 'node:util';
 import type { ChangedObjects } from '../../src/zfs/send-stream.ts';
 import type { CallOptions } from '../../src/zfs/zfs.ts';
 import { missing, rootfsOf } from '../dataset.ts';
 import { lockName, type Pool } from '../pool.ts';
 import type { Known } from './compare.ts';
 import { takeInstant } from './instant.ts';
-import { lineage } from './lineage.ts';
+import { lineage, type Step } from './lineage.ts';
 
 /** Two trees of files that do not change, and what is known of their difference beforehand. */
 export interface Trees {
@@ -64,11 +65,19 @@ async function compareSnapshots(
   call: CallOptions | undefined,
 ): Promise<Known | undefined> {
   if (from === undefined || to === undefined) return undefined;
-  const steps = lineage(from, to, (dataset) => pool.index.get(dataset));
-  if (steps === undefined) return undefined;
-  const changes: ChangedObjects[] = [];
-  for (const step of steps) changes.push(await pool.zfs.changes(step.from, step.to, call));
-  return union(changes);
+  const now = (): readonly Step[] | undefined => lineage(from, to, (dataset) => pool.index.get(dataset));
+  for (;;) {
+    const steps = now();
+    if (steps === undefined) return undefined;
+    const changes: ChangedObjects[] = [];
+    try {
+      for (const step of steps) changes.push(await pool.zfs.changes(step.from, step.to, call));
+      return union(changes);
+    } catch (error) {
+      // A sweep may have handed a snapshot in between over to another dataset meanwhile; see hand-over.ts.
+      if (isDeepStrictEqual(now(), steps)) throw error;
+    }
+  }
 }
 
 /** What several steps changed, the last step first. */

@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { NotFound } from '../../../src/errors.ts';
+import type { ChangedObjects } from '../../../src/zfs/send-stream.ts';
 import { harness, ROOT, type Harness } from './harness.ts';
 import { LAYER, rewindAndForget, state } from './methods.ts';
 
@@ -81,4 +83,67 @@ test('a checkpoint that was there at the start and is removed holds its dataset 
   await store.forgetCheckpoint(dataset, 'a');
   await store.sweep();
   assert.deepEqual(containers(h), []);
+});
+
+test('a disk in use is left for the next sweep, which does not wait for it', async (t) => {
+  const h = await harness(t, { trashGrace: 0 });
+  await withLoop(h);
+  const first = await rewindAndForget(h, 'loop', 'a');
+  await h.store.withName('default/10/loop', async () => {
+    await h.store.sweep();
+    assert.ok(h.zfs.datasets.has(`${first}@a`));
+  });
+  await h.store.sweep();
+  assert.ok(!h.zfs.datasets.has(first));
+});
+
+test('a diff goes on when a snapshot between its two is handed over to another dataset meanwhile', async (t) => {
+  const h = await harness(t, { trashGrace: 0 });
+  const compared: string[] = [];
+  const zfs = new Proxy(h.zfs, {
+    get: (target, property) => {
+      const value = Reflect.get(target, property, target) as unknown;
+      if (property === 'changes') return changes;
+      return typeof value === 'function' ? (value.bind(target) as unknown) : value;
+    },
+  });
+  const store = await h.restart({ zfs });
+  async function changes(from: string, to: string): Promise<ChangedObjects> {
+    compared.push(`${from} ${to.replace(/@stasis-diff.*/, '@now')}`);
+    if (compared.length === 1) await store.sweep();
+    for (const name of [from, to]) if (!h.zfs.datasets.has(name)) throw new NotFound(`no ${name}`);
+    return { objects: new Set([1]), contents: new Set(), plain: new Set(), anyAttributes: false };
+  }
+  await withLoop({ ...h, store });
+  await h.zfs.create(`${ROOT}/reading`);
+  const place = (key: string): string => store.findContainer('default', key)?.dataset ?? '';
+  const clone = async (key: string, from: string, checkpoint: string): Promise<void> => {
+    await h.zfs.snapshot([`${place(from)}@${checkpoint}`], {
+      properties: { 'stasis:checkpoint': checkpoint },
+    });
+    store.noteCheckpoint(place(from), checkpoint, checkpoint);
+    const labels = { 'containerd.io/snapshot/stasis.checkpoint': checkpoint };
+    await store.prepare({ name: `default/11/${key}`, kind: 'active', parent: LAYER, labels });
+  };
+  await clone('one', 'loop', 'a');
+  await clone('two', 'one', 'b');
+  const source = place('loop');
+  await store.remove('default/10/loop');
+  await h.zfs.destroy(`${source}@a`, { defer: true });
+  await store.forgetCheckpoint(source, 'a');
+  await store.prepare({ name: 'default/12/view', kind: 'view', parent: LAYER, labels: {} });
+  const known = await store.comparing(
+    { left: 'default/12/view', right: 'default/11/two' },
+    async (trees) => trees.known,
+  );
+  assert.deepEqual([...(known?.objects ?? [])], [1]);
+  const [one, two] = [place('one'), place('two')];
+  const layer = store.datasets().find(({ dataset }) => dataset === one)?.origin ?? '';
+  assert.match(layer, /@layer$/);
+  assert.deepEqual(compared, [
+    `${one}@b ${two}@now`,
+    `${source}@a ${one}@b`,
+    `${one}@b ${two}@now`,
+    `${layer} ${one}@b`,
+  ]);
 });
