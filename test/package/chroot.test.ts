@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { deb, debianTree, inTree, run, scratch } from './support.ts';
+import { changedDeb, deb, debianTree, inTree, newer, run, scratch } from './support.ts';
 
 test('a Debian 12 host without systemd, on zfs-fuse: install, setup, main job, upgrade, downgrade, remove, purge', async (t) => {
   const tree = await debianTree();
@@ -12,13 +12,8 @@ test('a Debian 12 host without systemd, on zfs-fuse: install, setup, main job, u
   for (const name of ['stasis', 'stasis-criu'] as const)
     await run('cp', [deb(name, 'amd64'), join(packages, 'first')]);
   // The second build: the same, under a newer version.
-  for (const name of ['stasis', 'stasis-criu'] as const) {
-    const unpacked = join(folder, `unpacked-${name}`);
-    await run('dpkg-deb', ['-R', deb(name, 'amd64'), unpacked]);
-    await run('sed', ['-i', 's/^Version: .*/&+b2/', join(unpacked, 'DEBIAN/control')]);
-    await run('dpkg-deb', ['-Znone', '--build', unpacked, join(packages, 'second', `${name}_2_amd64.deb`)]);
-    await run('rm', ['-rf', unpacked]);
-  }
+  for (const name of ['stasis', 'stasis-criu'] as const)
+    await changedDeb(deb(name, 'amd64'), join(packages, 'second', `${name}_2_amd64.deb`), newer);
   const said = await inTree(tree, join(folder, 'run'), 'job.sh', packages).catch(async (error: unknown) => {
     t.diagnostic(
       await run('sh', [

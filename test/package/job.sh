@@ -1,28 +1,14 @@
 # shellcheck shell=bash
 # The life of the packages on a Debian 12 host without systemd, on zfs-fuse: run by chroot.test.ts.
-set -euo pipefail
-exec 2>&1
-step() { printf '\n== %s\n' "$*"; }
-fail() { echo "FAILED: $*"; exit 1; }
-until_ok() { for _ in $(seq 100); do ! "$@" >/dev/null 2>&1 || return 0; sleep 0.2; done; fail "$* does not succeed"; }
+# shellcheck source=test/package/host.sh
+. /mnt/packages/host.sh
 start_stasisd() { stasisd >>/var/log/stasisd.log 2>&1 & echo $! >/run/stasisd.pid; until_ok test -S /run/stasis/stasisd.sock; until_ok stasis info; }
 start_containerd() { containerd >>/var/log/containerd.log 2>&1 & echo $! >/run/containerd.pid; until_ok ctr version; }
 stop() { kill "$(cat "/run/$1.pid")"; while kill -0 "$(cat "/run/$1.pid")" 2>/dev/null; do sleep 0.1; done; }
-# Files that packages and setup could have a part in, without dpkg's own records, logs and caches.
-files() {
-  local folders=(/etc /usr /opt /var/lib/stasis /var/cache/stasis)
-  {
-    find "${folders[@]}" -xdev -type f -not -path '*/ld.so.cache' -print0 2>/dev/null | xargs -0 md5sum
-    find "${folders[@]}" -xdev -type l -printf '%p -> %l\n' -o -type d -printf '%p %m\n' 2>/dev/null
-  } | sort || true
-}
 number() { ctr tasks exec --exec-id "n$RANDOM" "$1" /bin/cat /count; }
 
 step before
-zfs-fuse --no-daemon --enable-xattr >/dev/null 2>&1 &
-until_ok zpool list
-truncate -s 1G /var/pool.img
-zpool create -f -m none tank /var/pool.img
+make_pool
 start_containerd
 files >/tmp/before
 md5sum </etc/containerd/config.toml >/tmp/config-before

@@ -59,10 +59,35 @@ export async function debianTree(): Promise<string> {
   return tree;
 }
 
+/**
+ * A package with what the tests change of it: another version, or maintainer scripts that can be cut off. Uncompressed,
+ * since it is for one test.
+ */
+export async function changedDeb(
+  from: string,
+  to: string,
+  change: (folder: string) => Promise<unknown>,
+): Promise<void> {
+  const folder = mkdtempSync('/var/tmp/stasis-changed-');
+  try {
+    await run('dpkg-deb', ['-R', from, folder]);
+    await change(folder);
+    await run('dpkg-deb', ['-Znone', '--build', folder, to]);
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+/** Gives an unpacked package a newer version. */
+export async function newer(folder: string): Promise<void> {
+  await run('sed', ['-i', 's/^Version: .*/&+b2/', join(folder, 'DEBIAN/control')]);
+}
+
 /** Runs a script of this folder as root of the tree, with the packages' folder, which gets the script, at /mnt/packages. */
 export async function inTree(tree: string, at: string, script: string, from: string): Promise<string> {
-  copyFileSync(join(import.meta.dirname, script), join(from, script));
+  for (const name of [script, 'host.sh']) copyFileSync(join(import.meta.dirname, name), join(from, name));
   return run(join(import.meta.dirname, 'enter.sh'), [tree, at, 'bash', `/mnt/packages/${script}`], {
     env: { PATH: process.env['PATH'] ?? '', PACKAGES: from },
+    timeoutMs: 1_500_000,
   });
 }
