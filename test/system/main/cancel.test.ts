@@ -88,7 +88,7 @@ suite('Ctrl-C', () => {
       });
       if (code === 0) await stasis('rm', web, `x${round}`);
       else assert.equal(code, 9, stderr);
-      await until('the folder to go', () => (staging().length === before.length ? true : undefined));
+      await until('the folder to go', () => (staging().length === before.length ? true : undefined), 5000);
       await sleep(100); // in which the shim puts nothing back
       assert.deepEqual(staging(), before);
     }
