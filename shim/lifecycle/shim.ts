@@ -7,10 +7,11 @@ import { createLogger, type Logger } from '../../src/log.ts';
 import { RuntimeBinaries } from '../../src/oci/binary.ts';
 import { TaskDefinition } from '../../src/proto/gen/containerd/task.ts';
 import { EngineDefinition } from '../../src/proto/gen/stasis/engine.ts';
+import { releaseProgramPages } from '../../src/sys/program-pages.ts';
 import { Server } from '../../ttrpc/index.ts';
 import type { ShimArguments } from '../arguments.ts';
 import type { ShimContext } from '../container/context.ts';
-import { EventQueue } from '../events/queue.ts';
+import { EventQueue, type Events } from '../events/queue.ts';
 import { ContainerdSink } from '../events/sink.ts';
 import { CriuPageServers } from '../../src/pages/criu-page-server.ts';
 import type { Paths } from '../paths.ts';
@@ -25,6 +26,7 @@ import { withClearLock } from './clear-lock.ts';
 import { clearDead, hasDead } from './dead.ts';
 import { IdleTimer } from './idle.ts';
 import { LogSink } from './log-sink.ts';
+import { QuietTime } from './quiet.ts';
 
 export interface ShimOptions {
   readonly args: ShimArguments;
@@ -44,6 +46,12 @@ const DRAIN_MS = 5000;
 const LAST_EVENTS_MS = 3000;
 /** A `delete` that is still to come for the last task comes sooner than that. */
 const LATE_DELETE_MS = 5000;
+/**
+ * When the pages of Node that its start needed are let go. What runs containers needs some of them again, 2 ms in
+ * all: often enough to make up for what is used now and then, and too seldom to be felt.
+ */
+const QUIET_MS = 5000;
+const RELEASE_EVERY_MS = 600_000;
 
 /** A serving shim: all its parts, put together. */
 export class Shim {
@@ -69,6 +77,14 @@ export class Shim {
       exec,
     });
     const queue = new EventQueue(events, log);
+    const quiet = new QuietTime({
+      quietMs: QUIET_MS,
+      againMs: RELEASE_EVERY_MS,
+      work: () =>
+        void releaseProgramPages().catch((error: unknown) => {
+          log.debug('pages of the program could not be released', { error: messageOf(error) });
+        }),
+    });
     const context: ShimContext = {
       namespace: args.namespace,
       config,
@@ -77,7 +93,7 @@ export class Shim {
       binaries: new RuntimeBinaries(exec),
       pageServers: new CriuPageServers(exec, config.runtime.criu),
       reaper,
-      events: queue,
+      events: noting(quiet, queue),
       log,
       logs: sink,
       socketFolder: dirname(socket),
@@ -112,6 +128,7 @@ export class Shim {
         await idle.left;
         await withdraw();
         answers.stop();
+        quiet.stop();
         if (shared) await answers.sweep(LATE_DELETE_MS);
         await server.shutdown({ timeout: DRAIN_MS });
         await queue.close(LAST_EVENTS_MS);
@@ -121,6 +138,16 @@ export class Shim {
       })(),
     );
   }
+}
+
+/** All that happens to a container is an event. */
+function noting(quiet: QuietTime, events: Events): Events {
+  return {
+    publish(kind, event) {
+      quiet.note();
+      events.publish(kind, event);
+    },
+  };
 }
 
 /** What an earlier shim left that was killed, and that nobody came to the end of. */
