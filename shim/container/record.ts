@@ -55,9 +55,10 @@ export class RecordFile {
 
   /** Makes the folder, names the shim in it, and writes the first record. */
   create(address: string, record: TaskRecord): void {
-    mkdirSync(this.#folder, { recursive: true, mode: 0o700 });
-    for (const name of ['deleted', 'dead', 'told', 'warnings'])
-      rmSync(join(this.#folder, name), { force: true });
+    const made = mkdirSync(this.#folder, { recursive: true, mode: 0o700 });
+    // Of the last task of that name.
+    const leftovers = made === undefined ? ['deleted', 'dead', 'told', 'warnings'] : [];
+    for (const name of leftovers) rmSync(join(this.#folder, name), { force: true });
     writeFileSync(join(this.#folder, 'address'), address, { mode: 0o600 });
     this.#write(record);
   }

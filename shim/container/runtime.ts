@@ -36,10 +36,15 @@ export async function openContainerRuntime(
   };
   const criu = criuDir === undefined ? {} : { criuDir };
   const files = spec.limitsFiles || context.openFiles === undefined ? {} : { openFiles: context.openFiles };
-  const runtime = { door: openRuntime({ exec, binary, bundle, ...record, ...criu, ...files }), record };
+  environment ??= { ...process.env };
+  const door = openRuntime({ exec, binary, bundle, env: environment, ...record, ...criu, ...files });
+  const runtime = { door, record };
   await clearStale(id, runtime);
   return runtime;
 }
+
+/** Ours, which does not change once there are containers: process.env asks the C library for each variable, every time. */
+let environment: NodeJS.ProcessEnv | undefined;
 
 let folder: Promise<string | undefined> | undefined;
 

@@ -1,5 +1,5 @@
 // Quick moves of processes between cgroups, for as long as an OCI runtime needs them.
-import { closeSync, openSync, write } from 'node:fs';
+import { closeSync, openSync, readFileSync, write } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { findCgroup, foldersOf } from './cgroup.ts';
@@ -13,7 +13,8 @@ import { findCgroup, foldersOf } from './cgroup.ts';
  */
 export async function withQuickMoves<T>(work: () => Promise<T>): Promise<T> {
   users++;
-  if (users === 1) void keepQuick();
+  end = performance.now() + SERIES_MS;
+  void keepQuick();
   try {
     return await work();
   } finally {
@@ -27,34 +28,48 @@ let users = 0;
 /** Milliseconds between two moves: well within a grace period. */
 const INTERVAL_MS = 4;
 
-/** Milliseconds for which one series goes on: a runtime has moved its process by then, whatever else it waits for. */
+/** Milliseconds for which one call is helped: a runtime has moved its process by then, whatever else it waits for. */
 const SERIES_MS = 400;
+
+/** When the youngest call is helped no more. */
+let end = 0;
 
 let busy = false;
 
 async function keepQuick(): Promise<void> {
   if (busy) return;
   busy = true;
-  const end = performance.now() + SERIES_MS;
+  let own: OwnCgroup | undefined;
   try {
-    while (users > 0 && performance.now() < end) {
-      await moveToWhereWeAre();
+    own = await openOwn();
+    while (users > 0 && performance.now() < end && own.membership === readMembership()) {
+      await writeTo(own.procs, String(process.pid));
       await new Promise((resolve) => setTimeout(resolve, INTERVAL_MS));
     }
   } catch {
     // Not root, no cgroup mounted, a cgroup of v2 that takes no processes: then it goes slower, as without us.
   } finally {
+    if (own !== undefined) closeSync(own.procs);
     busy = false;
   }
 }
 
-async function moveToWhereWeAre(): Promise<void> {
-  const [folder] = foldersOf(await findCgroup(process.pid));
-  if (folder === undefined) return;
-  const descriptor = openSync(join(folder, 'cgroup.procs'), 'w');
-  try {
-    await promisify(write)(descriptor, String(process.pid));
-  } finally {
-    closeSync(descriptor);
-  }
+/** Where we are, open for a whole series: to look it up costs several times what the move does. */
+interface OwnCgroup {
+  /** As long as this is so. */
+  readonly membership: string;
+  /** Its file cgroup.procs. */
+  readonly procs: number;
 }
+
+async function openOwn(): Promise<OwnCgroup> {
+  const membership = readMembership();
+  const [folder = ''] = foldersOf(await findCgroup(process.pid));
+  return { membership, procs: openSync(join(folder, 'cgroup.procs'), 'w') };
+}
+
+function readMembership(): string {
+  return readFileSync('/proc/self/cgroup', 'utf8');
+}
+
+const writeTo = promisify(write);

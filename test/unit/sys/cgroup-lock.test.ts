@@ -1,0 +1,36 @@
+import assert from 'node:assert/strict';
+import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import test from 'node:test';
+import { withQuickMoves } from '../../../src/sys/cgroup-lock.ts';
+
+/** Descriptors of this process for moves between cgroups. */
+function open(): number {
+  return readdirSync('/proc/self/fd').filter((fd) => {
+    try {
+      return readlinkSync(`/proc/self/fd/${fd}`).endsWith('/cgroup.procs');
+    } catch {
+      return false; // the one by which this was listed
+    }
+  }).length;
+}
+
+test('quick moves leave the process where it is, and nothing open when the work is done', async () => {
+  const before = readFileSync('/proc/self/cgroup', 'utf8');
+  const works = [1, 2, 3].map((n) => withQuickMoves(() => sleep(20 * n, n)));
+  await sleep(10);
+  assert.ok(open() <= 1, 'one series serves all');
+  assert.deepEqual(await Promise.all(works), [1, 2, 3]);
+  await sleep(50);
+  assert.equal(open(), 0);
+  assert.equal(readFileSync('/proc/self/cgroup', 'utf8'), before);
+});
+
+test('work that fails fails so, and ends its quick moves', async () => {
+  await assert.rejects(
+    withQuickMoves(() => Promise.reject(new Error('refused'))),
+    /refused/,
+  );
+  await sleep(50);
+  assert.equal(open(), 0);
+});
