@@ -37,13 +37,18 @@ export async function mountRootfs(mounts: readonly Mount[], rootfs: string): Pro
 
 /** Unmounts everything at and below `rootfs`, topmost first. Nothing mounted there is no error. */
 export async function unmountRootfs(rootfs: string): Promise<void> {
+  let wasMounted = false;
   try {
-    await unmount(rootfs);
+    // Each call takes the topmost of those at this very place. The table of mounts is long on a busy host, and read only in need.
+    for (;;) {
+      await unmount(rootfs);
+      wasMounted = true;
+    }
   } catch (error) {
-    if (hasErrno(error, 'ENOENT') || hasErrno(error, 'EINVAL')) return;
-    if (!hasErrno(error, 'EBUSY')) throw error;
+    if (hasErrno(error, 'ENOENT') || (wasMounted && hasErrno(error, 'EINVAL'))) return;
+    if (!hasErrno(error, 'EBUSY') && !hasErrno(error, 'EINVAL')) throw error;
   }
-  // What was mounted inside or on top meanwhile, or several mounts of ours.
+  // What was mounted inside, by us or meanwhile.
   await unmountBelow(rootfs);
 }
 

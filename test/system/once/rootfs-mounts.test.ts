@@ -1,0 +1,58 @@
+import assert from 'node:assert/strict';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test, type TestContext } from 'node:test';
+import { mountRootfs, unmountBelow, unmountRootfs } from '../../../shim/container/rootfs.ts';
+import { mount } from '../../../src/sys/mount.ts';
+
+const tmpfs = (target = '') => ({ type: 'tmpfs', source: 'tmpfs', target, options: ['size=64k'] });
+
+function bundle(t: TestContext): { rootfs: string; mounted: () => string[] } {
+  const folder = mkdtempSync(join(tmpdir(), 'rootfs-'));
+  const rootfs = join(folder, 'rootfs');
+  mkdirSync(join(rootfs, 'data/deep'), { recursive: true });
+  t.after(async () => {
+    await unmountBelow(folder);
+    rmSync(folder, { recursive: true });
+  });
+  const mounted = (): string[] =>
+    readFileSync('/proc/self/mountinfo', 'utf8')
+      .split('\n')
+      .map((line) => line.split(' ')[4] ?? '')
+      .filter((place) => place.startsWith(folder))
+      .map((place) => place.slice(folder.length + 1));
+  return { rootfs, mounted };
+}
+
+test('mounts on top of each other are all taken away', async (t) => {
+  const { rootfs, mounted } = bundle(t);
+  await mountRootfs([tmpfs(), tmpfs(), tmpfs()], rootfs);
+  assert.equal(mounted().length, 3);
+  await unmountRootfs(rootfs);
+  assert.deepEqual(mounted(), []);
+});
+
+test('a mount inside the root file system does not keep it', async (t) => {
+  const { rootfs, mounted } = bundle(t);
+  await mountRootfs([tmpfs()], rootfs);
+  mkdirSync(join(rootfs, 'late'));
+  await mount({ ...tmpfs(), target: join(rootfs, 'late') });
+  assert.deepEqual(mounted(), ['rootfs', 'rootfs/late']);
+  await unmountRootfs(rootfs);
+  assert.deepEqual(mounted(), []);
+});
+
+test('mounts below a folder that is none itself are taken away', async (t) => {
+  const { rootfs, mounted } = bundle(t);
+  await mountRootfs([tmpfs('data'), tmpfs('data')], rootfs);
+  assert.deepEqual(mounted(), ['rootfs/data', 'rootfs/data']);
+  await unmountRootfs(rootfs);
+  assert.deepEqual(mounted(), []);
+});
+
+test('where nothing is mounted, or nothing is, there is nothing to do', async (t) => {
+  const { rootfs } = bundle(t);
+  await unmountRootfs(rootfs);
+  await unmountRootfs(join(rootfs, 'missing'));
+});
