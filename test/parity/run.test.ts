@@ -76,6 +76,26 @@ scenarios('run', {
     await stage.wait(name);
     await stage.ctr('tasks', 'rm', name);
   },
+  'a user namespace': async (stage) => {
+    // The streams are root's on the host: what runs as somebody else there must be able to open them anew.
+    const name = await stage.detached(`cat /proc/self/uid_map; id; echo again >/dev/stderr; ${IDLE}`, [
+      '--null-io',
+      '--uidmap',
+      '0:100000:65536',
+      '--gidmap',
+      '0:200000:65536',
+    ]);
+    await stage.exec(name, 'e', 'cat /proc/self/gid_map; id; stat -c %u:%g /bin/sh; exit 4');
+    await stage.shape(name);
+    await stage.end(name);
+    await stage.ctr('tasks', 'rm', name);
+    await stage.run('id; echo err >/dev/stderr; exit 5', [
+      '--uidmap',
+      '0:100000:65536',
+      '--gidmap',
+      '0:200000:65536',
+    ]);
+  },
   'a container that exists': async (stage) => {
     const name = await stage.detached(IDLE);
     await stage.ctr('run', '-d', '--null-io', ...stage.flags(name), stage.image, name, 'true');
