@@ -30,4 +30,14 @@ export default tseslint.config(
       '@typescript-eslint/no-unused-vars': ['error', { argsIgnorePattern: '^_', varsIgnorePattern: '^_' }],
     },
   },
+  {
+    // Native calls have one door.
+    ignores: ['src/sys/libc.ts', 'test/vm/mapped-file.ts'],
+    rules: {
+      'no-restricted-imports': [
+        'error',
+        { name: 'koffi', message: 'Native calls are in src/sys/, through libc.ts.' },
+      ],
+    },
+  },
 );
