@@ -4,6 +4,7 @@ import { exec, type CommandOptions, type CommandResult, type Exec } from '../../
 import { closeQuietly } from '../../src/sys/descriptor.ts';
 import { SysError } from '../../src/sys/libc.ts';
 import { memoryFile, spawnProgram } from '../../src/sys/spawn.ts';
+import { ProgramCopies } from './program-copies.ts';
 import type { Exit, Reaper } from './reaper.ts';
 
 const DEFAULT_TIMEOUT_MS = 120_000;
@@ -18,14 +19,21 @@ const DEFAULT_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/b
  * Calls with an input or with further descriptors, of which there are few, go the usual way.
  */
 export function execWith(reaper: Reaper): Exec {
-  const find = programFinder();
+  const tools = { reaper, find: programFinder(), copies: new ProgramCopies() };
   return (file, args, options = {}) => {
     if (options.input !== undefined || options.extraFds !== undefined) return exec(file, args, options);
-    return new Promise((resolve) => new Run(reaper, find, file, args, options, resolve).start());
+    return new Promise((resolve) => new Run(tools, file, args, options, resolve).start());
   };
 }
 
 type Find = (file: string, path: string) => string | undefined;
+
+/** What all runs share. */
+interface Tools {
+  readonly reaper: Reaper;
+  readonly find: Find;
+  readonly copies: ProgramCopies;
+}
 
 /** One program, from its start to its result. */
 class Run {
@@ -36,23 +44,20 @@ class Run {
   #timedOut = false;
   #cancelled = false;
 
-  readonly #reaper: Reaper;
-  readonly #find: Find;
+  readonly #tools: Tools;
   readonly #file: string;
   readonly #args: readonly string[];
   readonly #options: CommandOptions;
   readonly #resolve: (result: CommandResult) => void;
 
   constructor(
-    reaper: Reaper,
-    find: Find,
+    tools: Tools,
     file: string,
     args: readonly string[],
     options: CommandOptions,
     resolve: (result: CommandResult) => void,
   ) {
-    this.#reaper = reaper;
-    this.#find = find;
+    this.#tools = tools;
     this.#file = file;
     this.#args = args;
     this.#options = options;
@@ -67,7 +72,7 @@ class Run {
       this.#finish(undefined, error instanceof SysError ? error.code : 'UNKNOWN');
       return;
     }
-    this.#reaper.child(this.#pid, (exit) => this.#finish(exit, undefined));
+    this.#tools.reaper.child(this.#pid, (exit) => this.#finish(exit, undefined));
     this.#options.onStart?.(this.#pid);
     this.#timer = setTimeout(() => {
       this.#timedOut = true;
@@ -78,13 +83,15 @@ class Run {
   }
 
   #spawn(): number {
-    const { env = process.env, cwd = process.cwd(), stdioFds } = this.#options;
-    const path = this.#file.includes('/') ? this.#file : this.#find(this.#file, env['PATH'] ?? DEFAULT_PATH);
+    const { env = process.env, cwd = process.cwd(), stdioFds, copiesItself } = this.#options;
+    const { find, copies } = this.#tools;
+    const path = this.#file.includes('/') ? this.#file : find(this.#file, env['PATH'] ?? DEFAULT_PATH);
     if (path === undefined) throw new SysError('posix_spawn', os.errno.ENOENT, this.#file);
     const pairs: string[] = [];
     for (const [name, value] of Object.entries(env)) if (value !== undefined) pairs.push(`${name}=${value}`);
     const stdio = stdioFds ?? (['ignore', this.#capture(0), this.#capture(1)] as const);
-    return spawnProgram(path, this.#args, { cwd, env: pairs, stdio });
+    const program = copiesItself === true ? copies.of(path) : path;
+    return spawnProgram(program, this.#args, { cwd, name: path, env: pairs, stdio });
   }
 
   #capture(which: 0 | 1): number {

@@ -259,6 +259,7 @@ class Door implements OciRuntime {
       this.#options.exec(file, [...first, ...globalArguments(global, log), ...args], {
         ...common,
         cwd: this.#options.bundle,
+        copiesItself: this.name === 'crun' && file === this.path,
       });
     let result = await (movesProcesses.has(verb) ? withQuickMoves(call) : call());
     if (result.spawnError === 'ENOENT' && !(await exists(this.#options.bundle))) {

@@ -31,6 +31,8 @@ export interface CommandOptions {
   onStdout?: (chunk: Buffer) => void;
   /** Told the program's pid once it runs. */
   onStart?: (pid: number) => void;
+  /** The program would copy itself into memory at its start: whoever starts it often may start such a copy. */
+  copiesItself?: boolean;
   /** Standard streams as descriptors instead of captured text: [stdin, stdout, stderr]. */
   stdioFds?: readonly [number | 'ignore', number | 'ignore', number | 'ignore'];
 }

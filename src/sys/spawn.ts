@@ -38,6 +38,8 @@ const memfdCreate = native<[string, number]>('int memfd_create(const char *name,
 
 export interface SpawnOptions {
   readonly cwd: string;
+  /** What the program is told that it is called; its path where left out. */
+  readonly name?: string;
   /** `NAME=value` each. */
   readonly env: readonly string[];
   /** What the program gets as 0, 1 and 2; none of ours that is below 3. */
@@ -62,7 +64,7 @@ export function spawnProgram(path: string, args: readonly string[], options: Spa
     });
     succeed('addchdir', addChdir(actions, options.cwd));
     const pid = [0];
-    const argv = [path, ...args, null];
+    const argv = [options.name ?? path, ...args, null];
     succeed('posix_spawn', posixSpawn(pid, path, actions, attributes(), argv, [...options.env, null]), path);
     return pid[0] ?? 0;
   } finally {
