@@ -3,7 +3,7 @@ import { constants } from 'node:fs';
 import { access, mkdir, readlink, rename, stat, symlink } from 'node:fs/promises';
 import { basename, delimiter, dirname, isAbsolute, join, resolve } from 'node:path';
 import { Unavailable } from '../errors.ts';
-import type { Exec } from '../sys/command.ts';
+import { ANSWER_TIMEOUT_MS, type Exec } from '../sys/command.ts';
 
 /** Where a CRIU is and what it can do. */
 export interface Criu {
@@ -32,9 +32,7 @@ interface Known {
   readonly features: Map<CriuFeature, Promise<boolean>>;
 }
 
-const CHECK_TIMEOUT_MS = 20_000;
-
-/** Finds CRIU once, and again when the program changes. Every answer is kept: `criu check` costs a process and 50 ms. */
+/** Finds CRIU once, and again when the program changes. Every answer is kept (none where a check took too long): `criu check` costs a process and 50 ms. */
 export class CriuFinder {
   readonly #exec: Exec;
   readonly #configured: string;
@@ -48,7 +46,7 @@ export class CriuFinder {
     this.#env = env;
   }
 
-  /** @throws Unavailable when there is no such program, or it does not say its version */
+  /** @throws Unavailable when there is no such program, or it does not answer */
   async get(): Promise<Criu> {
     return (await this.#current()).criu;
   }
@@ -59,8 +57,9 @@ export class CriuFinder {
     if (answer === undefined) {
       answer = criu.then(async ({ path }) => {
         const result = await this.#exec(path, ['check', '--feature', feature], {
-          timeoutMs: CHECK_TIMEOUT_MS,
+          timeoutMs: ANSWER_TIMEOUT_MS,
         });
+        if (result.timedOut) features.delete(feature);
         return result.exitCode === 0;
       });
       features.set(feature, answer);
@@ -84,16 +83,23 @@ export class CriuFinder {
   }
 }
 
+const noAnswer = `no answer in ${ANSWER_TIMEOUT_MS / 1000} s`;
+
 async function probe(exec: Exec, path: string): Promise<Criu> {
-  const said = await exec(path, ['--version'], { timeoutMs: CHECK_TIMEOUT_MS });
+  const said = await exec(path, ['--version'], { timeoutMs: ANSWER_TIMEOUT_MS });
   const version = /^Version: (\d+(?:\.\d+)*)/m.exec(said.stdout)?.[1];
   if (version === undefined) {
-    throw new Unavailable(`${path} is not a CRIU that runs here: ${said.spawnError ?? said.stderr.trim()}`, {
+    const why = said.timedOut ? noAnswer : (said.spawnError ?? said.stderr.trim());
+    throw new Unavailable(`${path} is not a CRIU that runs here: ${why}`, {
       subject: path,
       remedy: 'install criu, or name one in runtime.criu of the configuration',
     });
   }
-  const check = await exec(path, ['check'], { timeoutMs: CHECK_TIMEOUT_MS });
+  const check = await exec(path, ['check'], { timeoutMs: ANSWER_TIMEOUT_MS });
+  // An error, since those are not kept: the host was too busy to answer, which says nothing of CRIU.
+  if (check.timedOut) {
+    throw new Unavailable(`${path} check: ${noAnswer}`, { subject: path, remedy: 'try again' });
+  }
   const works = check.exitCode === 0;
   const complaint = works
     ? ''

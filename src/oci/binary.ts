@@ -1,5 +1,5 @@
 import { stat } from 'node:fs/promises';
-import type { Exec } from '../sys/command.ts';
+import { ANSWER_TIMEOUT_MS, type Exec } from '../sys/command.ts';
 import { errorOf, OciError } from './error.ts';
 import type { RuntimeBinary } from './types.ts';
 
@@ -9,7 +9,7 @@ import type { RuntimeBinary } from './types.ts';
  * @throws OciError of kind `missing-runtime` naming it in double quotes, or `unknown` for another program
  */
 export async function detectRuntime(exec: Exec, path: string): Promise<RuntimeBinary> {
-  const result = await exec(path, ['--version'], { timeoutMs: 10_000 });
+  const result = await exec(path, ['--version'], { timeoutMs: ANSWER_TIMEOUT_MS });
   if (result.exitCode !== 0) throw errorOf('version', path, path, result, '');
   const first = /^(runc|crun) version (\S+)/m.exec(result.stdout);
   const name = first?.[1];

@@ -6,7 +6,7 @@ import type { Config } from '../config/config.ts';
 import { CriuFinder } from '../criu/find.ts';
 import { hasErrno, messageOf } from '../errors.ts';
 import { RuntimeBinaries } from '../oci/binary.ts';
-import type { Exec } from '../sys/command.ts';
+import { ANSWER_TIMEOUT_MS, type Exec } from '../sys/command.ts';
 import { openZfs, type PoolStatus } from '../zfs/zfs.ts';
 import { mapsIds } from '../zfs/abilities.ts';
 import { type ContainerdFiles, DROP_IN } from './containerd-config.ts';
@@ -103,9 +103,10 @@ async function attempt<T>(work: Promise<T>): Promise<{ value: T | undefined; err
 }
 
 async function containerdVersion(exec: Exec): Promise<string> {
-  const { exitCode, stdout, spawnError, stderr } = await exec('containerd', ['--version'], {
-    timeoutMs: 10_000,
+  const { exitCode, stdout, spawnError, stderr, timedOut } = await exec('containerd', ['--version'], {
+    timeoutMs: ANSWER_TIMEOUT_MS,
   });
+  if (timedOut) throw new Error(`containerd --version: no answer in ${ANSWER_TIMEOUT_MS / 1000} s`);
   if (exitCode !== 0)
     throw new Error(spawnError === undefined ? stderr.trim() : 'there is no program containerd');
   const version = / v?(\d+\.\d+\.\d+)/.exec(stdout)?.[1];
@@ -205,7 +206,7 @@ async function systemdFacts(exec: Exec, prefix: string): Promise<Facts['systemd'
   const { stdout } = await exec(
     'systemctl',
     ['show', '--property=LoadState,UnitFileState,ActiveState', 'stasisd.service'],
-    { timeoutMs: 10_000 },
+    { timeoutMs: ANSWER_TIMEOUT_MS },
   );
   const value = (name: string): string => new RegExp(`^${name}=(.*)$`, 'm').exec(stdout)?.[1] ?? '';
   return {

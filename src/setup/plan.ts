@@ -167,7 +167,7 @@ function programs(facts: Facts, { ok, note }: Pick<Says, 'ok' | 'note'>): void {
 /** Whether containerd's configuration has to change. */
 function containerd(facts: Facts, stasis: StasisFiles, { ok, note, stop }: Says, steps: Step[]): boolean {
   if (facts.containerd === undefined) {
-    stop('containerd', facts.containerdError, 'install containerd');
+    stop('containerd', facts.containerdError, 'install containerd, or mend the one that is there');
     return false;
   }
   ok(

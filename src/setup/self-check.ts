@@ -7,7 +7,7 @@ import type { Session } from '../cli/session.ts';
 import { Containerd } from '../containerd/client.ts';
 import { findProgram } from '../criu/find.ts';
 import { codeOf, Code, FailedPrecondition } from '../errors.ts';
-import type { Exec } from '../sys/command.ts';
+import { ANSWER_TIMEOUT_MS, type Exec } from '../sys/command.ts';
 import type { Tell } from './apply.ts';
 
 /** A namespace of its own, so that nobody sees the container, and so that what is left of it is known. */
@@ -57,7 +57,7 @@ export async function selfCheck(
 /** A root file system that holds `sleep` of this host, and what it is linked with. */
 async function makeBundle(exec: Exec, bundle: string): Promise<void> {
   const sleep = await findProgram('sleep');
-  const { stdout, exitCode, stderr } = await exec('ldd', [sleep], { timeoutMs: 10_000 });
+  const { stdout, exitCode, stderr } = await exec('ldd', [sleep], { timeoutMs: ANSWER_TIMEOUT_MS });
   if (exitCode !== 0 && !/not a dynamic executable/.test(stderr)) {
     throw new FailedPrecondition(`cannot make a container for the check: ldd ${sleep}: ${stderr.trim()}`, {
       subject: sleep,

@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { snapshotterName } from '../checkpoint/host.ts';
 import { Containerd } from '../containerd/client.ts';
 import { FailedPrecondition, messageOf, Unavailable } from '../errors.ts';
-import type { Exec } from '../sys/command.ts';
+import { ANSWER_TIMEOUT_MS, type Exec } from '../sys/command.ts';
 import type { Surroundings } from './facts.ts';
 
 /** How long systemd may take to start or stop something. */
@@ -70,5 +70,5 @@ export async function systemctl(exec: Exec, args: readonly string[], remedy: str
 
 /** Whether a question to systemctl is answered with yes. */
 export async function succeeds(exec: Exec, args: readonly string[]): Promise<boolean> {
-  return (await exec('systemctl', args, { timeoutMs: 10_000 })).exitCode === 0;
+  return (await exec('systemctl', args, { timeoutMs: ANSWER_TIMEOUT_MS })).exitCode === 0;
 }

@@ -15,6 +15,9 @@ export interface CommandResult {
   readonly spawnError: string | undefined;
 }
 
+/** How long a program may take to say what it is. A host that is swamped must not be taken for one that lacks it. */
+export const ANSWER_TIMEOUT_MS = 60_000;
+
 export interface CommandOptions {
   /** Milliseconds after which the program is killed. */
   timeoutMs?: number;

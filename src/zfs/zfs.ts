@@ -1,4 +1,4 @@
-import type { CommandOptions, CommandResult, Exec } from '../sys/command.ts';
+import { ANSWER_TIMEOUT_MS, type CommandOptions, type CommandResult, type Exec } from '../sys/command.ts';
 import { Internal, NotFound } from '../errors.ts';
 import { commandError, ZfsUnavailable } from './errors.ts';
 import { RowReader } from './rows.ts';
@@ -123,8 +123,6 @@ export interface ZfsPrograms {
   zpool: string;
 }
 
-const PROBE_TIMEOUT_MS = 10_000;
-
 /**
  * Finds out which ZFS answers and opens the door to it. `zfs version` exists on OpenZFS since 0.8; zfs-fuse
  * does not know it.
@@ -135,13 +133,14 @@ export async function openZfs(
   programs: ZfsPrograms = { zfs: 'zfs', zpool: 'zpool' },
 ): Promise<Zfs> {
   const run = runner(exec);
-  const version = await run(programs.zfs, ['version'], { timeoutMs: PROBE_TIMEOUT_MS });
-  if (version.spawnError !== undefined) throw commandError('reach ZFS', programs.zfs, version);
+  const version = await run(programs.zfs, ['version'], { timeoutMs: ANSWER_TIMEOUT_MS });
+  if (version.spawnError !== undefined || version.timedOut)
+    throw commandError('reach ZFS', programs.zfs, version);
   if (version.exitCode === 0) {
     const number = /^zfs-kmod-(\S+)/m.exec(version.stdout)?.[1] ?? /^zfs-(\S+)/m.exec(version.stdout)?.[1];
     return new ZfsCommand(run, programs, 'openzfs', number ?? 'unknown');
   }
-  const pools = await run(programs.zpool, ['upgrade', '-v'], { timeoutMs: PROBE_TIMEOUT_MS });
+  const pools = await run(programs.zpool, ['upgrade', '-v'], { timeoutMs: ANSWER_TIMEOUT_MS });
   const old = /running ZFS (?:pool )?version (\d+)/.exec(pools.stdout)?.[1];
   if (old === undefined) {
     const error = commandError('reach ZFS', programs.zfs, pools);

@@ -65,6 +65,20 @@ test('a kernel that CRIU objects to is told in its words', async () => {
   assert.equal(criu.complaint, 'vdso: not recognized');
 });
 
+test('a check that took too long says nothing of CRIU, and is made again', async () => {
+  const late: Partial<CommandResult> = { exitCode: undefined, signal: 'SIGKILL', timedOut: true };
+  const busy = answering('4.2', late);
+  let exec = busy.exec;
+  const finder = new CriuFinder((...call) => exec(...call), program);
+  await assert.rejects(finder.get(), /check: no answer in 60 s/);
+  exec = answering('4.2').exec;
+  assert.equal((await finder.get()).works, true);
+  exec = busy.exec;
+  assert.equal(await finder.has('uffd'), false);
+  exec = answering('4.2').exec;
+  assert.equal(await finder.has('uffd'), true);
+});
+
 test('a missing program is named with the remedy', async () => {
   const missing = (error: unknown): boolean =>
     error instanceof Unavailable && /"nope" is not on PATH/.test(error.message);
