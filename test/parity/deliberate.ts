@@ -1,3 +1,5 @@
+import type { Oci } from './oci.ts';
+
 /**
  * What we do otherwise than containerd's own shim, on purpose: what stands in their recording of a scenario, and what
  * stands in ours in its place. All else has to be equal.
@@ -7,6 +9,8 @@ export interface Difference {
   readonly theirs: RegExp;
   readonly ours: string;
   readonly reason: string;
+  /** The OCI runtime in whose recording it stands; any where left out. */
+  readonly oci?: Oci;
 }
 
 const directKill =
@@ -21,7 +25,34 @@ const countedOnce = 'An exec ends once. Theirs publishes its end once for each S
 const kept =
   'A restart of containerd keeps ended tasks with their exit codes. containerd removes a task that has no process, and theirs has none.';
 
+const writable =
+  'Output that is wanted by nobody can be written. Theirs opens /dev/null for reading, and crun leaves it so.';
+const asWritten =
+  'A process is handed on as its client wrote it. Theirs leaves out what is empty, and crun does not say what it lacks.';
+
 export const deliberate: readonly Difference[] = [
+  {
+    scenario: 'unknown signals',
+    oci: 'crun',
+    theirs:
+      /(unknown error after kill: )runc did not terminate successfully: exit status 1: (send signal to pidfd: Invalid argument|unknown signal `\d+`)/g,
+    ours: '$1invalid argument',
+    reason: directKill,
+  },
+  {
+    scenario: 'a bad user',
+    oci: 'crun',
+    theirs: /^(event: <c1> \/tasks\/exit {"id":"b".*"exitStatus":)1,/m,
+    ours: '$10,',
+    reason: writable,
+  },
+  {
+    scenario: 'a bad specification',
+    oci: 'crun',
+    theirs: /^(start d: error 2: OCI runtime exec failed: )read pipe failed$/m,
+    ours: '$1cannot find `` in $$PATH: No such file or directory',
+    reason: asWritten,
+  },
   {
     scenario: 'unknown signals',
     theirs:

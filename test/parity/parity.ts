@@ -5,6 +5,7 @@ import { messageOf } from '../../src/errors.ts';
 import { attempt, image, importImage, must, runtime, stack, until } from '../system/support/stack.ts';
 import { deliberate } from './deliberate.ts';
 import { leftovers } from './leftovers.ts';
+import { installOci, oci } from './oci.ts';
 import { type Names, normalEvent, normalText, normalValue } from './normal.ts';
 import { Recorder, type TaskEvent } from './recorder.ts';
 import type { Step } from './recorded.ts';
@@ -44,6 +45,7 @@ export function scenarios(
 ): void {
   describe(subject, { concurrency: atOnce }, () => {
     before(async () => {
+      installOci();
       await importImage();
       const containerd = new Containerd(stack.address);
       // Unpacks the image once, and starts the resident shim: no scenario is slower for being the first.
@@ -204,7 +206,7 @@ function byProcess(events: readonly TaskEvent[]): TaskEvent[] {
 
 /** Their recording with what we do otherwise on purpose. */
 function agreed(scenario: string, theirs: readonly string[]): string[] {
-  const rules = deliberate.filter((rule) => rule.scenario === scenario);
+  const rules = deliberate.filter((rule) => rule.scenario === scenario && (rule.oci ?? oci) === oci);
   const text = rules.reduce((changed, rule) => changed.replace(rule.theirs, rule.ours), theirs.join('\n'));
   return text.split('\n');
 }
