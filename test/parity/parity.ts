@@ -18,6 +18,8 @@ export interface Scenario {
   unordered?: boolean;
   /** Default overlayfs. */
   snapshotter?: string;
+  /** What containerd's own shim does not come to the end of with crun, so that there is nothing to compare with. */
+  runcAlone?: string;
   /** Set where containerd goes away meanwhile, and with it events that nobody owes. */
   withoutEvents?: boolean;
 }
@@ -76,7 +78,8 @@ export function scenarios(
       house?.containerd.close();
     });
     for (const [name, entry] of Object.entries(table)) {
-      const scenario = typeof entry === 'function' ? { play: entry } : entry;
+      const scenario: Scenario = typeof entry === 'function' ? { play: entry } : entry;
+      if (oci !== 'runc' && scenario.runcAlone !== undefined) continue;
       test(`${name}: as under containerd’s own shim`, (t) => compare(t, name, scenario));
     }
   });
