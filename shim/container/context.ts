@@ -28,7 +28,7 @@ export interface ShimContext {
   /** Folder for console sockets; its path is short. */
   readonly socketFolder: string;
   /** Soft limit of open files that containerd gave its shims; undefined where it is not known. */
-  readonly openFiles: string | undefined;
+  readonly openFiles: number | undefined;
   /** Where this shim listens. */
   readonly socket: string;
 }

@@ -39,7 +39,7 @@ export async function serve(args: ShimArguments, config: Config, env: NodeJS.Pro
     await answer(args, place);
     return;
   }
-  const openFiles = env['STASIS_OPEN_FILES'];
+  const openFiles = Number(env['STASIS_OPEN_FILES'] ?? NaN);
   delete env['STASIS_OPEN_FILES']; // the launcher's word to us; runtimes and hooks get containerd's environment
   await settleDown(bootstrap?.extensions ?? [Any.decode(stdin)], env);
   leaveSession();
@@ -50,7 +50,7 @@ export async function serve(args: ShimArguments, config: Config, env: NodeJS.Pro
     ttrpcAddress: env['TTRPC_ADDRESS'] ?? bootstrap?.ttrpcAddress ?? '',
     paths,
     socket: place.socket,
-    openFiles,
+    openFiles: Number.isSafeInteger(openFiles) ? openFiles : undefined,
     shared,
   });
   await answer(args, place);

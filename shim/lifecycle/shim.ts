@@ -36,7 +36,7 @@ export interface ShimOptions {
   readonly paths: Paths;
   readonly socket: string;
   /** See ShimContext. */
-  readonly openFiles: string | undefined;
+  readonly openFiles: number | undefined;
   /** Whether this is the namespace's shim, which the launcher may know of. */
   readonly shared: boolean;
 }

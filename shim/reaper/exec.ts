@@ -1,8 +1,9 @@
 import { accessSync, constants, existsSync, fstatSync, readSync, statSync } from 'node:fs';
 import { constants as os } from 'node:os';
-import { exec, type CommandOptions, type CommandResult, type Exec } from '../../src/sys/command.ts';
+import { exec, limited, type CommandOptions, type CommandResult, type Exec } from '../../src/sys/command.ts';
 import { closeQuietly } from '../../src/sys/descriptor.ts';
 import { SysError } from '../../src/sys/libc.ts';
+import { hasRoomFor, withOpenFiles } from '../../src/sys/open-files.ts';
 import { memoryFile, spawnProgram } from '../../src/sys/spawn.ts';
 import { ProgramCopies } from './program-copies.ts';
 import type { Exit, Reaper } from './reaper.ts';
@@ -83,15 +84,23 @@ class Run {
   }
 
   #spawn(): number {
-    const { env = process.env, cwd = process.cwd(), stdioFds, copiesItself } = this.#options;
+    const { openFiles, copiesItself = false } = this.#options;
+    if (openFiles === undefined) return this.#launch(this.#file, this.#args, copiesItself);
+    if (hasRoomFor(openFiles))
+      return withOpenFiles(openFiles, () => this.#launch(this.#file, this.#args, copiesItself));
+    return this.#launch(...limited(openFiles, this.#file, this.#args), false);
+  }
+
+  #launch(file: string, args: readonly string[], copiesItself: boolean): number {
+    const { env = process.env, cwd = process.cwd(), stdioFds } = this.#options;
     const { find, copies } = this.#tools;
-    const path = this.#file.includes('/') ? this.#file : find(this.#file, env['PATH'] ?? DEFAULT_PATH);
-    if (path === undefined) throw new SysError('posix_spawn', os.errno.ENOENT, this.#file);
+    const path = file.includes('/') ? file : find(file, env['PATH'] ?? DEFAULT_PATH);
+    if (path === undefined) throw new SysError('posix_spawn', os.errno.ENOENT, file);
     const pairs: string[] = [];
     for (const [name, value] of Object.entries(env)) if (value !== undefined) pairs.push(`${name}=${value}`);
     const stdio = stdioFds ?? (['ignore', this.#capture(0), this.#capture(1)] as const);
-    const program = copiesItself === true ? copies.of(path) : path;
-    return spawnProgram(program, this.#args, { cwd, name: path, env: pairs, stdio });
+    const program = copiesItself ? copies.of(path) : path;
+    return spawnProgram(program, args, { cwd, name: path, env: pairs, stdio });
   }
 
   #capture(which: 0 | 1): number {

@@ -40,7 +40,7 @@ export interface RuntimeOptions extends GlobalOptions {
    * Soft limit of open files for what `create` and `exec` start, where the spec sets none. Node raises its own at its
    * start, and a container would inherit that: programs that close every possible descriptor take seconds then.
    */
-  readonly openFiles?: string;
+  readonly openFiles?: number;
 }
 
 /** Calls that put processes into the container's cgroup. */
@@ -217,14 +217,6 @@ class Door implements OciRuntime {
     return { env: { ...this.#env, ...env } };
   }
 
-  /** The runtime, by way of a shell that sets the limit which its container is to inherit. */
-  #program(container: boolean, before: readonly string[]): [string, ...string[]] {
-    const { openFiles } = this.#options;
-    const [first = this.path, ...rest] = [...before, this.path];
-    if (!container || openFiles === undefined) return [first, ...rest];
-    return ['/bin/sh', '-c', 'ulimit -Sn "$0"; exec "$@"', openFiles, first, ...rest];
-  }
-
   /**
    * One call, with a log file of its own: calls for one container overlap, and an error must never be read from a
    * neighbour's. Where the bundle is gone (a late `delete`) it runs elsewhere and its errors come from stderr.
@@ -253,12 +245,14 @@ class Door implements OciRuntime {
       ...(limits.timeoutMs === undefined ? {} : { timeoutMs: limits.timeoutMs }),
       ...(limits.signal === undefined ? {} : { signal: limits.signal }),
     };
-    const [file, ...first] = this.#program(container, before);
+    const [file = this.path, ...first] = [...before, this.path];
+    const { openFiles } = this.#options;
     const global = { ...this.#options, ...(root === undefined ? {} : { root }) };
     const call = (): Promise<CommandResult> =>
       this.#options.exec(file, [...first, ...globalArguments(global, log), ...args], {
         ...common,
         cwd: this.#options.bundle,
+        ...(container && openFiles !== undefined ? { openFiles } : {}),
         copiesItself: this.name === 'crun' && file === this.path,
       });
     let result = await (movesProcesses.has(verb) ? withQuickMoves(call) : call());

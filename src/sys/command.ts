@@ -34,6 +34,8 @@ export interface CommandOptions {
   onStdout?: (chunk: Buffer) => void;
   /** Told the program's pid once it runs. */
   onStart?: (pid: number) => void;
+  /** The program's soft limit of open files; this process's own where left out. */
+  openFiles?: number;
   /** The program would copy itself into memory at its start: whoever starts it often may start such a copy. */
   copiesItself?: boolean;
   /** Standard streams as descriptors instead of captured text: [stdin, stdout, stderr]. */
@@ -64,6 +66,8 @@ const MAX_OUTPUT_BYTES = 64 * 1024 * 1024;
  */
 export const exec: Exec = (file, args, options = {}) =>
   new Promise((resolve) => {
+    const [program, words] =
+      options.openFiles === undefined ? [file, args] : limited(options.openFiles, file, args);
     const started = process.hrtime.bigint();
     const [stdin, stdout, stderr] = options.stdioFds ?? ['ignore' as const, 'pipe' as const, 'pipe' as const];
     const timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
@@ -88,7 +92,7 @@ export const exec: Exec = (file, args, options = {}) =>
         spawnError,
       });
     };
-    const child = spawn(file, args, {
+    const child = spawn(program, words, {
       cwd: options.cwd,
       env: options.env ?? process.env,
       stdio: [options.input === undefined ? stdin : 'pipe', stdout, stderr, ...(options.extraFds ?? [])],
@@ -129,6 +133,11 @@ export const exec: Exec = (file, args, options = {}) =>
       child.stdin?.end(options.input);
     }
   });
+
+/** The program by way of a shell that sets its limit of open files. */
+export function limited(openFiles: number, file: string, args: readonly string[]): [string, string[]] {
+  return ['/bin/sh', ['-c', 'ulimit -Sn "$0"; exec "$@"', String(openFiles), file, ...args]];
+}
 
 class Capture {
   #chunks: Buffer[] = [];

@@ -212,16 +212,11 @@ test('a runtime that was missing is looked for again, one that was found is not'
   assert.equal(calls, 2);
 });
 
-test('containers inherit the limit of open files that was asked for, not ours; other calls start no shell', async () => {
+test('containers inherit the limit of open files that was asked for, not ours; other calls have ours', async () => {
   const runtimePath = join(bundle, 'limited');
   writeFileSync(runtimePath, `#!/bin/sh\necho "$(ulimit -Sn) $*" >>${bundle}/limits\n`, { mode: 0o755 });
-  const calls: string[] = [];
-  const watched: Exec = (file, args, options) => {
-    calls.push(file);
-    return realExec(file, args, options);
-  };
   const binary = { name: 'runc', path: runtimePath, version: '1', criu: true } as const;
-  const runtime = openRuntime({ exec: watched, binary, bundle, openFiles: '123' });
+  const runtime = openRuntime({ exec: realExec, binary, bundle, openFiles: 123 });
   await runtime.create({ id: 'web', bundle, pidFile: 'p', stdioFds });
   await runtime.exec({ id: 'web', processFile: 'x', pidFile: 'p', stdioFds, detach: true });
   await runtime.start('web');
@@ -231,5 +226,4 @@ test('containers inherit the limit of open files that was asked for, not ours; o
     [true, true, false],
   );
   assert.match(lines[0] ?? '', / create .* web$/);
-  assert.deepEqual(calls, ['/bin/sh', '/bin/sh', runtimePath]);
 });

@@ -41,6 +41,8 @@ test('a program started by the shim gives the same result as one started by chil
     [...sh('exec sleep 60'), { timeoutMs: 50 }],
     [...sh('exec sleep 60'), { signal: AbortSignal.timeout(50) }],
     [...sh('exec sleep 60'), { signal: AbortSignal.abort() }],
+    [...sh('ulimit -Sn; ulimit -Hn'), { openFiles: 321 }],
+    [...sh('ulimit -Sn'), { openFiles: 100 }], // less than may be open here: by way of a shell
     // Node ignores SIGPIPE; a program must not inherit that.
     [...sh('exec grep Sig[BI] /proc/self/status')],
   ];
