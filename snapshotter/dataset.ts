@@ -63,7 +63,7 @@ async function makeAt(
     });
   }
   const properties: Properties = {
-    ...mounter.birthProperties(dataset, origin === undefined ? 'create' : 'clone'),
+    ...mounter.birthProperties(dataset),
     ...making.extra,
     ...toProperties(snapshot),
   };

@@ -15,7 +15,7 @@ import { EventQueue, type Events } from '../events/queue.ts';
 import { ContainerdSink } from '../events/sink.ts';
 import { CriuPageServers } from '../../src/pages/criu-page-server.ts';
 import type { Paths } from '../paths.ts';
-import { execWith } from '../reaper/exec.ts';
+import { execWith } from '../../src/sys/spawned-command.ts';
 import { ChildReaper } from '../reaper/reaper.ts';
 import { Containers } from '../service/containers.ts';
 import { engineOf, instantTools } from '../service/engine.ts';

@@ -42,7 +42,7 @@ export async function takeInstant(pool: Pool, dataset: string, rootfs: string): 
   await pool.syncfs(rootfs); // what was written through mappings is in the page cache alone
   try {
     await zfs.snapshot([snapshot]);
-    await zfs.clone(snapshot, clone, { properties: mounter.birthProperties(clone, 'clone') });
+    await zfs.clone(snapshot, clone, { properties: mounter.birthProperties(clone) });
     return { snapshot, rootfs: `${await mounter.mount(clone)}/${ROOTFS}`, close };
   } catch (error) {
     await close().catch((left: unknown) => {

@@ -226,7 +226,7 @@ export class MemoryStore {
     if (entry.memorySnapshot === undefined) throw new TypeError(`checkpoint ${entry.id} has no memory half`);
     const clone = `${this.#reading}/${entry.id}-${process.pid}-${++this.#sequence}`;
     await this.#zfs.clone(entry.memorySnapshot, clone, {
-      properties: this.#mounter.birthProperties(clone, 'clone'),
+      properties: this.#mounter.birthProperties(clone),
     });
     const close = (): Promise<void> => this.#destroyClone(clone);
     try {
@@ -252,7 +252,7 @@ export class MemoryStore {
 
   async #createIdempotent(dataset: string): Promise<void> {
     try {
-      const birth = this.#mounter.birthProperties(dataset, 'create');
+      const birth = this.#mounter.birthProperties(dataset);
       await this.#zfs.create(dataset, { properties: { ...birth, compression: 'on' } });
     } catch (error) {
       if (!(error instanceof AlreadyExists)) throw error;

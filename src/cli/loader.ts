@@ -14,7 +14,8 @@ const file = join(lib, 'stasis-main.cjs');
 const program = loadProgram({
   file,
   cache: STASIS_CODE_CACHE || join(lib, 'compile-cache'),
-  build: `${version}-${commit}`,
+  // V8 takes no code that was compiled under other flags.
+  build: [version, commit, ...process.execArgv].join('-').replaceAll(/[^\w.-]/g, ''),
 });
 const module = { exports: {} as { isWorthKeeping?: () => boolean } };
 program.run(module.exports, require, module, file, lib);

@@ -28,7 +28,7 @@ import { RuntimeBinaries } from '../oci/binary.ts';
 import { DiffDefinition } from '../proto/gen/containerd/diff.ts';
 import { SnapshotsDefinition } from '../proto/gen/containerd/snapshots.ts';
 import { StasisDefinition } from '../proto/gen/stasis/stasis.ts';
-import { exec } from '../sys/command.ts';
+import { execWith, OwnChildren } from '../sys/spawned-command.ts';
 import { version } from '../version.ts';
 import { ZfsMounter } from '../zfs/mounter.ts';
 import { openZfs } from '../zfs/zfs.ts';
@@ -144,6 +144,7 @@ function reload(config: Config, log: Logger): void {
 /** Reads the pool and clears what an earlier stasisd was cut off in. */
 async function openHost(config: Config, log: Logger, later: Host['later']): Promise<Host> {
   const runDir = config.daemon.run_dir;
+  const exec = execWith(new OwnChildren());
   const zfs = await openZfs(exec, { zfs: config.zfs.zfs_path, zpool: config.zfs.zpool_path });
   const root = await rootDataset(zfs, config);
   await assertUnclaimed(zfs, root);

@@ -54,7 +54,8 @@ export type Exec = (
 
 /** Milliseconds after which a program is killed that was given no other time. */
 export const DEFAULT_TIMEOUT_MS = 120_000;
-const DEFAULT_GONE_MS = 10_000;
+/** Milliseconds that a killed program gets to be gone that was given no other time. */
+export const DEFAULT_GONE_MS = 10_000;
 const MAX_OUTPUT_BYTES = 64 * 1024 * 1024;
 
 /**

@@ -15,14 +15,11 @@ const SETTLE_MS = 5;
 /** Pauses after each attempt to mount a zfs-fuse dataset that is busy, in milliseconds. */
 const REMOUNT_MS = [20, 50, 100, 200, 500];
 
-/** How a file system comes to be: zfs-fuse mounts a clone whatever canmount says, and a new one only if it is on. */
-export type Birth = 'create' | 'clone';
-
 /** Where datasets are mounted, and the one place that mounts and unmounts them. Mounts outlive this process. */
 export interface Mounter {
   /**
-   * The path at which a dataset is mounted; mounts it where it is not. No process on the kernel module and where
-   * it is mounted already; one `zfs mount` on zfs-fuse otherwise.
+   * The path at which a dataset is mounted; mounts it where it is not. No process on the kernel module, for a new
+   * dataset and where it is mounted already; otherwise a `zfs get` on zfs-fuse.
    * @throws NotFound where there is no such dataset
    */
   mount(dataset: string): Promise<string>;
@@ -36,8 +33,8 @@ export interface Mounter {
   mountpoint(dataset: string): string;
   /** The dataset that is mounted at such a path, or would be; undefined for any other path. */
   datasetAt(path: string): string | undefined;
-  /** Properties that a new dataset must get, for it to be mounted by the command that makes it where possible. */
-  birthProperties(dataset: string, birth: Birth): Properties;
+  /** Properties that a new dataset must get, so that nobody else mounts it. */
+  birthProperties(dataset: string): Properties;
   /** Forgets what is known of a dataset's mount, after it was renamed or destroyed. */
   forget(dataset: string): void;
   /**
@@ -54,9 +51,9 @@ interface Known {
 }
 
 /**
- * The kernel module mounts with mount(2) from `mountpoint=legacy`. zfs-fuse can only be asked to by `zfs`, at the
- * dataset's mountpoint property: each dataset has its own, derived from its name below the root, so that it holds
- * under another pool name and after a rename. `canmount=noauto` keeps `zpool import` from mounting thousands.
+ * The kernel module mounts with mount(2) from `mountpoint=legacy`. zfs-fuse is asked to: see fuse-daemon.ts. Its `zfs` must
+ * not mount, neither when it makes a dataset nor when a pool with thousands is imported: `canmount=off`. The mountpoint
+ * property says where we do; a name below the root gives it, so that it holds under another pool name and after a rename.
  */
 export class ZfsMounter implements Mounter {
   readonly #zfs: Zfs;
@@ -64,6 +61,8 @@ export class ZfsMounter implements Mounter {
   readonly #directory: string;
   readonly #known = new Map<string, Known>();
   readonly #pending = new Map<string, Promise<string>>();
+  /** Datasets that are being made with the properties that they need, and are mounted nowhere yet. */
+  readonly #born = new Set<string>();
   readonly #patience: Patience;
 
   /**
@@ -97,9 +96,10 @@ export class ZfsMounter implements Mounter {
     return below.startsWith('/') ? below.slice(1) : `${this.#root}/${below}`;
   }
 
-  birthProperties(dataset: string, birth: Birth): Properties {
+  birthProperties(dataset: string): Properties {
     if (this.#zfs.kind === 'openzfs') return { mountpoint: 'legacy' };
-    return { mountpoint: this.mountpoint(dataset), canmount: birth === 'clone' ? 'noauto' : 'on' };
+    this.#born.add(dataset);
+    return this.#fuseProperties(dataset);
   }
 
   async mount(dataset: string): Promise<string> {
@@ -132,10 +132,11 @@ export class ZfsMounter implements Mounter {
 
   forget(dataset: string): void {
     this.#known.delete(dataset);
+    this.#born.delete(dataset);
   }
 
   async #mount(dataset: string): Promise<string> {
-    const found = await this.#find(dataset);
+    const found = this.#born.has(dataset) ? undefined : await this.#find(dataset);
     if (found !== undefined) return found;
     const path = this.mountpoint(dataset);
     await mkdir(this.#directory, { recursive: true, mode: 0o700 });
@@ -151,32 +152,44 @@ export class ZfsMounter implements Mounter {
     } else {
       await this.#mountFuse(dataset, path);
     }
-    const mounted = await this.#find(dataset);
-    if (mounted === undefined)
-      throw new NotFound(`dataset ${dataset} cannot be mounted`, { subject: dataset });
-    return mounted;
+    const [{ dev }, above] = await this.answer(dataset, () =>
+      Promise.all([lstat(path), lstat(this.#directory)]),
+    );
+    if (dev === above.dev) throw new NotFound(`dataset ${dataset} cannot be mounted`, { subject: dataset });
+    this.#known.set(dataset, { path, device: dev });
+    return path;
   }
 
   async #mountFuse(dataset: string, path: string): Promise<void> {
-    const [row] = await this.#zfs.list({
-      root: dataset,
-      depth: 0,
-      types: ['filesystem'],
-      properties: ['mountpoint'],
-    });
-    // A dataset from elsewhere (received, renamed, adopted) may name any mount point, /etc included.
-    if (row?.properties.get('mountpoint')?.value !== path) {
-      await this.#zfs.set(dataset, { canmount: 'noauto', mountpoint: path });
-    }
+    if (!this.#born.delete(dataset)) await this.#claim(dataset);
     await this.#clearStale(dataset, path);
+    await mkdir(path, { recursive: true, mode: 0o700 });
     for (const wait of [...REMOUNT_MS, undefined]) {
       try {
-        return await this.#zfs.mount(dataset);
+        return await this.#zfs.mount(dataset, path);
       } catch (error) {
         if (!(error instanceof Busy) || wait === undefined) throw error;
         await sleep(wait); // an unmount takes effect a little after it has returned
       }
     }
+  }
+
+  /** A dataset from elsewhere (received, renamed, adopted) may name any mount point, /etc included. */
+  async #claim(dataset: string): Promise<void> {
+    const wanted = Object.entries(this.#fuseProperties(dataset));
+    const [row] = await this.#zfs.list({
+      root: dataset,
+      depth: 0,
+      types: ['filesystem'],
+      properties: wanted.map(([name]) => name),
+    });
+    const missing = wanted.filter(([name, value]) => row?.properties.get(name)?.value !== value);
+    // canmount is first: with it, a change of the mount point mounts nothing.
+    await this.#zfs.set(dataset, Object.fromEntries(missing));
+  }
+
+  #fuseProperties(dataset: string): Properties {
+    return { canmount: 'off', mountpoint: this.mountpoint(dataset) };
   }
 
   /** A mount whose daemon is gone answers ENOTCONN and blocks its path. */

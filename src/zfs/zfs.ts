@@ -1,6 +1,7 @@
 import { ANSWER_TIMEOUT_MS, type CommandOptions, type CommandResult, type Exec } from '../sys/command.ts';
 import { Internal, NotFound } from '../errors.ts';
 import { commandError, ZfsUnavailable } from './errors.ts';
+import { FuseDaemon } from './fuse-daemon.ts';
 import { RowReader } from './rows.ts';
 import { type ChangedObjects, SendStreamReader } from './send-stream.ts';
 import { checkDataset, checkName, checkProperty, checkSnapshot } from './names.ts';
@@ -110,8 +111,11 @@ export interface Zfs {
    * that it is a clone of: the records of `zfs send -i`, at a cost that follows what changed.
    */
   changes(from: string, to: string, call?: CallOptions): Promise<ChangedObjects>;
-  /** Mounts a file system at its mountpoint property: zfs-fuse only, see mounter.ts. @throws AlreadyExists if mounted */
-  mount(name: string, call?: CallOptions): Promise<void>;
+  /**
+   * Mounts a file system on a folder that exists, whatever its mountpoint property says. No process. zfs-fuse only: see
+   * mounter.ts. @throws Busy if mounted, NotFound
+   */
+  mount(name: string, path: string, call?: CallOptions): Promise<void>;
   /** @throws NotFound */
   poolStatus(pool: string, call?: CallOptions): Promise<PoolStatus>;
   /** The names of all imported pools. */
@@ -177,20 +181,25 @@ class ZfsCommand implements Zfs {
   readonly version: string;
   readonly #run: Run;
   readonly #programs: ZfsPrograms;
-  /** The end of the queue of commands that mount: see `#oneAtATime`. */
+  readonly #daemon: FuseDaemon;
+  /** The end of the queue of mounts: see `#oneAtATime`. */
   #mounting: Promise<unknown> = Promise.resolve();
 
   constructor(run: Run, programs: ZfsPrograms, kind: ZfsKind, version: string) {
     this.#run = run;
     this.#programs = programs;
+    this.#daemon = new FuseDaemon(programs.zfs);
     this.kind = kind;
     this.version = version;
   }
 
   async create(name: string, options: { properties?: Properties } = {}, call?: CallOptions): Promise<void> {
     checkDataset(name);
-    await this.#oneAtATime(() =>
-      this.#zfs(`create dataset ${name}`, name, ['create', ...assignments(options.properties), name], call),
+    await this.#zfs(
+      `create dataset ${name}`,
+      name,
+      ['create', ...assignments(options.properties), name],
+      call,
     );
   }
 
@@ -203,7 +212,7 @@ class ZfsCommand implements Zfs {
     checkSnapshot(snapshot);
     checkDataset(target);
     const args = ['clone', ...assignments(options.properties), snapshot, target];
-    await this.#oneAtATime(() => this.#zfs(`clone ${snapshot} to ${target}`, target, args, call));
+    await this.#zfs(`clone ${snapshot} to ${target}`, target, args, call);
   }
 
   async snapshot(
@@ -320,9 +329,9 @@ class ZfsCommand implements Zfs {
     return reader.end();
   }
 
-  async mount(name: string, call?: CallOptions): Promise<void> {
+  async mount(name: string, path: string, call?: CallOptions): Promise<void> {
     checkDataset(name);
-    await this.#oneAtATime(() => this.#zfs(`mount ${name}`, name, ['mount', name], call));
+    await this.#oneAtATime(() => this.#daemon.mount(name, path, call));
   }
 
   async poolStatus(pool: string, call: CallOptions = {}): Promise<PoolStatus> {
@@ -351,10 +360,9 @@ class ZfsCommand implements Zfs {
 
   /**
    * zfs-fuse hands a new mount to its listener in two writes to one pipe, without a lock: two mounts at once can
-   * interleave there, and then every file system of the daemon hangs for good. So commands that mount queue.
+   * interleave there, and then every file system of the daemon hangs for good. So mounts queue.
    */
   async #oneAtATime<T>(command: () => Promise<T>): Promise<T> {
-    if (this.kind === 'openzfs') return command();
     const turn = this.#mounting.then(command, command);
     this.#mounting = turn.catch(() => undefined);
     return turn;

@@ -8,6 +8,7 @@ import {
   mkdtempSync,
   readFileSync,
   readdirSync,
+  readlinkSync,
   rmSync,
   writeFileSync,
 } from 'node:fs';
@@ -174,18 +175,20 @@ test('of many deletes after a shim has died one runs Node, which answers all, an
     mkdirSync(join(folder, 'run/tasks/ns', id), { recursive: true });
     writeFileSync(join(folder, 'run/tasks/ns', id, 'state.json'), '{}');
   }
-  // Takes its time, as Node does.
+  // Takes its time, as Node does: who comes later than that finds the answer there, and leaves it to be swept.
   const lines = [
     '#!/bin/sh',
     `echo run >>${folder}/runs`,
-    'sleep 0.3',
+    `while ! [ -e ${folder}/all ]; do sleep 0.02; done`,
     `for task in ${folder}/run/tasks/ns/*; do echo '\\101' >$task/deleted; done`,
   ];
   writeFileSync(join(folder, 'node'), `${lines.join('\n')}\n`);
   const env = { PATH: process.env['PATH'], STASIS_CONFIG: join(folder, 'config.toml') };
-  const answers = ids.map(async (id) => {
+  const children = ids.map((id) => {
     const args = [...common.slice(0, 6), '-id', id, 'delete'];
-    const child = spawn(join(folder, 'any-name'), args, { cwd: join(folder, 'bundle'), env });
+    return spawn(join(folder, 'any-name'), args, { cwd: join(folder, 'bundle'), env });
+  });
+  const answers = children.map(async (child) => {
     let output = '';
     for (const stream of [child.stdout, child.stderr]) {
       stream.on('data', (chunk: Buffer) => (output += chunk.toString()));
@@ -193,6 +196,8 @@ test('of many deletes after a shim has died one runs Node, which answers all, an
     const [status] = (await once(child, 'close')) as [number];
     return `${status} ${output}`;
   });
+  for (const { pid } of children) while (!hasOpen(pid, '/locks/clear-ns')) await sleep(5);
+  writeFileSync(join(folder, 'all'), '');
   assert.deepEqual(
     await Promise.all(answers),
     ids.map(() => '0 A'),
@@ -213,3 +218,14 @@ test('other flags, actions and hostile names are for Node', (t) => {
   }
   assert.ok(!existsSync(join(folder, 'bundle/address')));
 });
+
+/** Whether a process that runs has a file open whose path ends so. */
+function hasOpen(pid: number | undefined, end: string): boolean {
+  return readdirSync(`/proc/${pid}/fd`).some((fd) => {
+    try {
+      return readlinkSync(`/proc/${pid}/fd/${fd}`).endsWith(end);
+    } catch {
+      return false; // closed meanwhile
+    }
+  });
+}

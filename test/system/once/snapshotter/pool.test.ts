@@ -140,7 +140,7 @@ suite('the snapshotter on a real pool', { skip }, () => {
       'stasis:labels': '1.000000000 {}',
     };
     await pool.zfs.create(`${dataset}/half`, {
-      properties: { ...pool.mounter.birthProperties(`${dataset}/half`, 'create'), ...properties },
+      properties: { ...pool.mounter.birthProperties(`${dataset}/half`), ...properties },
     });
     const again = await pool.open();
     const [made] = await again.mounts('default/6/half');
@@ -218,7 +218,7 @@ suite('the snapshotter on a real pool', { skip }, () => {
     for (const checkpoint of ['l', 'm', 'n']) {
       const { dataset = '' } = store.findContainer('default', 'loop') ?? {};
       await pool.zfs.create(`${dataset}/memory`, {
-        properties: pool.mounter.birthProperties(`${dataset}/memory`, 'create'),
+        properties: pool.mounter.birthProperties(`${dataset}/memory`),
       });
       await pool.zfs.snapshot([`${dataset}@${checkpoint}`], {
         properties: { 'stasis:checkpoint': checkpoint },

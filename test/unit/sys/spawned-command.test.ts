@@ -3,7 +3,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync, openSync, closeSync }
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test, { type TestContext } from 'node:test';
-import { execWith } from '../../../shim/reaper/exec.ts';
+import { execWith, OwnChildren } from '../../../src/sys/spawned-command.ts';
 import { ChildReaper } from '../../../shim/reaper/reaper.ts';
 import { exec as usual, type CommandOptions, type Exec } from '../../../src/sys/command.ts';
 
@@ -19,7 +19,7 @@ function folder(t: TestContext): string {
   return path;
 }
 
-test('a program started by the shim gives the same result as one started by child_process', async (t) => {
+test('a program that is spawned gives the same result as one started by child_process', async (t) => {
   const exec = start(t);
   const dir = folder(t);
   writeFileSync(join(dir, 'text'), 'no program', { mode: 0o644 });
@@ -71,6 +71,32 @@ test('many programs at once get their own results, beside children of child_proc
     codes.map(async (n) => (await (n % 3 === 0 ? usual : exec)('/bin/sh', ['-c', `exit ${n}`])).exitCode),
   );
   assert.deepEqual(results, codes);
+});
+
+test('who waits for its own children alone gets their results, and leaves others to their starters', async () => {
+  const exec = execWith(new OwnChildren());
+  const codes = Array.from({ length: 60 }, (_, n) => n);
+  const results = await Promise.all(
+    codes.map(async (n) => (await (n % 3 === 0 ? usual : exec)('/bin/sh', ['-c', `exit ${n}`])).exitCode),
+  );
+  assert.deepEqual(results, codes);
+});
+
+test('a program that is not gone in time after it was killed keeps nobody waiting', async () => {
+  const children = { child: (): void => undefined }; // it is as if it never ended
+  const exec = execWith(children);
+  const result = await exec('/bin/sh', ['-c', 'exec sleep 60'], { timeoutMs: 50, goneMs: 50 });
+  assert.deepEqual([result.exitCode, result.signal, result.timedOut], [undefined, undefined, true]);
+});
+
+test('a program that is put earlier on PATH is the one to be started from then on', async (t) => {
+  const exec = start(t);
+  const [first, second] = [folder(t), folder(t)];
+  writeFileSync(join(second, 'program'), '#!/bin/sh\necho second', { mode: 0o755 });
+  const env = { PATH: `${first}:${second}` };
+  assert.equal((await exec('program', [], { env })).stdout, 'second\n');
+  writeFileSync(join(first, 'program'), '#!/bin/sh\necho first', { mode: 0o755 });
+  assert.equal((await exec('program', [], { env })).stdout, 'first\n');
 });
 
 test('a grandchild that keeps the output open does not keep the result back', async (t) => {

@@ -1,6 +1,6 @@
 import { statSync } from 'node:fs';
-import { closeQuietly } from '../../src/sys/descriptor.ts';
-import { sealedCopy } from '../../src/sys/sealed-copy.ts';
+import { closeQuietly } from './descriptor.ts';
+import { sealedCopy } from './sealed-copy.ts';
 
 interface Copy {
   /** Tells one file from another that takes its place. */

@@ -1,38 +1,71 @@
 import { accessSync, constants, existsSync, fstatSync, readSync, statSync } from 'node:fs';
 import { constants as os } from 'node:os';
-import { exec, limited, type CommandOptions, type CommandResult, type Exec } from '../../src/sys/command.ts';
-import { closeQuietly } from '../../src/sys/descriptor.ts';
-import { SysError } from '../../src/sys/libc.ts';
-import { hasRoomFor, withOpenFiles } from '../../src/sys/open-files.ts';
-import { memoryFile, spawnProgram } from '../../src/sys/spawn.ts';
+import {
+  DEFAULT_GONE_MS,
+  DEFAULT_TIMEOUT_MS,
+  exec,
+  limited,
+  type CommandOptions,
+  type CommandResult,
+  type Exec,
+} from './command.ts';
+import { closeQuietly } from './descriptor.ts';
+import { SysError } from './libc.ts';
+import { hasRoomFor, withOpenFiles } from './open-files.ts';
 import { ProgramCopies } from './program-copies.ts';
-import type { Exit, Reaper } from './reaper.ts';
+import { memoryFile, spawnProgram } from './spawn.ts';
+import { type Exited, reap } from './wait.ts';
 
-const DEFAULT_TIMEOUT_MS = 120_000;
 const MAX_OUTPUT_BYTES = 64 * 1024 * 1024;
 const DEFAULT_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 
+/** Who waits for this process's children. */
+export interface Children {
+  /** Calls back once with the end of a child that was started in this very turn, so that its pid is nobody else's. */
+  child(pid: number, onExit: (exit: Exited) => void): void;
+}
+
+/** Waits for the children that it is told of, and for no other: libuv's are libuv's. */
+export class OwnChildren implements Children {
+  readonly #watched = new Map<number, (exit: Exited) => void>();
+
+  constructor() {
+    process.on('SIGCHLD', () => this.#collect());
+  }
+
+  child(pid: number, onExit: (exit: Exited) => void): void {
+    this.#watched.set(pid, onExit);
+  }
+
+  #collect(): void {
+    for (const [pid, onExit] of [...this.#watched]) {
+      const exited = reap(pid);
+      if (exited === undefined) continue;
+      this.#watched.delete(pid);
+      onExit(exited);
+    }
+  }
+}
+
 /**
- * `exec` of src/sys/command.ts for a process that has a reaper, without child_process, whose fork of a process as large
- * as the shim takes several times as long as the rest. Output goes to files in memory, so that nothing has to be read
+ * `exec` of command.ts for a process that waits for its children, without child_process, whose fork of a process as large
+ * as ours takes several times as long as the rest. Output goes to files in memory, so that nothing has to be read
  * while the program runs, and a grandchild that lives on and holds its output keeps nobody waiting.
  *
- * Calls with an input or with further descriptors, of which there are few, go the usual way.
+ * Calls with an input, with further descriptors, or whose output is wanted as it comes, go the usual way.
  */
-export function execWith(reaper: Reaper): Exec {
-  const tools = { reaper, find: programFinder(), copies: new ProgramCopies() };
+export function execWith(children: Children): Exec {
+  const tools = { children, copies: new ProgramCopies() };
   return (file, args, options = {}) => {
-    if (options.input !== undefined || options.extraFds !== undefined) return exec(file, args, options);
+    const { input, extraFds, onStdout } = options;
+    if ([input, extraFds, onStdout].some((one) => one !== undefined)) return exec(file, args, options);
     return new Promise((resolve) => new Run(tools, file, args, options, resolve).start());
   };
 }
 
-type Find = (file: string, path: string) => string | undefined;
-
 /** What all runs share. */
 interface Tools {
-  readonly reaper: Reaper;
-  readonly find: Find;
+  readonly children: Children;
   readonly copies: ProgramCopies;
 }
 
@@ -41,9 +74,11 @@ class Run {
   readonly #started = performance.now();
   readonly #output: (number | undefined)[] = [undefined, undefined];
   #timer: NodeJS.Timeout | undefined;
+  #patience: NodeJS.Timeout | undefined;
   #pid = 0;
   #timedOut = false;
   #cancelled = false;
+  #over = false;
 
   readonly #tools: Tools;
   readonly #file: string;
@@ -73,7 +108,7 @@ class Run {
       this.#finish(undefined, error instanceof SysError ? error.code : 'UNKNOWN');
       return;
     }
-    this.#tools.reaper.child(this.#pid, (exit) => this.#finish(exit, undefined));
+    this.#tools.children.child(this.#pid, (exit) => this.#finish(exit, undefined));
     this.#options.onStart?.(this.#pid);
     this.#timer = setTimeout(() => {
       this.#timedOut = true;
@@ -93,8 +128,8 @@ class Run {
 
   #launch(file: string, args: readonly string[], copiesItself: boolean): number {
     const { env = process.env, cwd = process.cwd(), stdioFds } = this.#options;
-    const { find, copies } = this.#tools;
-    const path = file.includes('/') ? file : find(file, env['PATH'] ?? DEFAULT_PATH);
+    const { copies } = this.#tools;
+    const path = file.includes('/') ? file : findProgram(file, env['PATH'] ?? DEFAULT_PATH);
     if (path === undefined) throw new SysError('posix_spawn', os.errno.ENOENT, file);
     const pairs: string[] = [];
     for (const [name, value] of Object.entries(env)) if (value !== undefined) pairs.push(`${name}=${value}`);
@@ -112,13 +147,21 @@ class Run {
     this.#kill();
   };
 
-  /** The pid is still the program's: nobody but the reaper takes it away, and then this run is over. */
+  /** The pid is still the program's: nobody but who waits for it takes it away, and then this run is over. */
   #kill(): void {
     process.kill(this.#pid, 'SIGKILL');
+    // One that waits in the kernel for a dead disk cannot be killed. Whenever it ends it is waited for all the same.
+    this.#patience ??= setTimeout(
+      () => this.#finish(undefined, undefined),
+      this.#options.goneMs ?? DEFAULT_GONE_MS,
+    );
   }
 
-  #finish(exit: Exit | undefined, spawnError: string | undefined): void {
+  #finish(exit: Exited | undefined, spawnError: string | undefined): void {
+    if (this.#over) return;
+    this.#over = true;
     clearTimeout(this.#timer);
+    clearTimeout(this.#patience);
     this.#options.signal?.removeEventListener('abort', this.#cancel);
     const [stdout = '', stderr = ''] = this.#output.map((fd) => (fd === undefined ? '' : contentOf(fd)));
     this.#resolve({
@@ -145,19 +188,11 @@ function contentOf(fd: number): string {
   }
 }
 
-/** Looks programs up on PATH, and remembers where they were for as long as they are there. */
-function programFinder(): Find {
-  const known = new Map<string, string>();
-  return (file, path) => {
-    const key = `${path}\0${file}`;
-    const before = known.get(key);
-    if (before !== undefined && isExecutable(before)) return before;
-    const places = path.split(':').map((folder) => `${folder === '' ? '.' : folder}/${file}`);
-    const found = places.find(isExecutable);
-    if (found !== undefined) known.set(key, found);
-    // What is there but may not be executed is a better reason than that nothing is there.
-    return found ?? places.find((place) => existsSync(place));
-  };
+/** Looks a program up on PATH. */
+function findProgram(file: string, path: string): string | undefined {
+  const places = path.split(':').map((folder) => `${folder === '' ? '.' : folder}/${file}`);
+  // What is there but may not be executed is a better reason than that nothing is there.
+  return places.find(isExecutable) ?? places.find((place) => existsSync(place));
 }
 
 function isExecutable(path: string): boolean {

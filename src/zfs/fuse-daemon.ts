@@ -1,0 +1,112 @@
+import { readFile, stat } from 'node:fs/promises';
+import { connect } from 'node:net';
+import { join } from 'node:path';
+import { getSystemErrorMap } from 'node:util';
+import { Cancelled, DeadlineExceeded, hasErrno, Internal, NotFound, PermissionDenied } from '../errors.ts';
+import { DEFAULT_TIMEOUT_MS } from '../sys/command.ts';
+import { Busy, ZfsUnavailable } from './errors.ts';
+import type { CallOptions } from './zfs.ts';
+
+/** Where zfs-fuse listens unless it was built otherwise. */
+const USUAL_SOCKET = '/var/run/zfs/zfs_socket';
+/** Bytes of one message of zfs-fuse's socket: `zfsfuse_cmd_t` of its zfs_ioctl.h. */
+const MESSAGE_BYTES = 32;
+const MOUNT_REQUEST = 6;
+
+/**
+ * Mounts by asking the zfs-fuse daemon on its socket, as `zfs mount` does in the end. The command calls sync(2) first
+ * (and so does `zfs clone`, which mounts): the whole machine's dirty pages, all its disks', are written before it goes on, up to
+ * seconds on a busy host. Nothing in ZFS needs that.
+ */
+export class FuseDaemon {
+  readonly #program: string;
+  #socket: Promise<string> | undefined;
+
+  /** @param program the `zfs` command that speaks to the same daemon: its path, or a name that PATH has */
+  constructor(program: string) {
+    this.#program = program;
+  }
+
+  /**
+   * Mounts a dataset on a folder that exists. Two at once can hang the daemon: the caller queues them.
+   * @throws Busy where it is mounted already, NotFound, PermissionDenied, ZfsUnavailable where nothing listens;
+   *   DeadlineExceeded and Cancelled say nothing about the mount
+   */
+  async mount(dataset: string, path: string, { signal, timeoutMs }: CallOptions = {}): Promise<void> {
+    this.#socket ??= socketOf(this.#program);
+    const deadline = AbortSignal.timeout(timeoutMs ?? DEFAULT_TIMEOUT_MS);
+    const end = signal === undefined ? deadline : AbortSignal.any([signal, deadline]);
+    const what = `mount ${dataset}`;
+    const details = { subject: dataset };
+    let errno: number;
+    try {
+      errno = await ask(await this.#socket, mountRequest(dataset, path), end);
+    } catch (error) {
+      if (signal?.aborted === true) throw new Cancelled(`cannot ${what}: cancelled`, details);
+      if (deadline.aborted)
+        throw new DeadlineExceeded(`cannot ${what}: zfs-fuse has not answered in time`, details);
+      throw new ZfsUnavailable(`cannot ${what}: ${error instanceof Error ? error.message : String(error)}`, {
+        ...details,
+        remedy: 'start it: zfs-fuse',
+      });
+    }
+    if (errno !== 0) throw refusal(what, errno, dataset);
+  }
+}
+
+/** The request, then the names it announces the lengths of; no mount options. Numbers are in the machine's order. */
+function mountRequest(dataset: string, path: string): Buffer {
+  const source = Buffer.from(dataset);
+  const target = Buffer.from(path);
+  const head = Buffer.alloc(MESSAGE_BYTES);
+  head.writeInt32LE(MOUNT_REQUEST, 0);
+  head.writeUInt32LE(source.length, 8);
+  head.writeUInt32LE(target.length, 12);
+  return Buffer.concat([head, source, target]);
+}
+
+/** The answer is an errno of four bytes; the connection holds one of the daemon's eight workers until it is closed. */
+function ask(path: string, request: Buffer, signal: AbortSignal): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const socket = connect({ path, signal });
+    const answer: Buffer[] = [];
+    socket.once('connect', () => socket.write(request));
+    socket.on('data', (chunk) => {
+      answer.push(chunk);
+      const all = Buffer.concat(answer);
+      if (all.length < 4) return;
+      resolve(all.readUInt32LE(0));
+      socket.destroy();
+    });
+    socket.once('error', reject);
+    socket.once('close', () => reject(new Error('zfs-fuse closed the connection')));
+  });
+}
+
+function refusal(what: string, errno: number, dataset: string): Error {
+  const [code = `error ${errno}`, text = code] = getSystemErrorMap().get(-errno) ?? [];
+  const details = { subject: dataset };
+  if (code === 'EBUSY') return new Busy(`cannot ${what}: it is mounted, or its mount point is`, details);
+  if (code === 'ENOENT') return new NotFound(`dataset ${dataset} does not exist`, details);
+  if (code === 'EPERM' || code === 'EACCES') return new PermissionDenied(`cannot ${what}: ${text}`, details);
+  return new Internal(`cannot ${what}: ${text} (${code})`, details);
+}
+
+/**
+ * The socket's place is compiled into zfs-fuse's programs, and private daemons have others: what the command itself
+ * has is the one it speaks to. A wrapper of that name has none: the next on PATH does.
+ */
+async function socketOf(program: string): Promise<string> {
+  const folders = (process.env['PATH'] ?? '').split(':').filter((folder) => folder !== '');
+  const files = program.includes('/') ? [program] : folders.map((folder) => join(folder, program));
+  for (const file of files) {
+    try {
+      if (!(await stat(file)).isFile()) continue;
+      const found = /\0(\/[\x21-\x7e]*\/zfs_socket)\0/.exec(await readFile(file, 'latin1'))?.[1];
+      if (found !== undefined) return found;
+    } catch (error) {
+      if (!['ENOENT', 'ENOTDIR', 'EACCES'].some((name) => hasErrno(error, name))) throw error;
+    }
+  }
+  return USUAL_SOCKET;
+}
