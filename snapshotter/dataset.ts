@@ -71,6 +71,7 @@ async function makeAt(
   try {
     if (origin === undefined) await zfs.create(dataset, { properties }, call);
     else await zfs.clone(origin, dataset, { properties }, call);
+    mounter.made(dataset);
     const rootfs = await rootfsOf(pool, dataset);
     const node: Node = {
       dataset,

@@ -145,6 +145,7 @@ export class Fill {
     const pause = this.#restoring || (this.#faults?.size ?? 0) > 1 ? QUICK_MS : SLOW_MS;
     this.#follow = setTimeout(() => {
       this.#faults?.update();
+      if (this.#nudging) this.#faults?.askAgain();
       this.#followFaults();
     }, pause);
   }
@@ -177,6 +178,8 @@ export class Fill {
    * Helps CRIU's server on where it turns in circles: what it copies at once has to lie in one mapping, and where a process
    * has divided one since (mprotect), it reads and fails to copy the same pages again and again. It does bring in each page that
    * is asked for, and copies no further than to such a page at once: so the edges of all mappings are asked for.
+   *
+   * As long as it lasts who waits for a page asks again and again: see HeldFaults.
    */
   #nudge(): void {
     if (this.#nudging) return;

@@ -43,6 +43,7 @@ export async function takeInstant(pool: Pool, dataset: string, rootfs: string): 
   try {
     await zfs.snapshot([snapshot]);
     await zfs.clone(snapshot, clone, { properties: mounter.birthProperties(clone) });
+    mounter.made(clone);
     return { snapshot, rootfs: `${await mounter.mount(clone)}/${ROOTFS}`, close };
   } catch (error) {
     await close().catch((left: unknown) => {

@@ -228,6 +228,7 @@ export class MemoryStore {
     await this.#zfs.clone(entry.memorySnapshot, clone, {
       properties: this.#mounter.birthProperties(clone),
     });
+    this.#mounter.made(clone);
     const close = (): Promise<void> => this.#destroyClone(clone);
     try {
       const path = await this.#mounter.mount(clone);
@@ -254,6 +255,7 @@ export class MemoryStore {
     try {
       const birth = this.#mounter.birthProperties(dataset);
       await this.#zfs.create(dataset, { properties: { ...birth, compression: 'on' } });
+      this.#mounter.made(dataset);
     } catch (error) {
       if (!(error instanceof AlreadyExists)) throw error;
     }

@@ -1,6 +1,7 @@
 import { readdirSync, readlinkSync } from 'node:fs';
 import { closeQuietly } from '../sys/descriptor.ts';
 import { isSameFile, takeDescriptor, withPidFd } from '../sys/pidfd.ts';
+import { wakeFaults } from '../sys/userfault.ts';
 
 /** What a descriptor of userfaultfd(2) is called in /proc/PID/fd. */
 const userfault = /^anon_inode:\[userfaultfd\]$/;
@@ -42,6 +43,20 @@ export class HeldFaults {
     }
     const missing = open.filter((fd) => !this.#held.has(fd));
     if (missing.length > 0) this.#take(missing);
+  }
+
+  /**
+   * Has whoever waits for a page ask for it again. Of a process that forks the kernel takes no page meanwhile (EAGAIN), and CRIU's
+   * server forgets then that it was asked for it.
+   */
+  askAgain(): void {
+    for (const own of this.#held.values()) {
+      try {
+        wakeFaults(own);
+      } catch {
+        // Its process has ended.
+      }
+    }
   }
 
   /** Lets go of all. Tasks that still wait go on with zeros: only when there is nothing missing, or nobody left. */

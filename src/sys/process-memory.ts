@@ -37,7 +37,7 @@ export function edgesOfMemory(pid: number): number[] {
 
 /**
  * Reads a byte at each of these addresses of another process, which brings their pages in. Waits for each of them, on one of
- * libuv's threads. What cannot be read is passed over.
+ * libuv's threads. What cannot be read is passed over, as is a process that has ended.
  */
 export async function touchMemory(pid: number, addresses: readonly number[]): Promise<void> {
   for (let at = 0; at < addresses.length;) {
@@ -65,6 +65,7 @@ async function readBytes(pid: number, addresses: readonly number[]): Promise<num
     );
   } catch (error) {
     if (hasErrno(error, 'EFAULT')) return 0;
+    if (hasErrno(error, 'ESRCH')) return addresses.length;
     throw error;
   }
 }

@@ -94,11 +94,12 @@ function refusal(what: string, errno: number, dataset: string): Error {
 
 /**
  * The socket's place is compiled into zfs-fuse's programs, and private daemons have others: what the command itself
- * has is the one it speaks to. A wrapper of that name has none: the next on PATH does.
+ * has is the one it speaks to. A wrapper has none: the next `zfs` on PATH does.
  */
 async function socketOf(program: string): Promise<string> {
   const folders = (process.env['PATH'] ?? '').split(':').filter((folder) => folder !== '');
-  const files = program.includes('/') ? [program] : folders.map((folder) => join(folder, program));
+  const files = folders.map((folder) => join(folder, program.includes('/') ? 'zfs' : program));
+  if (program.includes('/')) files.unshift(program);
   for (const file of files) {
     try {
       if (!(await stat(file)).isFile()) continue;

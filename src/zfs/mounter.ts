@@ -35,6 +35,8 @@ export interface Mounter {
   datasetAt(path: string): string | undefined;
   /** Properties that a new dataset must get, so that nobody else mounts it. */
   birthProperties(dataset: string): Properties;
+  /** Says that a dataset has just been made with them, so that it is mounted nowhere: its first mount need not look. */
+  made(dataset: string): void;
   /** Forgets what is known of a dataset's mount, after it was renamed or destroyed. */
   forget(dataset: string): void;
   /**
@@ -61,7 +63,7 @@ export class ZfsMounter implements Mounter {
   readonly #directory: string;
   readonly #known = new Map<string, Known>();
   readonly #pending = new Map<string, Promise<string>>();
-  /** Datasets that are being made with the properties that they need, and are mounted nowhere yet. */
+  /** Datasets that have the properties that they need, and were never mounted. */
   readonly #born = new Set<string>();
   readonly #patience: Patience;
 
@@ -98,8 +100,11 @@ export class ZfsMounter implements Mounter {
 
   birthProperties(dataset: string): Properties {
     if (this.#zfs.kind === 'openzfs') return { mountpoint: 'legacy' };
-    this.#born.add(dataset);
     return this.#fuseProperties(dataset);
+  }
+
+  made(dataset: string): void {
+    this.#born.add(dataset);
   }
 
   async mount(dataset: string): Promise<string> {
@@ -136,7 +141,8 @@ export class ZfsMounter implements Mounter {
   }
 
   async #mount(dataset: string): Promise<string> {
-    const found = this.#born.has(dataset) ? undefined : await this.#find(dataset);
+    const born = this.#born.delete(dataset);
+    const found = born ? undefined : await this.#find(dataset);
     if (found !== undefined) return found;
     const path = this.mountpoint(dataset);
     await mkdir(this.#directory, { recursive: true, mode: 0o700 });
@@ -150,6 +156,7 @@ export class ZfsMounter implements Mounter {
         throw error;
       }
     } else {
+      if (!born) await this.#claim(dataset);
       await this.#mountFuse(dataset, path);
     }
     const [{ dev }, above] = await this.answer(dataset, () =>
@@ -161,7 +168,6 @@ export class ZfsMounter implements Mounter {
   }
 
   async #mountFuse(dataset: string, path: string): Promise<void> {
-    if (!this.#born.delete(dataset)) await this.#claim(dataset);
     await this.#clearStale(dataset, path);
     await mkdir(path, { recursive: true, mode: 0o700 });
     for (const wait of [...REMOUNT_MS, undefined]) {

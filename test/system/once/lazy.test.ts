@@ -172,8 +172,8 @@ suite('memory that comes in while the restored container runs', () => {
   });
 });
 
-/** What the kernel tells a page server of that knows its tasks only by their memory: userfaultfd(2), UFFD_EVENT_*. */
-const changing = `
+/** Memory of a number of pages, each of which tells its own number. */
+const anonymous = `
 PAGE = 4096
 CHUNK = 2048
 libc.mremap.restype = ctypes.c_void_p
@@ -182,7 +182,10 @@ def anonymous(pages, first):
     address = libc.mmap(None, ctypes.c_size_t(pages * PAGE), 3, 0x22, -1, ctypes.c_long(0))
     for page in range(pages): ctypes.c_uint64.from_address(address + page * PAGE).value = first + page
     return address
-def number(address): return ctypes.c_uint64.from_address(address).value
+def number(address): return ctypes.c_uint64.from_address(address).value`;
+
+/** What the kernel tells a page server of that knows its tasks only by their memory: userfaultfd(2), UFFD_EVENT_*. */
+const changing = `${anonymous}
 # mapped before what is written to, and so above it: it comes in last
 apart = anonymous(CHUNK, 6 << 32)
 ${watchedMemory(MEGABYTES)}
@@ -250,6 +253,50 @@ suite('processes that change their memory, or their number, while it comes in', 
     await nothingLeft();
   });
 });
+
+/** While a process forks, the kernel refuses what the page server brings, also to whoever asked for it. */
+const dividing = `${anonymous}
+apart = anonymous(CHUNK, 6 << 32)
+${watchedMemory(MEGABYTES)}
+def divider():
+    while not os.path.exists('/go'): time.sleep(0.002)
+    for page in range(0, CHUNK, 8):
+        assert libc.mprotect(ctypes.c_void_p(apart + page * PAGE), ctypes.c_size_t(PAGE), 1) == 0
+        time.sleep(0.01)
+def forker():
+    while not os.path.exists('/go'): time.sleep(0.002)
+    while not os.path.exists('/check'):
+        child = os.fork()
+        if child == 0: os._exit(0)
+        os.waitpid(child, 0)
+for job in (divider, forker): threading.Thread(target=job, daemon=True).start()`;
+
+suite(
+  'processes that divide their mappings and fork all the time, while the page server is turning in circles',
+  () => {
+    const source = uniqueName('dividing');
+    const copies = ['a', 'b'].map((letter) => `${source}-${letter}`);
+    after(() => removeAll(...copies, source));
+
+    test('have all of their memory in the end', async () => {
+      const rest =
+        'check_all()\nassert all(number(apart + page * PAGE) == (6 << 32) + page for page in range(CHUNK))';
+      await startPython(source, dividing, [], rest);
+      await stasis('checkpoint', source, '--name', 'c', '--require-memory');
+      for (const copy of copies) {
+        const server = await restoreHeld(copy, () =>
+          stasis('restore', source, '--snapshot', 'c', '--as', copy, '--lazy'),
+        );
+        writeFileSync(await inside(copy, '/go'), '');
+        slow(server, 100);
+        await filled(copy);
+        await checkMemory(copy);
+        await removeContainer(copy);
+      }
+      await nothingLeft();
+    });
+  },
+);
 
 const several = `
 children = []

@@ -17,8 +17,11 @@ export const killingZfs = {
       program,
       `#!/bin/sh
 case " $KILL_AMONG " in "  " | *" $1 "*) ;; *) exec '${zfs}' "$@" ;; esac
+exec 9>>'${counter}.lock' # several are called at once
+flock 9
 n=$(($(cat '${counter}' 2>/dev/null || echo 0) + 1))
 echo $n >'${counter}'
+exec 9>&-
 [ "$KILL_BEFORE" != $n ] || { kill -9 $PPID; exit 1; }
 '${zfs}' "$@"
 status=$?
@@ -31,7 +34,7 @@ exit $status
 
   remove(): void {
     rmSync(program);
-    rmSync(counter, { force: true });
+    for (const file of [counter, `${counter}.lock`]) rmSync(file, { force: true });
   },
 
   /** Edits stasisd's configuration so that it calls this. */

@@ -280,6 +280,10 @@ export class FakeMounter implements Mounter {
     return { mountpoint: '/fake' };
   }
 
+  made(): void {
+    // Its folder is there.
+  }
+
   forget(dataset: string): void {
     this.mounted.delete(dataset);
   }
