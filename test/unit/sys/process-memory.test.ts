@@ -8,7 +8,7 @@ test('the edges of a process are pages that can be read, and what cannot be read
   await touchMemory(process.pid, [4096, ...edges, 8192]);
 });
 
-test('a process that has ended has none, and cannot be read', async () => {
+test('a process that has ended has none, and is passed over', async () => {
   assert.deepEqual(edgesOfMemory(0x7ffffff), []);
-  await assert.rejects(touchMemory(0x7ffffff, [4096]), /ESRCH/);
+  await touchMemory(0x7ffffff, [4096]);
 });
