@@ -19,6 +19,7 @@ import {
   uniqueName,
 } from '../support/container.ts';
 import { importImage, stack, stasis, until } from '../support/stack.ts';
+import { runDir } from './shims.ts';
 
 const containerd = new Containerd(stack.address);
 const api = containerd.namespace('default');
@@ -101,6 +102,13 @@ async function restore(name: string, held: Held): Promise<void> {
   await api.tasks.start({ containerId: name, execId: '' });
 }
 
+/** What the writer has counted on the root file system of a task that need not run: once it does, it counts on at once. */
+function countOnDisk(name: string): number {
+  const record = readFileSync(`${runDir}/tasks/default/${name}/state.json`, 'utf8');
+  const { bundle } = JSON.parse(record) as { bundle: string };
+  return statSync(`${bundle}/rootfs/appended`).size / 9;
+}
+
 async function refusal(work: Promise<unknown>): Promise<{ code: Code; message: string }> {
   try {
     await work;
@@ -118,8 +126,9 @@ test('the disk comes back with the memory, again and again', async (t) => {
   for (let round = 0; round < 2; round++) {
     const before = await progress(name, 20);
     await end(name);
-    await restore(name, held);
-    assert.ok((await count(name)) < before, 'the disk went back');
+    await create(name, held);
+    assert.ok(countOnDisk(name) < before, 'the disk went back');
+    await api.tasks.start({ containerId: name, execId: '' });
     await progress(name, 5); // fails where memory and disk are apart
   }
   if (held.imageDir !== undefined) {
