@@ -1,11 +1,26 @@
 // The program `stasis`: what only a process can do. run.ts has the rest.
 import { versionText } from './commands/version.ts';
 import type { Host } from './host.ts';
+import { StandardOutput } from './output.ts';
 
 const argv = process.argv.slice(2);
 const FAILED = 1;
 const CANCELLED = 9;
 let complete = false;
+let lost: Error | undefined;
+const stdout = new StandardOutput(
+  1,
+  () => process.stdout,
+  (error) => {
+    if (isClosed(error)) process.exit(0);
+    lost ??= error;
+  },
+);
+const stderr = new StandardOutput(
+  2,
+  () => process.stderr,
+  () => undefined, // there is nowhere to say it
+);
 
 /** Whether this run has used what most commands use: see loader.ts. */
 export function isWorthKeeping(): boolean {
@@ -13,7 +28,8 @@ export function isWorthKeeping(): boolean {
 }
 
 if (argv.length === 1 && (argv[0] === 'version' || argv[0] === '--version' || argv[0] === '-v')) {
-  process.stdout.write(versionText());
+  stdout.write(versionText());
+  leave(0);
 } else {
   void main().then(leave);
 }
@@ -27,15 +43,11 @@ async function main(): Promise<number> {
       controller.abort();
     });
   }
-  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-    if (isClosed(error)) process.exit(0);
-  });
-  process.stderr.on('error', () => undefined);
   const host: Host = {
     env: process.env,
     cwd: () => process.cwd(),
-    stdout: process.stdout,
-    stderr: process.stderr,
+    stdout,
+    stderr,
     signal: controller.signal,
     now: Date.now,
   };
@@ -51,10 +63,9 @@ async function main(): Promise<number> {
  */
 function leave(code: number): void {
   process.exitCode = code;
-  process.stdout.write('', () => {
-    const { errored } = process.stdout;
-    if (errored !== null && !isClosed(errored)) outputLost(errored);
-    process.stderr.write('', () => process.exit());
+  stdout.end(() => {
+    if (lost !== undefined) outputLost(lost);
+    stderr.end(() => process.exit());
   });
 }
 
@@ -65,6 +76,6 @@ function isClosed(error: NodeJS.ErrnoException): boolean {
 
 /** A script that keeps what we print must not take half of it for all. */
 function outputLost(error: Error): void {
-  process.stderr.write(`stasis: the output could not be written: ${error.message}\n`);
+  stderr.write(`stasis: the output could not be written: ${error.message}\n`);
   if (!process.exitCode) process.exitCode = FAILED;
 }

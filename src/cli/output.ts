@@ -1,0 +1,69 @@
+import { fstatSync, writeSync } from 'node:fs';
+import { hasErrno } from '../errors.ts';
+import type { Output } from './host.ts';
+
+/**
+ * Standard output or error of a short-lived program. Node's own stream takes some milliseconds to come about, which only a
+ * terminal needs, and whoever does not read a pipe as fast as it is written to when somebody has made that non-blocking.
+ */
+export class StandardOutput implements Output {
+  readonly #fd: number;
+  readonly #open: () => NodeJS.WriteStream;
+  readonly #failed: (error: NodeJS.ErrnoException) => void;
+  #stream: NodeJS.WriteStream | undefined;
+
+  /**
+   * @param open Node's stream
+   * @param failed told that text was not written
+   */
+  constructor(fd: 1 | 2, open: () => NodeJS.WriteStream, failed: (error: NodeJS.ErrnoException) => void) {
+    this.#fd = fd;
+    this.#open = open;
+    this.#failed = failed;
+    // A device may be a terminal: Node's stream knows.
+    if (fstatSync(fd).isCharacterDevice()) this.#streaming();
+  }
+
+  get isTTY(): boolean {
+    return this.#stream?.isTTY === true;
+  }
+
+  get columns(): number | undefined {
+    return this.#stream?.columns;
+  }
+
+  write(text: string): void {
+    if (this.#stream !== undefined) {
+      this.#stream.write(text);
+      return;
+    }
+    let rest = Buffer.from(text);
+    try {
+      while (rest.length > 0) rest = rest.subarray(writeSync(this.#fd, rest));
+    } catch (error) {
+      if (hasErrno(error, 'EAGAIN')) this.#streaming().write(rest);
+      else this.#failed(error as NodeJS.ErrnoException);
+    }
+  }
+
+  /** Calls back when all that was written has gone out, or cannot. */
+  end(done: () => void): void {
+    const stream = this.#stream;
+    if (stream === undefined) {
+      done();
+      return;
+    }
+    stream.write('', () => {
+      if (stream.errored !== null) this.#failed(stream.errored);
+      done();
+    });
+  }
+
+  #streaming(): NodeJS.WriteStream {
+    if (this.#stream === undefined) {
+      this.#stream = this.#open();
+      this.#stream.on('error', this.#failed);
+    }
+    return this.#stream;
+  }
+}
