@@ -2,6 +2,9 @@ import { fstatSync, writeSync } from 'node:fs';
 import { hasErrno } from '../errors.ts';
 import type { Output } from './host.ts';
 
+/** Their major number, mem(4). */
+const MEMORY_DEVICES = 1;
+
 /**
  * Standard output or error of a short-lived program. Node's own stream takes some milliseconds to come about, which only a
  * terminal needs, and whoever does not read a pipe as fast as it is written to when somebody has made that non-blocking.
@@ -20,8 +23,9 @@ export class StandardOutput implements Output {
     this.#fd = fd;
     this.#open = open;
     this.#failed = failed;
-    // A device may be a terminal: Node's stream knows.
-    if (fstatSync(fd).isCharacterDevice()) this.#streaming();
+    const about = fstatSync(fd);
+    // A device may be a terminal: Node's stream knows. Not one of memory, as /dev/null is.
+    if (about.isCharacterDevice() && about.rdev >> 8 !== MEMORY_DEVICES) this.#streaming();
   }
 
   get isTTY(): boolean {
