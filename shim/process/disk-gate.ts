@@ -1,4 +1,13 @@
-import { closeSync, constants, mkdirSync, openSync, symlinkSync, writeFileSync, writeSync } from 'node:fs';
+import {
+  closeSync,
+  constants,
+  mkdirSync,
+  openSync,
+  renameSync,
+  symlinkSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { makeFifo } from '../../src/sys/fifo.ts';
@@ -14,10 +23,15 @@ export class DiskGate implements AsyncDisposable {
   /** To be the first folder on the runtime's PATH, and its STASIS_DISK_GATE. */
   readonly folder: string;
   readonly #fifo: number;
+  readonly #criu: string | undefined;
 
-  /** @param folder is made, and taken away in the end */
-  constructor(folder: string) {
+  /**
+   * @param folder is made, and taken away in the end
+   * @param criu the program itself, which is called without a detour once the disk is there; undefined: by its name
+   */
+  constructor(folder: string, criu: string | undefined) {
     this.folder = folder;
+    this.#criu = criu;
     mkdirSync(folder, { recursive: true, mode: 0o700 });
     symlinkSync(join(import.meta.dirname, 'criu-when-ready'), join(folder, 'criu'));
     const path = join(folder, 'wait');
@@ -30,6 +44,10 @@ export class DiskGate implements AsyncDisposable {
   open(): void {
     writeFileSync(join(this.folder, 'ready'), '', { mode: 0o600 });
     writeSync(this.#fifo, '\n'.repeat(CALLS));
+    if (this.#criu === undefined) return;
+    // In its place, as the runtime may have looked it up and not started it yet.
+    symlinkSync(this.#criu, join(this.folder, 'itself'));
+    renameSync(join(this.folder, 'itself'), join(this.folder, 'criu'));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

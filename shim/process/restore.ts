@@ -63,7 +63,7 @@ export class PreparedRestore implements AsyncDisposable {
    */
   begin(rest: Rest): void {
     if (!this.#runtime.asksCriuFirst) return;
-    const gate = new DiskGate(join(criuFolder(this.#options.bundle), 'gate'));
+    const gate = new DiskGate(join(criuFolder(this.#options.bundle), 'gate'), this.#runtime.criu());
     const end = new AbortController();
     const restored = this.#restore({ ...rest, diskGate: gate.folder, signal: end.signal });
     restored.catch(() => undefined); // run tells of it

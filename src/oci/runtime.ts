@@ -3,6 +3,7 @@ import { access, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { withQuickMoves } from '../sys/cgroup-lock.ts';
 import type { CommandOptions, CommandResult, Exec } from '../sys/command.ts';
+import { findProgram } from '../sys/find-program.ts';
 import {
   checkpointArguments,
   createArguments,
@@ -200,6 +201,10 @@ class Door implements OciRuntime {
     } finally {
       await rm(file, { force: true });
     }
+  }
+
+  criu(): string | undefined {
+    return findProgram('criu', this.#env['PATH'] ?? '');
   }
 
   async features(limits: CallLimits = {}): Promise<string> {

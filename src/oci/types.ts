@@ -117,6 +117,8 @@ export interface OciRuntime {
   readonly path: string;
   /** Whether a restore asks CRIU for its version, in a call of its own, before it looks at the root file system. */
   readonly asksCriuFirst: boolean;
+  /** The CRIU that it calls; undefined where there is none. Looks for it. */
+  criu(): string | undefined;
   create(options: CreateOptions): Promise<void>;
   start(id: string, limits?: CallLimits): Promise<void>;
   /** `signal`: a number or name. `all`: every process of the container. */

@@ -1,4 +1,4 @@
-import { accessSync, constants, existsSync, fstatSync, readSync, statSync } from 'node:fs';
+import { fstatSync, readSync } from 'node:fs';
 import { constants as os } from 'node:os';
 import {
   DEFAULT_GONE_MS,
@@ -11,6 +11,7 @@ import {
 } from './command.ts';
 import { closeQuietly } from './descriptor.ts';
 import { SysError } from './libc.ts';
+import { findProgram } from './find-program.ts';
 import { hasRoomFor, withOpenFiles } from './open-files.ts';
 import { ProgramCopies } from './program-copies.ts';
 import { memoryFile, spawnProgram } from './spawn.ts';
@@ -185,21 +186,5 @@ function contentOf(fd: number): string {
     return bytes.toString('utf8', 0, length);
   } finally {
     closeQuietly(fd);
-  }
-}
-
-/** Looks a program up on PATH. */
-function findProgram(file: string, path: string): string | undefined {
-  const places = path.split(':').map((folder) => `${folder === '' ? '.' : folder}/${file}`);
-  // What is there but may not be executed is a better reason than that nothing is there.
-  return places.find(isExecutable) ?? places.find((place) => existsSync(place));
-}
-
-function isExecutable(path: string): boolean {
-  try {
-    accessSync(path, constants.X_OK);
-    return statSync(path).isFile();
-  } catch {
-    return false;
   }
 }

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { chmodSync, existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, readlinkSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
@@ -35,7 +35,7 @@ function call(gate: DiskGate): {
 }
 
 test('CRIU is asked at once, but not let go before the disk is there; the next time it is not kept', async () => {
-  await using gate = new DiskGate(join(folder, 'gate'));
+  await using gate = new DiskGate(join(folder, 'gate'), undefined);
   let open = false;
   const first = call(gate);
   const ended = first.ended.then((result) => {
@@ -53,7 +53,7 @@ test('CRIU is asked at once, but not let go before the disk is there; the next t
 test('where the disk does not come, no restore is begun', async () => {
   let waiting;
   {
-    await using gate = new DiskGate(join(folder, 'gate'));
+    await using gate = new DiskGate(join(folder, 'gate'), undefined);
     const first = call(gate);
     await first.answer;
     waiting = [first.ended, call(gate).ended] as const;
@@ -62,4 +62,11 @@ test('where the disk does not come, no restore is begun', async () => {
   assert.equal((await waiting[0]).code, 1);
   assert.deepEqual(await waiting[1], { code: 1, said: '' });
   assert.equal(existsSync(join(folder, 'gate')), false);
+});
+
+test('once the disk is there CRIU itself is called, also by whoever looked it up before', async () => {
+  await using gate = new DiskGate(join(folder, 'gate'), join(folder, 'bin/criu'));
+  gate.open();
+  assert.equal(readlinkSync(join(gate.folder, 'criu')), join(folder, 'bin/criu'));
+  assert.deepEqual(await call(gate).ended, { code: 0, said: `real swrk 3 ${gate.folder}\n` });
 });
