@@ -1,7 +1,7 @@
 export interface QuietOptions {
   /** How long nothing has to have happened, in milliseconds. */
   readonly quietMs: number;
-  /** Milliseconds after the work that pass before it can be its time again. */
+  /** Milliseconds after the work that pass at least before it is done again. */
   readonly againMs: number;
   /** Must not throw. */
   readonly work: () => void;
@@ -15,6 +15,7 @@ export class QuietTime {
   readonly #options: QuietOptions;
   #timer: NodeJS.Timeout | undefined;
   #notBefore = 0;
+  #stopped = false;
 
   constructor(options: QuietOptions) {
     this.#options = options;
@@ -23,20 +24,18 @@ export class QuietTime {
 
   /** Something happens. */
   note(): void {
-    clearTimeout(this.#timer);
-    if (performance.now() >= this.#notBefore) this.#start();
-  }
-
-  stop(): void {
-    clearTimeout(this.#timer);
-    this.#notBefore = Infinity;
-  }
-
-  #start(): void {
     const { quietMs, againMs, work } = this.#options;
+    clearTimeout(this.#timer);
+    if (this.#stopped) return;
+    const wait = Math.max(quietMs, this.#notBefore - performance.now());
     this.#timer = setTimeout(() => {
       this.#notBefore = performance.now() + againMs;
       work();
-    }, quietMs).unref();
+    }, wait).unref();
+  }
+
+  stop(): void {
+    this.#stopped = true;
+    clearTimeout(this.#timer);
   }
 }

@@ -47,11 +47,11 @@ const LAST_EVENTS_MS = 3000;
 /** A `delete` that is still to come for the last task comes sooner than that. */
 const LATE_DELETE_MS = 5000;
 /**
- * When the pages of Node that its start needed are let go. What runs containers needs some of them again, 2 ms in
- * all: often enough to make up for what is used now and then, and too seldom to be felt.
+ * When the pages of Node that nobody uses are let go. What runs containers needs a part of them again, for which the next request
+ * takes 2 ms more: seldom enough not to be felt, and soon enough after many containers came at once, which V8 compiles for.
  */
 const QUIET_MS = 5000;
-const RELEASE_EVERY_MS = 600_000;
+const RELEASE_EVERY_MS = 10_000;
 
 /** A serving shim: all its parts, put together. */
 export class Shim {

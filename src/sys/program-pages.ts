@@ -19,11 +19,19 @@ export interface Mapping {
  * @throws SysError; ENOENT where /proc is not mounted
  */
 export async function releaseProgramPages(): Promise<void> {
+  own ??= await ownMappings();
+  for (const mapping of own) await releasePages(mapping);
+}
+
+/** They stay as the loader left them, and to look at all of this process's memory takes longer than to release them. */
+let own: readonly Mapping[] | undefined;
+
+async function ownMappings(): Promise<Mapping[]> {
   const [smaps, program] = await Promise.all([
     readFile('/proc/self/smaps', 'latin1'),
     readlink('/proc/self/exe'),
   ]);
-  for (const mapping of unchangedMappings(smaps, program)) await releasePages(mapping);
+  return unchangedMappings(smaps, program);
 }
 
 /**
