@@ -36,6 +36,8 @@ vm_tier() {
     failed=$((failed + 1)); failures+=('the stack in the virtual machine'); return
   fi
   [ "$(cat "$VM_STATE/accel")" = tcg ] || VM_SLOWNESS=2
+  # Hooks have this limit too: beside other work, to destroy what the conformance suite made took more than ten minutes.
+  test_timeout=3600000
   runner=node_in_vm
   if ! vm_tests; then failed=$((failed + 1)); failures+=('the reboot of the virtual machine'); fi
   runner=scripts/node
