@@ -116,7 +116,7 @@ before() {
   active containerd
   at=$(number web)
   until_counts web "$at"
-  if ctr run --rm --runtime io.containerd.stasis.v2 --snapshotter stasis "$image" none true >/tmp/none; then
+  if ctr run --rm --runtime io.containerd.stasis.v2 --snapshotter stasis "$image" none true >/tmp/none 2>&1; then
     fail 'a container was made without a snapshotter'
   fi
   cat /tmp/none
