@@ -27,6 +27,7 @@ function fakeRuntime(steps: string[], asksCriuFirst = true): OciRuntime {
   const runtime: Partial<OciRuntime> = {
     name: 'runc',
     asksCriuFirst,
+    criu: () => undefined,
     async restore(options) {
       steps.push('begun');
       if (options.diskGate !== undefined) await ask(options);
