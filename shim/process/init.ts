@@ -94,17 +94,16 @@ export class InitProcess extends Process<InitStateName, InitVerb> {
     } else {
       const prepared = this.#prepared;
       if (prepared === undefined) throw new StasisError(Code.Unknown, 'the restore was not prepared');
-      await this.#launch(async (common) => {
-        try {
-          await prepared.run({ ...common, noPivot, lazyPages: restore.fill !== undefined }, disk);
-        } catch (error) {
-          // crun leaves a container behind that nobody would delete: this task has not become one.
-          await runtime.delete(id, { force: true }).catch(() => undefined);
-          const lost = restore.fill?.lost;
-          restore.fill?.stop();
-          throw lost === undefined ? error : memoryLost(id, lost);
-        }
-      });
+      const lazyPages = restore.fill !== undefined;
+      try {
+        await this.#launch((common) => prepared.run({ ...common, noPivot, lazyPages }, disk));
+      } catch (error) {
+        // What the runtime has made of it nobody would delete: this task has not become one.
+        await runtime.delete(id, { force: true }).catch(() => undefined);
+        const lost = restore.fill?.lost;
+        restore.fill?.stop();
+        throw lost === undefined ? error : memoryLost(id, lost);
+      }
       // Nobody waits for that but Delete; first the client gets its answer.
       this.#unpreparing = sleep(UNPREPARE_MS)
         .then(() => this.#unprepare())

@@ -1,6 +1,7 @@
 import { ReadStream } from 'node:tty';
 import { Writable } from 'node:stream';
 import { Socket } from 'node:net';
+import { hasErrno } from '../../src/errors.ts';
 import { setWindowSize } from '../../src/sys/terminal.ts';
 import { parseOutputAddress } from './address.ts';
 import { ConsoleSocket } from './console-socket.ts';
@@ -63,13 +64,12 @@ class ConsoleIo implements ProcessIo {
     if (this.#size !== undefined) this.resize(...this.#size);
     this.#output = await this.#openOutput();
     this.#drained = passOn(master, this.#output).then(() => this.#program?.exited);
-    if (this.#addresses.stdin !== '') {
-      const input = openFifoForReading(this.#addresses.stdin);
-      this.#input = input;
-      input.stream.on('error', () => undefined);
-      master.once('close', () => input.stream.destroy());
-      input.stream.pipe(master, { end: false });
-    }
+    const input = this.#openInput();
+    if (input === undefined) return;
+    this.#input = input;
+    input.stream.on('error', () => undefined);
+    master.once('close', () => input.stream.destroy());
+    input.stream.pipe(master, { end: false });
   }
 
   takeInput(): void {
@@ -93,13 +93,32 @@ class ConsoleIo implements ProcessIo {
     void this.#program?.stop();
   }
 
+  #openInput(): Input | undefined {
+    const { stdin } = this.#addresses;
+    if (stdin === '') return undefined;
+    try {
+      return openFifoForReading(stdin);
+    } catch (error) {
+      if (this.#isGone(error)) return undefined;
+      throw error;
+    }
+  }
+
+  /** Whether a client has taken its FIFO away: see IoContext.piped. */
+  #isGone(error: unknown): boolean {
+    return this.#context.piped === true && hasErrno(error, 'ENOENT');
+  }
+
   async #openOutput(): Promise<Writable> {
     const address = parseOutputAddress(this.#addresses.stdout);
     switch (address.kind) {
       case 'none':
-        return new Writable({ write: (_chunk, _encoding, done) => done() });
+        return nowhere();
       case 'path':
-        return openPath(address.path);
+        return openPath(address.path).catch((error: unknown) => {
+          if (this.#isGone(error)) return nowhere();
+          throw error;
+        });
       case 'file':
         return openFile(address.path);
       case 'program': {
@@ -112,4 +131,8 @@ class ConsoleIo implements ProcessIo {
       }
     }
   }
+}
+
+function nowhere(): Writable {
+  return new Writable({ write: (_chunk, _encoding, done) => done() });
 }

@@ -2,6 +2,7 @@ import { openSync } from 'node:fs';
 import { access } from 'node:fs/promises';
 import { Socket } from 'node:net';
 import type { Readable, Writable } from 'node:stream';
+import { hasErrno } from '../../src/errors.ts';
 import { closeQuietly } from '../../src/sys/descriptor.ts';
 import { together } from '../together.ts';
 import { parseOutputAddress, type OutputAddress } from './address.ts';
@@ -21,7 +22,8 @@ export interface IoContext {
   readonly owner: Owner;
   /**
    * Pipes also where a stream leads nowhere. A process that is made opens its /dev/null anew inside; one that is restored
-   * keeps what it is given, and the host's is a file from outside, with which it could never be dumped again.
+   * keeps what it is given, and the host's is a file from outside, with which it could never be dumped again. A stream whose
+   * FIFO is not there leads nowhere too: the client of the task that was checkpointed, or rewound, has left.
    */
   readonly piped?: boolean;
 }
@@ -141,7 +143,12 @@ class PipeIo implements ProcessIo {
 
   async #openInput(path: string, { owner, piped }: IoContext): Promise<number | 'ignore'> {
     if (path === '') return piped === true ? this.#endedInput(owner) : 'ignore';
-    await access(path);
+    try {
+      await access(path);
+    } catch (error) {
+      if (piped === true && hasErrno(error, 'ENOENT')) return this.#endedInput(owner);
+      throw error;
+    }
     this.#inputPath = path;
     const { childFd, stream } = await inputPipe(owner);
     this.#open.push(stream);
@@ -159,9 +166,18 @@ class PipeIo implements ProcessIo {
   }
 
   async #openOutput(address: OutputAddress, { owner, piped }: IoContext): Promise<number | 'ignore'> {
-    if (address.kind === 'none' && piped === true)
-      return this.#openFlow(openSync('/dev/null', 'w'), owner, this.#sinks);
+    const nowhere = (): Promise<number> => this.#openFlow(openSync('/dev/null', 'w'), owner, this.#sinks);
+    if (address.kind === 'none' && piped === true) return nowhere();
     if (address.kind === 'none' || address.kind === 'program') return 'ignore';
+    try {
+      return await this.#openNamed(address, owner);
+    } catch (error) {
+      if (piped === true && address.kind === 'path' && hasErrno(error, 'ENOENT')) return nowhere();
+      throw error;
+    }
+  }
+
+  async #openNamed(address: { kind: 'path' | 'file'; path: string }, owner: Owner): Promise<number> {
     if (address.kind === 'path' && (await isFifo(address.path)))
       return this.#openFlow(openFifoForWriting(address.path), owner, this.#flows);
     const target = await openFile(address.path);

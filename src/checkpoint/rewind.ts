@@ -97,7 +97,6 @@ async function rewindBy(
   const { namespace, record, task, entry, memory, lazy, signal } = rewinding;
   const client = host.containerd.namespace(namespace);
   assertSpecFitsHost(decodeSpec(memory.record.container.spec, record.id), record.id, existsSync);
-  const io = await ioOf(task, memory.record.terminal);
   // Before anything is stopped.
   await Promise.all([
     assertAlone(record.id, task),
@@ -130,7 +129,8 @@ async function rewindBy(
   if (fill !== undefined) steps.undo('let the image go', async () => fill.abandon());
   const started = await startTask(client, disk.record, {
     mounts: disk.mounts,
-    io,
+    // Now, as the end of the former task has its client leave.
+    io: await ioOf(task, memory.record.terminal),
     imageDir: entry.memory === 'image' ? memory.imageDir : undefined,
     workDir: fill?.folder,
     beforeStart: turnBack,
