@@ -4,6 +4,7 @@ import { join } from 'node:path';
 /** What the shim changes of a bundle's config.json; the rest stays as it is. */
 export interface BundleConfig {
   linux?: {
+    cgroupsPath?: string;
     seccomp?: Seccomp;
     namespaces?: { type: string; path?: string }[];
     [key: string]: unknown;
@@ -33,13 +34,18 @@ export interface Seccomp {
   [key: string]: unknown;
 }
 
+/** A bundle's config.json. */
+export function readConfig(bundle: string): BundleConfig {
+  return JSON.parse(readFileSync(join(bundle, 'config.json'), 'utf8')) as BundleConfig;
+}
+
 /**
  * Changes a bundle's config.json before the OCI runtime reads it: as a whole, readable by root alone. On this thread: bundles
  * are on a tmpfs.
  */
 export function editConfig(bundle: string, edit: (config: BundleConfig) => BundleConfig): void {
   const path = join(bundle, 'config.json');
-  const before = JSON.parse(readFileSync(path, 'utf8')) as BundleConfig;
+  const before = readConfig(bundle);
   const after = edit(before);
   if (after === before) return;
   const part = `${path}.part`;

@@ -1,12 +1,13 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { defaultCriuOptions } from '../../src/checkpoint/stock.ts';
+import { cgroupRoot } from '../../src/criu/cgroup-root.ts';
 import { makeCgroupYard } from '../../src/criu/cgroup-yard.ts';
 import { describeFailure, lastError } from '../../src/criu/log.ts';
 import { remakeTmpfs, type RemadeTmpfs } from '../../src/criu/tmpfs.ts';
 import { isOciError, OciError } from '../../src/oci/error.ts';
 import type { OciRuntime, RestoreOptions } from '../../src/oci/types.ts';
-import { editConfig } from '../container/config-file.ts';
+import { editConfig, readConfig } from '../container/config-file.ts';
 import { unmountBelow } from '../container/rootfs.ts';
 import { DiskGate } from './disk-gate.ts';
 import { withLoopback } from './loopback.ts';
@@ -46,7 +47,8 @@ export class PreparedRestore implements AsyncDisposable {
     mkdirSync(workDir, { recursive: true, mode: 0o711 });
     const tmpfs = await remakeTmpfs(imageDir, criuFolder(bundle));
     try {
-      const lines = [...tmpfs.lines, ...makeCgroupYard(yardIn(bundle))];
+      const root = cgroupRoot(readConfig(bundle).linux?.cgroupsPath);
+      const lines = [...tmpfs.lines, ...makeCgroupYard(yardIn(bundle)), ...root];
       writeFileSync(join(workDir, configName), `${lines.join('\n')}\n`, { mode: 0o600 });
       // crun has CRIU restore the interface with the namespace.
       if (runtime.name === 'runc') editConfig(bundle, withLoopback);

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { after, before, suite, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import {
@@ -75,6 +76,11 @@ suite('memory and disk of a checkpoint are of one instant', () => {
     assert.equal(readIfThere(await inside(web, '/own')), undefined);
     assert.equal(readIfThere(await inside(`${web}-1`, '/own')), 'mine\n');
     const tasks = await ctr('tasks', 'ls', '-q');
-    for (const name of [web, `${web}-1`, `${web}-1-1`]) assert.ok(tasks.split('\n').includes(name));
+    for (const name of [web, `${web}-1`, `${web}-1-1`]) {
+      assert.ok(tasks.split('\n').includes(name));
+      const pid = /^\/proc\/(\d+)\//.exec(await inside(name, '/'))?.[1];
+      const cgroup = readFileSync(`/proc/${pid}/cgroup`, 'utf8');
+      assert.match(cgroup, new RegExp(`^\\d+:(.*\\bmemory\\b.*)?:.*/${name}$`, 'm'), 'it has its own cgroup');
+    }
   });
 });
