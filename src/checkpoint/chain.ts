@@ -19,6 +19,7 @@ import { readPageIndex, writePageIndex } from '../criu/page-index.ts';
 import { writeLink } from '../criu/page-link.ts';
 import { PAGE } from '../criu/pagemap.ts';
 import { imageFolder } from './record.ts';
+import { makeFolder } from '../sys/make-folder.ts';
 
 /** The pages of the image by address, as hashes, for the next checkpoint. */
 export const indexFile = 'pages.index';
@@ -113,7 +114,8 @@ async function storeWhole(head: string, files: readonly ImageFile[], image: Imag
       .map((name) => rm(join(head, name), { recursive: true, force: true })),
   );
   const to = join(head, imageFolder);
-  await mkdir(to, { recursive: true, mode: 0o700 });
+  // Not mkdir's `recursive`, which hides a quota's refusal behind ENOENT.
+  await makeFolder(to, 0o700);
   await removeOthers(to, new Set(files.map(({ name }) => name)));
   return copyFiles(files, to, image);
 }
