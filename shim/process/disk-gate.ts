@@ -1,6 +1,7 @@
 import {
   closeSync,
   constants,
+  existsSync,
   mkdirSync,
   openSync,
   renameSync,
@@ -42,10 +43,17 @@ export class DiskGate implements AsyncDisposable {
 
   /** The disk is there. */
   open(): void {
+    this.#stepAside();
     writeFileSync(join(this.folder, 'ready'), '', { mode: 0o600 });
     writeSync(this.#fifo, '\n'.repeat(CALLS));
-    if (this.#criu === undefined) return;
-    // In its place, as the runtime may have looked it up and not started it yet.
+  }
+
+  /**
+   * Puts CRIU itself in the place of what waits. The shell opens its script by the path that was called, which must be the script
+   * until then: so only while the first call waits for us, and before it is let go and the next can come.
+   */
+  #stepAside(): void {
+    if (this.#criu === undefined || !existsSync(join(this.folder, 'asked'))) return;
     symlinkSync(this.#criu, join(this.folder, 'itself'));
     renameSync(join(this.folder, 'itself'), join(this.folder, 'criu'));
   }

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { after, before, suite, test } from 'node:test';
 import { inside, removeAll, removeContainer, startContainer, uniqueName } from '../support/container.ts';
-import { OwnDaemon, routed } from '../support/daemon.ts';
+import { OwnDaemon } from '../support/daemon.ts';
 import { datasets, importImage, must, stack, stasis, until } from '../support/stack.ts';
 
 /**
@@ -63,7 +63,6 @@ suite('a series of checkpoints of a container that changes and grows', () => {
     daemon = await OwnDaemon.take();
     // Nothing is restored from the tmpfs; and three links, so that there are some chains.
     await daemon.start((config) => `${config}\n[checkpoint]\ncache = 0\nlinks = 3\n`);
-    await routed();
     await startContainer(web, ['/bin/perl', '-e', program]);
     await ask(web, '0');
   });

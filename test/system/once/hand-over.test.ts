@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { after, before, suite, test } from 'node:test';
 import { checkpointsOf, progress, removeAll, startWriter, uniqueName } from '../support/container.ts';
-import { OwnDaemon, routed } from '../support/daemon.ts';
+import { OwnDaemon } from '../support/daemon.ts';
 import { killingZfs } from '../support/killing-zfs.ts';
 import { attempt, ctr, datasets, importImage, stack, stasis, until } from '../support/stack.ts';
 
@@ -86,7 +86,6 @@ suite('what is kept by nothing but clones of removed checkpoints is given back',
     const clones = [`${source}-1`, `${source}-2`];
     t.after(() => removeAll(source, ...clones));
     await daemon.start(withoutGrace);
-    await routed();
     await startWriter(source);
     await stasis('checkpoint', source, '--name', 'c', '--require-memory');
     await stasis('clone', source, '--from', 'c', '--count', '2');

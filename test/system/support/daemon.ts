@@ -27,7 +27,10 @@ export class OwnDaemon {
     return this.#output;
   }
 
-  /** Starts it; `edit` changes the text of the configuration, `env` the environment. Returns when it listens, or has ended. */
+  /**
+   * Starts it; `edit` changes the text of the configuration, `env` the environment. Returns when containerd reaches it; one that is
+   * to be killed, when it listens or has ended.
+   */
   async start(
     edit: (config: string) => string = (config) => config,
     env: Record<string, string> = {},
@@ -48,8 +51,9 @@ export class OwnDaemon {
         (await this.listens()) || child.exitCode !== null || child.signalCode !== null ? true : undefined,
       60_000,
     );
-    if (!this.running && !('KILL_BEFORE' in env || 'KILL_AFTER' in env))
-      throw new Error(`stasisd ended: ${this.#output}`);
+    if ('KILL_BEFORE' in env || 'KILL_AFTER' in env) return;
+    if (!this.running) throw new Error(`stasisd ended: ${this.#output}`);
+    await routed();
   }
 
   get running(): boolean {

@@ -1,7 +1,16 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { chmodSync, existsSync, mkdirSync, mkdtempSync, readlinkSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readlinkSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
@@ -64,9 +73,25 @@ test('where the disk does not come, no restore is begun', async () => {
   assert.equal(existsSync(join(folder, 'gate')), false);
 });
 
-test('once the disk is there CRIU itself is called, also by whoever looked it up before', async () => {
+test('CRIU itself is called once the first call waits and the disk is there', async () => {
   await using gate = new DiskGate(join(folder, 'gate'), join(folder, 'bin/criu'));
+  const first = call(gate);
+  await first.answer;
   gate.open();
   assert.equal(readlinkSync(join(gate.folder, 'criu')), join(folder, 'bin/criu'));
+  assert.deepEqual(await first.ended, { code: 0, said: 'real swrk 3 gone\n' });
   assert.deepEqual(await call(gate).ended, { code: 0, said: `real swrk 3 ${gate.folder}\n` });
+});
+
+test('a gate that opens while the first call is being started is the script that it started as', async () => {
+  rmSync(join(folder, 'bin/criu'));
+  symlinkSync('/bin/echo', join(folder, 'bin/criu')); // no script, as CRIU is none
+  for (let n = 0; n < 150; n++) {
+    await using gate = new DiskGate(join(folder, `gate-${n}`), join(folder, 'bin/criu'));
+    const { ended } = call(gate);
+    const moment = performance.now() + n * 0.02;
+    while (performance.now() < moment); // on this thread: nothing else is to come in between
+    gate.open();
+    assert.deepEqual(await ended, { code: 0, said: 'swrk 3\n' });
+  }
 });
