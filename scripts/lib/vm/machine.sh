@@ -68,7 +68,7 @@ accelerators() {
 start_qemu() { # ACCELERATOR
   local tries port cpu=max tree=() accel=(-accel "$1")
   [ "$1" = tcg ] || cpu=host
-  [ "${OWN_CLOCK:-0}" = 0 ] || [ "$1" != tcg ] || accel=(-accel tcg,thread=single -icount "shift=$CLOCK_SHIFT" -rtc clock=vm)
+  [ "${OWN_CLOCK:-0}" = 0 ] || [ "$1" != tcg ] || accel=(-accel "tcg,thread=single" -icount "shift=$CLOCK_SHIFT" -rtc clock=vm)
   install -m 600 "$VM_IMAGE/ssh-key" "$STATE/ssh-key"
   truncate -s 8G "$STATE/disk.img"
   [ ! -e "$STATE/tree.img" ] || tree=(-drive "file=$STATE/tree.img,format=raw,if=virtio,cache=unsafe")
