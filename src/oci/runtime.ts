@@ -1,6 +1,6 @@
 import { unlinkSync } from 'node:fs';
 import { access, readFile, rm, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { isAbsolute, join } from 'node:path';
 import { withQuickMoves } from '../sys/cgroup-lock.ts';
 import type { CommandOptions, CommandResult, Exec } from '../sys/command.ts';
 import { findProgram } from '../sys/find-program.ts';
@@ -204,7 +204,8 @@ class Door implements OciRuntime {
   }
 
   criu(): string | undefined {
-    return findProgram('criu', this.#env['PATH'] ?? '');
+    const path = findProgram('criu', this.#env['PATH'] ?? '');
+    return path !== undefined && isAbsolute(path) ? path : undefined; // a link elsewhere is to lead to it
   }
 
   async features(limits: CallLimits = {}): Promise<string> {
