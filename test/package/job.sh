@@ -5,7 +5,7 @@
 start_stasisd() { stasisd >>/var/log/stasisd.log 2>&1 & echo $! >/run/stasisd.pid; until_ok test -S /run/stasis/stasisd.sock; until_ok stasis info; }
 start_containerd() { containerd >>/var/log/containerd.log 2>&1 & echo $! >/run/containerd.pid; until_ok ctr version; }
 stop() { kill "$(cat "/run/$1.pid")"; while kill -0 "$(cat "/run/$1.pid")" 2>/dev/null; do sleep 0.1; done; }
-number() { ctr tasks exec --exec-id "n$RANDOM" "$1" /bin/cat /count; }
+number() { ctr tasks exec --exec-id "n$RANDOM" "$1" /bin/tail -n 1 /count; }
 
 step before
 make_pool
@@ -35,9 +35,9 @@ grep -q 'memory and disk' /tmp/second || fail 'the check did not dump memory'
 step 'the main job'
 mkdir -p /tmp/web/rootfs/{bin,proc,dev,sys,tmp}
 # shellcheck disable=SC2046  # one word a file
-cp --parents $(ldd /bin/sh /bin/cat /bin/sleep | grep -o '/\S*\.so\S*' | sort -u) /tmp/web/rootfs/
-cp /bin/sh /bin/cat /bin/sleep /tmp/web/rootfs/bin/
-stasis spec --bundle /tmp/web -- /bin/sh -c 'n=0; while :; do n=$((n + 1)); echo $n >/count; sleep 0.1; done'
+cp --parents $(ldd /bin/sh /bin/tail /bin/sleep | grep -o '/\S*\.so\S*' | sort -u) /tmp/web/rootfs/
+cp /bin/sh /bin/tail /bin/sleep /tmp/web/rootfs/bin/
+stasis spec --bundle /tmp/web -- /bin/sh -c 'n=0; while :; do n=$((n + 1)); echo $n >>/count; sleep 0.1; done'
 stasis run --bundle /tmp/web epk-web
 sleep 2
 stasis checkpoint epk-web --name good --require-memory
