@@ -5,7 +5,8 @@ import { CriuFinder } from '../../src/criu/find.ts';
 import type { Logger } from '../../src/log.ts';
 import type { Exec } from '../../src/sys/command.ts';
 import { openZfs, type Zfs } from '../../src/zfs/zfs.ts';
-import { instantTarget, whenFilled } from '../container/checkpoint.ts';
+import { instantTarget } from '../container/checkpoint.ts';
+import { runWithoutSessions, sessionsOf } from '../container/sessions.ts';
 import type { Containers } from './containers.ts';
 
 /** stasisd's service on the shim's socket: the engine of src/checkpoint, over this shim's containers. */
@@ -21,9 +22,11 @@ export function engineOf(containers: Containers, tools: InstantTools): EngineHan
           runtimeName: container.runtime.door.name,
           rootfs: container.rootfs,
           terminal: container.request.terminal,
-          execSessions: [...container.execs.values()].filter((exec) => exec.state.name === 'running').length,
-          exclusive: (run, withMemory) =>
-            withMemory ? whenFilled(container, run) : container.queue.run(run),
+          execSessions: sessionsOf(container).length,
+          exclusive: async (run, withMemory, terms) => {
+            if (withMemory) await container.fill?.ended;
+            return runWithoutSessions(container, terms, run);
+          },
         };
       },
     },

@@ -4,6 +4,7 @@ import type { Unstored } from '../checkpoint/storing.ts';
 import type { Restored } from '../checkpoint/restore.ts';
 import { codeOf, messageOf, StasisError } from '../errors.ts';
 import type { Paging } from '../checkpoint/paging.ts';
+import type { ExecSessions } from '../checkpoint/sessions.ts';
 import type { Obstacle } from '../doctor/obstacle.ts';
 import type { WallTime } from '../sys/clock.ts';
 import type { Timestamp } from '../proto/gen/google/protobuf/timestamp.ts';
@@ -11,6 +12,7 @@ import {
   type Checkpoint,
   DiskKind,
   type ErrorInfo,
+  ExecSessions as ExecSessionsKind,
   MemoryKind,
   type Obstacle as ObstacleMessage,
   type RestoreFailure,
@@ -116,6 +118,14 @@ export function restoreFailure(container: string, checkpoint: string, error: unk
 export function pagingOf(kind: PagingKind): Paging {
   if (kind === PagingKind.PAGING_EAGER) return 'eager';
   return kind === PagingKind.PAGING_LAZY ? 'lazy' : 'auto';
+}
+
+/** What a client does not say, or that is newer, is as configured. */
+export function execSessionsOf(kind: ExecSessionsKind, configured: ExecSessions): ExecSessions {
+  if (kind === ExecSessionsKind.EXEC_SESSIONS_LEAVE) return 'leave';
+  if (kind === ExecSessionsKind.EXEC_SESSIONS_REFUSE) return 'refuse';
+  if (kind === ExecSessionsKind.EXEC_SESSIONS_WAIT) return 'wait';
+  return kind === ExecSessionsKind.EXEC_SESSIONS_KILL ? 'kill' : configured;
 }
 
 export function obstacleMessage(obstacle: Obstacle): ObstacleMessage {

@@ -8,6 +8,7 @@ import { removeCheckpoints } from '../checkpoint/remove.ts';
 import { restore } from '../checkpoint/restore.ts';
 import { run } from '../checkpoint/run.ts';
 import { restoreSet } from '../checkpoint/restore-set.ts';
+import type { ExecSessions } from '../checkpoint/sessions.ts';
 import { takeOneOrPod, takeSet } from '../checkpoint/set.ts';
 import { examine } from '../doctor/examine.ts';
 import { FailedPrecondition, InvalidArgument, messageOf } from '../errors.ts';
@@ -15,6 +16,7 @@ import { inspect, list } from '../inventory/list.ts';
 import { adopt, diskUsage } from '../inventory/disks.ts';
 import { hostInfo } from '../inventory/info.ts';
 import {
+  type CheckpointRequest,
   type CheckpointUpdate,
   type CloneUpdate,
   type Progress,
@@ -24,7 +26,14 @@ import {
   type StasisDefinition,
 } from '../proto/gen/stasis/stasis.ts';
 import { commit, version } from '../version.ts';
-import { checkpointMessage, obstacleMessage, pagingOf, restoreFailure, restoreMessage } from './convert.ts';
+import {
+  checkpointMessage,
+  execSessionsOf,
+  obstacleMessage,
+  pagingOf,
+  restoreFailure,
+  restoreMessage,
+} from './convert.ts';
 import type { GrpcContext, GrpcHandlers } from './grpc-server.ts';
 import { addressMetadata } from './metadata.ts';
 import { explainNoRoom } from './no-room.ts';
@@ -50,6 +59,8 @@ export function stasisService(host: Host): GrpcHandlers<typeof StasisDefinition>
         throw told;
       }
     });
+  const sessionsOf = ({ execSessions }: Pick<CheckpointRequest, 'execSessions'>): ExecSessions =>
+    execSessionsOf(execSessions, host.config.checkpoint.exec_sessions);
   return {
     checkpoint: (request, context) =>
       operation<CheckpointUpdate>(
@@ -59,7 +70,7 @@ export function stasisService(host: Host): GrpcHandlers<typeof StasisDefinition>
           await enter(host, context);
           const report = reporter<CheckpointUpdate>(updates, (update) => update);
           await taking(host, { ...request, signal }, updates, (options) =>
-            takeOneOrPod(host, { ...request, ...options }, report),
+            takeOneOrPod(host, { ...request, ...options, execSessions: sessionsOf(request) }, report),
           );
         },
       ),
@@ -73,7 +84,7 @@ export function stasisService(host: Host): GrpcHandlers<typeof StasisDefinition>
           const report = reporter<CheckpointUpdate>(updates, (update) => update);
           const containers = await selectMembers(host, request, report);
           await taking(host, { ...request, signal }, updates, (options) =>
-            takeSet(host, { ...request, containers, ...options }, report),
+            takeSet(host, { ...request, containers, ...options, execSessions: sessionsOf(request) }, report),
           );
         },
       );

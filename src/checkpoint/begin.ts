@@ -1,5 +1,5 @@
 import { examineTask } from '../doctor/examine.ts';
-import { describeObstacle } from '../doctor/obstacle.ts';
+import { describeObstacle, type Obstacle } from '../doctor/obstacle.ts';
 import { findContainer, findTask, type NamespaceClient } from '../containerd/client.ts';
 import { Code, codeOf, NotFound } from '../errors.ts';
 import type { Container } from '../proto/gen/containerd/containers.ts';
@@ -11,6 +11,7 @@ import { missingContainer } from './missing.ts';
 import { type Host, type Report } from './host.ts';
 import { MemoryStore } from './memory-store.ts';
 import type { SnapshotOrigin } from './record.ts';
+import { endSessions } from './sessions.ts';
 import { findEngine } from './shim-client.ts';
 import type { Stage } from './staging.ts';
 import { notRunning, obstructed, stageFor, type TakeRequest, type Taking } from './taking.ts';
@@ -67,6 +68,7 @@ export async function beginTaking(
     const [record, task, engine] = await Promise.all(found);
     if (record === undefined) throw await missingContainer(host, namespace, container);
     assertRunning(request, task);
+    await endSessions(host, request, task === undefined ? undefined : engine, report);
     if (!request.diskOnly) await host.fills.whenFilled(namespace, container, report, request.signal);
     const taking: Taking = {
       ...{ request, report, record, task, name: name(), set, started },
@@ -143,9 +145,15 @@ async function judge(host: Host, taking: Taking): Promise<Taking> {
     engine === undefined ? undefined : obstacles.find(({ severity }) => severity === 'error');
   if (cannotDump !== undefined && request.requireMemory) throw obstructed(request.container, cannotDump);
   for (const obstacle of obstacles)
-    if (obstacle.severity === 'warning') report.warn(describeObstacle(obstacle));
+    if (obstacle.severity === 'warning' && !isSettled(request, obstacle))
+      report.warn(describeObstacle(obstacle));
   if (cannotDump === undefined) return taking;
   return { ...taking, request: { ...request, diskOnly: true }, memoryError: describeObstacle(cannotDump) };
+}
+
+/** An exec session that goes, or is gone, by the time of the instant. */
+function isSettled({ execSessions }: TakeRequest, { name }: Obstacle): boolean {
+  return name === 'exec-session' && execSessions !== 'leave';
 }
 
 /** Without a parent where it has no snapshot any more. */

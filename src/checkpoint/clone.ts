@@ -49,7 +49,10 @@ export async function clone(host: Host, request: CloneRequest, tell: Cloned, rep
       request.from === ''
         ? takeLocked(
             host,
-            { ...request, name: '', exit: false, diskOnly: false, requireMemory: false },
+            {
+              ...{ ...request, name: '', exit: false, diskOnly: false, requireMemory: false },
+              execSessions: host.config.checkpoint.exec_sessions,
+            },
             report,
           )
         : findCheckpoint(host, host.containerd.namespace(namespace), container, request.from),

@@ -1,11 +1,14 @@
 import { InvalidArgument, NotFound } from '../errors.ts';
-import type {
-  DescribeRequest,
-  DescribeResponse,
-  InstantRequest,
-  InstantResponse,
-  TogetherAnswer,
-  TogetherStep,
+import {
+  type DescribeRequest,
+  type DescribeResponse,
+  type EndSessionsRequest,
+  type EndSessionsResponse,
+  type InstantRequest,
+  type InstantResponse,
+  SessionPolicy,
+  type TogetherAnswer,
+  type TogetherStep,
 } from '../proto/gen/stasis/engine.ts';
 import { version } from '../version.ts';
 import { takeInstant } from './instant.ts';
@@ -23,8 +26,18 @@ export interface EngineContainer {
   /**
    * Runs alone in the container's queue: nothing starts, pauses or ends it meanwhile.
    * @param withMemory wait before that until its memory is all there, after a restore that brings it in by and by
+   * @param sessions what becomes of exec sessions first
+   * @throws Aborted where one of them is in the way
    */
-  exclusive<T>(run: () => Promise<T>, withMemory: boolean): Promise<T>;
+  exclusive<T>(run: () => Promise<T>, withMemory: boolean, sessions: SessionTerms): Promise<T>;
+}
+
+/** What becomes of a container's exec sessions before something. */
+export interface SessionTerms {
+  readonly policy: SessionPolicy;
+  /** Milliseconds that their end is waited for. */
+  readonly timeoutMs: number;
+  readonly signal: AbortSignal;
 }
 
 export interface EngineContainers {
@@ -39,6 +52,10 @@ export interface EngineHandlers {
     steps: AsyncIterable<TogetherStep>,
     context: { readonly signal: AbortSignal },
   ): AsyncIterable<TogetherAnswer>;
+  endSessions(
+    request: EndSessionsRequest,
+    context: { readonly signal: AbortSignal },
+  ): Promise<EndSessionsResponse>;
   describe(request: DescribeRequest): Promise<DescribeResponse>;
 }
 
@@ -57,8 +74,14 @@ export function engineService(containers: EngineContainers, tools: InstantTools)
       const plan = planOf(request);
       const { target } = container;
       const take = (): Promise<InstantResult> => takeInstant(target, plan, tools, signal);
-      const result = await container.exclusive(take, plan.memory !== undefined);
+      const terms = termsOf(request, signal);
+      const result = await container.exclusive(take, plan.memory !== undefined, terms);
       return responseOf(result, target.pid);
+    },
+
+    async endSessions(request, { signal }) {
+      await find(request.id).exclusive(async () => undefined, false, termsOf(request, signal));
+      return {};
     },
 
     checkpointTogether(steps, { signal }) {
@@ -66,9 +89,14 @@ export function engineService(containers: EngineContainers, tools: InstantTools)
         const container = find(request.id);
         const plan = planOf({ ...request, exit: false });
         const { target } = container;
-        const take = async (): Promise<InstantResult> =>
-          takeInstant(target, plan, { ...tools, gates }, AbortSignal.any([signal, left]));
-        return responseOf(await container.exclusive(take, plan.memory !== undefined), target.pid);
+        const gone = AbortSignal.any([signal, left]);
+        const take = async (): Promise<InstantResult> => {
+          if (request.sessions !== SessionPolicy.SESSIONS_LEAVE) await gates.ready();
+          return takeInstant(target, plan, { ...tools, gates }, gone);
+        };
+        const terms = termsOf(request, gone);
+        const result = await container.exclusive(take, plan.memory !== undefined, terms);
+        return responseOf(result, target.pid);
       });
     },
 
@@ -84,6 +112,7 @@ export function engineService(containers: EngineContainers, tools: InstantTools)
         terminal: container?.terminal ?? false,
         pid: container?.target.pid ?? 0,
         execSessions: container?.execSessions ?? 0,
+        heedsSessions: true,
       };
     },
   };
@@ -101,7 +130,7 @@ export function planOf(request: InstantRequest): InstantPlan {
   }
   return {
     exit: request.exit,
-    timeoutMs: request.timeoutMs > 0n ? Number(request.timeoutMs) : DEFAULT_TIMEOUT_MS,
+    timeoutMs: timeoutOf(request),
     ...(imageDir === ''
       ? {}
       : {
@@ -113,6 +142,14 @@ export function planOf(request: InstantRequest): InstantPlan {
         }),
     ...(snapshot === '' ? {} : { disk: { snapshot, properties: request.properties, syncPath } }),
   };
+}
+
+function timeoutOf({ timeoutMs }: Pick<InstantRequest, 'timeoutMs'>): number {
+  return timeoutMs > 0n ? Number(timeoutMs) : DEFAULT_TIMEOUT_MS;
+}
+
+function termsOf(request: Pick<InstantRequest, 'sessions' | 'timeoutMs'>, signal: AbortSignal): SessionTerms {
+  return { policy: request.sessions, timeoutMs: timeoutOf(request), signal };
 }
 
 function absolute(field: string, path: string): void {

@@ -51,6 +51,7 @@ export function takeAtGates(
       watch();
     };
     const gates: Gates = {
+      ready: () => reach(Gate.GATE_READY),
       still: () => reach(Gate.GATE_STILL),
       synced: () => reach(Gate.GATE_SYNCED),
       dumped: () => reach(Gate.GATE_DUMPED),

@@ -54,6 +54,8 @@ export interface InstantPlan {
  * them are there, and rejects where one of them never will be: then the instant is undone.
  */
 export interface Gates {
+  /** No exec session is in the way, and none can begin; it still runs. Only where there is a policy for them. */
+  ready(): Promise<void>;
   /** Frozen. */
   still(): Promise<void>;
   /** On the disk is what there is to be; resolves when that is snapshotted, by whoever holds the gates. */

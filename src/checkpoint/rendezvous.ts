@@ -10,6 +10,7 @@ import type { Gates } from './instant-plan.ts';
  */
 export class Rendezvous implements Gates {
   readonly #snapshot: (again: boolean) => Promise<void>;
+  readonly #ready: Barrier;
   readonly #still: Barrier;
   readonly #synced: Barrier;
   readonly #dumped: Barrier;
@@ -20,6 +21,7 @@ export class Rendezvous implements Gates {
   /** @param snapshot of all disks; `again` where one of the containers ran on after the first, which is to be replaced */
   constructor(count: number, snapshot: (again: boolean) => Promise<void>) {
     this.#snapshot = snapshot;
+    this.#ready = new Barrier(count);
     this.#still = new Barrier(count);
     this.#synced = new Barrier(count);
     this.#dumped = new Barrier(count);
@@ -28,6 +30,10 @@ export class Rendezvous implements Gates {
   /** Aborts when one of them has failed. */
   get failed(): AbortSignal {
     return this.#failed.signal;
+  }
+
+  ready(): Promise<void> {
+    return this.#ready.come();
   }
 
   still(): Promise<void> {
@@ -51,7 +57,7 @@ export class Rendezvous implements Gates {
 
   fail(error: unknown): void {
     if (this.#failed.signal.aborted) return;
-    for (const barrier of [this.#still, this.#synced, this.#dumped]) barrier.fail(error);
+    for (const barrier of [this.#ready, this.#still, this.#synced, this.#dumped]) barrier.fail(error);
     this.#failed.abort(error);
   }
 }

@@ -5,6 +5,7 @@ import { Code, codeOf, FailedPrecondition, messageOf, StasisError } from '../err
 import type { Container } from '../proto/gen/containerd/containers.ts';
 import type { Mount } from '../proto/gen/containerd/mount.ts';
 import { type Process, Status } from '../proto/gen/containerd/task_types.ts';
+import { SessionPolicy } from '../proto/gen/stasis/engine.ts';
 import { bringBack } from './bring-back.ts';
 import { cgroupPids, findCgroup } from '../sys/cgroup.ts';
 import { strangers } from '../sys/own-processes.ts';
@@ -195,6 +196,7 @@ async function stop(
       exit: true,
       requireMemory: true,
       timeoutMs: BigInt(host.config.checkpoint.timeout) * 1000n,
+      sessions: SessionPolicy.SESSIONS_LEAVE, // they end with the task, and do not come back with it
     });
     return { stage, image: answer.memory ? stage.imageDir : undefined };
   } catch (error) {

@@ -9,6 +9,7 @@ import { type Host, type Report, runtimeName } from './host.ts';
 import { cgroupPids, findCgroup } from '../sys/cgroup.ts';
 import { snapshotOf } from '../zfs/names.ts';
 import { MemoryStore } from './memory-store.ts';
+import { type ExecSessions, policyOf, sessionInTheWay } from './sessions.ts';
 import { noteStandstill } from './unchanged.ts';
 import { type Engine, fromShim } from './shim-client.ts';
 import { fitsInStaging, openStage, type Stage } from './staging.ts';
@@ -23,6 +24,8 @@ export interface TakeRequest {
   readonly diskOnly: boolean;
   /** Fail where memory cannot be had, instead of keeping the disk alone. */
   readonly requireMemory: boolean;
+  /** What becomes of exec sessions. */
+  readonly execSessions: ExecSessions;
   readonly signal: AbortSignal;
   /** Told when the instant is over, the container runs on and only storing is left. */
   readonly atInstant?: (entries: readonly CheckpointEntry[]) => void;
@@ -92,6 +95,7 @@ export function instantRequest(
     exit: false,
     requireMemory: request.requireMemory,
     timeoutMs: BigInt(host.config.checkpoint.timeout) * 1000n,
+    sessions: policyOf(request),
   };
 }
 
@@ -99,6 +103,8 @@ export function instantRequest(
 export function asCallerSees(error: unknown, request: TakeRequest): StasisError {
   const { container } = request;
   if (codeOf(error) === Code.NotFound) return notRunning(container); // it ended meanwhile
+  const session = sessionInTheWay(error, request);
+  if (session !== undefined) return session;
   if (request.requireMemory) return memoryRequired(container, messageOf(error), error);
   return fromShim(error, container);
 }

@@ -77,6 +77,7 @@ async function dumpAtGates(
 }
 
 async function pass(gates: Rendezvous, gate: Gate): Promise<void> {
+  if (gate === Gate.GATE_READY) return gates.ready();
   if (gate === Gate.GATE_STILL) return gates.still();
   if (gate === Gate.GATE_SYNCED) return gates.synced();
   if (gate === Gate.GATE_DUMPED) return gates.dumped();
@@ -93,6 +94,7 @@ async function standStill(
   const { request, record, task } = taking;
   const memoryError = request.diskOnly ? '' : notOurRuntime(record);
   if (request.requireMemory) throw memoryRequired(request.container, memoryError);
+  if (request.execSessions !== 'leave') await gates.ready();
   const atGates = async (): Promise<InstantResponse> => {
     const begin = process.hrtime.bigint();
     await gates.still();

@@ -27,6 +27,7 @@ export interface CommandOptions extends Options {
   diskOnly?: boolean;
   requireMemory?: boolean;
   wait?: boolean;
+  execSessions?: string;
   label?: string[];
   pod?: string;
   set?: string;

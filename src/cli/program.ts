@@ -36,6 +36,12 @@ const containerCommands: Readonly<Record<string, Register>> = {
       )
       .addOption(new Option('--disk-only', 'leave the memory out').conflicts('requireMemory'))
       .option('--require-memory', 'fail where memory cannot be had, instead of a disk-only checkpoint')
+      .addOption(
+        new Option(
+          '--exec-sessions <policy>',
+          'what becomes of exec sessions (default: checkpoint.exec_sessions in the configuration)',
+        ).choices(['leave', 'refuse', 'wait', 'kill']),
+      )
       .addHelpText(
         'after',
         examples(

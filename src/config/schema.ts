@@ -157,6 +157,14 @@ export const schema = {
         what: 'After this a dump or a restore is given up, and undone.',
         effect: 'reload',
       }),
+      exec_sessions: choice({
+        default: 'leave',
+        choices: ['leave', 'refuse', 'wait', 'kill'],
+        what:
+          'What becomes of exec sessions, which a checkpoint does not hold: they go on, they forbid it, it waits for their end, ' +
+          'or they are killed. Where stasis checkpoint is not told by `--exec-sessions`; stock clients leave them.',
+        effect: 'reload',
+      }),
       staging_dir: text({
         default: '',
         absolute: true,

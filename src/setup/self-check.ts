@@ -7,6 +7,7 @@ import type { Session } from '../cli/session.ts';
 import { Containerd } from '../containerd/client.ts';
 import { findProgram } from '../criu/find.ts';
 import { codeOf, Code, FailedPrecondition } from '../errors.ts';
+import { ExecSessions } from '../proto/gen/stasis/stasis.ts';
 import { ANSWER_TIMEOUT_MS, type Exec } from '../sys/command.ts';
 import type { Tell } from './apply.ts';
 
@@ -42,6 +43,7 @@ export async function selfCheck(
       diskOnly: false,
       requireMemory: false,
       noWait: false,
+      execSessions: ExecSessions.EXEC_SESSIONS_DEFAULT,
     };
     const take = (options: GrpcCallOptions) => session.stasis.checkpoint(asked, options);
     await session.follow('checkpoint', CONTAINER, take, (update) => {

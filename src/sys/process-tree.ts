@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs';
 import { readdir, readFile, readlink } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { hasErrno } from '../errors.ts';
@@ -22,6 +23,27 @@ export async function endProcessesAt(
   }
 }
 
+/** Those of `pids` that are one of `roots`, or descend from one by way of others of `pids`. */
+export function descendantsOf(roots: readonly number[], pids: readonly number[]): number[] {
+  const parents = new Map(pids.map((pid) => [pid, parentOf(pid)]));
+  const isBelow = (pid: number): boolean => {
+    for (let at: number | undefined = pid; at !== undefined; at = parents.get(at))
+      if (roots.includes(at)) return true;
+    return false;
+  };
+  return pids.filter(isBelow);
+}
+
+/** Undefined for a process that has ended. */
+function parentOf(pid: number): number | undefined {
+  try {
+    return fieldsOf(readFileSync(`/proc/${pid}/stat`, 'latin1')).parent;
+  } catch (error) {
+    if (hasErrno(error, 'ENOENT') || hasErrno(error, 'ESRCH')) return undefined;
+    throw error;
+  }
+}
+
 async function treesAt(folder: string, isSpared: (args: readonly string[]) => boolean): Promise<number[]> {
   const children = new Map<number, number[]>();
   const found: number[] = [];
@@ -42,7 +64,10 @@ async function treesAt(folder: string, isSpared: (args: readonly string[]) => bo
 
 /** Fields 3 and 4 of proc_pid_stat(5); of a process that has ended, those of a zombie. */
 async function statOf(pid: number): Promise<{ state: string; parent: number }> {
-  const stat = await readFile(`/proc/${pid}/stat`, 'latin1').catch(() => '');
+  return fieldsOf(await readFile(`/proc/${pid}/stat`, 'latin1').catch(() => ''));
+}
+
+function fieldsOf(stat: string): { state: string; parent: number } {
   const [state = 'Z', parent = '0'] = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
   return { state: state === '' ? 'Z' : state, parent: Number(parent) };
 }

@@ -1,5 +1,5 @@
 import type { GrpcCallOptions } from '../../api/grpc-client.ts';
-import { type Checkpoint, DiskKind, MemoryKind } from '../../proto/gen/stasis/stasis.ts';
+import { type Checkpoint, DiskKind, ExecSessions, MemoryKind } from '../../proto/gen/stasis/stasis.ts';
 import type { CommandOptions } from '../grammar.ts';
 import { memoryText, storedText } from '../lineage.ts';
 import { checkpointName, containerName } from '../names.ts';
@@ -7,7 +7,7 @@ import type { Session } from '../session.ts';
 import { count, duration, size } from '../../units.ts';
 import { checkpointView } from '../view.ts';
 
-type Options = Pick<CommandOptions, 'name' | 'exit' | 'diskOnly' | 'requireMemory' | 'wait'>;
+type Options = Pick<CommandOptions, 'name' | 'exit' | 'diskOnly' | 'requireMemory' | 'wait' | 'execSessions'>;
 
 /** `stasis checkpoint CONTAINER` */
 export async function checkpoint(session: Session, container: string, options: Options): Promise<void> {
@@ -19,6 +19,7 @@ export async function checkpoint(session: Session, container: string, options: O
     diskOnly: options.diskOnly ?? false,
     requireMemory: options.requireMemory ?? false,
     noWait: options.wait === false,
+    execSessions: execSessionsOf(options.execSessions),
   };
   const taken: Checkpoint[] = [];
   const call = (options: GrpcCallOptions) => session.stasis.checkpoint(request, options);
@@ -30,6 +31,18 @@ export async function checkpoint(session: Session, container: string, options: O
     () => `${checkpointText(result)}\n`,
     () => [result.name],
   );
+}
+
+const sessionKinds: Readonly<Record<string, ExecSessions>> = {
+  leave: ExecSessions.EXEC_SESSIONS_LEAVE,
+  refuse: ExecSessions.EXEC_SESSIONS_REFUSE,
+  wait: ExecSessions.EXEC_SESSIONS_WAIT,
+  kill: ExecSessions.EXEC_SESSIONS_KILL,
+};
+
+/** `--exec-sessions` as the API has it; without it, as stasisd is configured. */
+export function execSessionsOf(chosen: string | undefined): ExecSessions {
+  return sessionKinds[chosen ?? ''] ?? ExecSessions.EXEC_SESSIONS_DEFAULT;
 }
 
 /** What was taken, and how long the container stood still for it. */

@@ -9,12 +9,12 @@ import type { Session } from '../session.ts';
 import { oneLine } from '../text.ts';
 import { count } from '../../units.ts';
 import { restoreView } from '../view.ts';
-import { printSet } from './checkpoint.ts';
+import { execSessionsOf, printSet } from './checkpoint.ts';
 import { pagingOf, restoreText } from './restore.ts';
 
 type TakeOptions = Pick<
   CommandOptions,
-  'name' | 'exit' | 'diskOnly' | 'requireMemory' | 'wait' | 'label' | 'pod'
+  'name' | 'exit' | 'diskOnly' | 'requireMemory' | 'wait' | 'execSessions' | 'label' | 'pod'
 >;
 
 /** `stasis checkpoint CONTAINER…`, `--label KEY=VALUE`, `--pod ID` */
@@ -40,6 +40,7 @@ export async function checkpointSet(
     diskOnly: options.diskOnly ?? false,
     requireMemory: options.requireMemory ?? false,
     noWait: options.wait === false,
+    execSessions: execSessionsOf(options.execSessions),
   };
   const what = pod || [...containers, ...labels].join(' ');
   const taken: Checkpoint[] = [];

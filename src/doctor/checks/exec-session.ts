@@ -8,10 +8,13 @@ export const execSession: Check = (view) =>
     .map((process) => {
       const exec = view.execs.get(process.pid);
       return {
-        name: 'exec-session',
+        name: exec === undefined ? 'joined-process' : 'exec-session',
         severity: 'warning',
         subject: nameProcess(process),
         message: `${exec === undefined ? 'joined the container from outside' : `is the exec session ${exec}`}: a checkpoint does not hold it, and after a restore it is gone`,
-        remedy: 'end it before a checkpoint that it matters to, and start it again after a restore',
+        remedy:
+          exec === undefined
+            ? 'end it before a checkpoint that it matters to, and start it again after a restore'
+            : 'end it before a checkpoint that it matters to (stasis checkpoint --exec-sessions wait or kill), and start it again after a restore',
       };
     });

@@ -305,7 +305,8 @@ function gatesOf(more: Partial<Gates> = {}): Gates {
     world.journal.push(what);
     assert.ok(world.frozen, `at ${what} it stands still`);
   };
-  return { still: reach('still'), synced: reach('synced'), dumped: reach('dumped'), ...more };
+  const ready = (): never => assert.fail('that is before the instant');
+  return { ready, still: reach('still'), synced: reach('synced'), dumped: reach('dumped'), ...more };
 }
 
 const takeAt = (gates: Gates, wanted = plan()) =>

@@ -50,7 +50,7 @@ test('checkpoint sends what was asked for and prints what was taken', async () =
   assert.deepEqual(seen, [
     {
       ...{ namespace: 'k8s.io', container: 'web', name: 'one', exit: true },
-      ...{ diskOnly: false, requireMemory: false, noWait: false },
+      ...{ diskOnly: false, requireMemory: false, noWait: false, execSessions: 0 },
     },
   ]);
   assert.deepEqual(outcome, {

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import {
   type CheckpointSetRequest,
+  ExecSessions,
   type RestoreSetRequest,
   RestoreFailure,
   RestoreResult,
@@ -24,7 +25,15 @@ test('several containers, a label or a pod make a set, and each member is told',
   const seen: CheckpointSetRequest[] = [];
   const named = await against(set(seen), ['checkpoint', 'web', 'db', '--name', 'nightly', '--no-wait']);
   await against(set(seen), ['checkpoint', '--label', 'app=shop', '--label', 'tier']);
-  const quiet = await against(set(seen), ['checkpoint', '--pod', 'p1', '-q', '--require-memory']);
+  const quiet = await against(set(seen), [
+    'checkpoint',
+    '--pod',
+    'p1',
+    '-q',
+    '--require-memory',
+    '--exec-sessions',
+    'wait',
+  ]);
   const common = { namespace: 'default', exit: false, diskOnly: false };
   assert.deepEqual(seen, [
     {
@@ -35,6 +44,7 @@ test('several containers, a label or a pod make a set, and each member is told',
       name: 'nightly',
       requireMemory: false,
       noWait: true,
+      execSessions: ExecSessions.EXEC_SESSIONS_DEFAULT,
     },
     {
       ...common,
@@ -44,8 +54,18 @@ test('several containers, a label or a pod make a set, and each member is told',
       name: '',
       requireMemory: false,
       noWait: false,
+      execSessions: ExecSessions.EXEC_SESSIONS_DEFAULT,
     },
-    { ...common, containers: [], labels: [], pod: 'p1', name: '', requireMemory: true, noWait: false },
+    {
+      ...common,
+      containers: [],
+      labels: [],
+      pod: 'p1',
+      name: '',
+      requireMemory: true,
+      noWait: false,
+      execSessions: ExecSessions.EXEC_SESSIONS_WAIT,
+    },
   ]);
   assert.match(
     named.stdout,

@@ -168,7 +168,7 @@ test('a process of somebody else in its cgroup is named, and not taken for one t
     { pid: 120, parent: 1, namespaces: { pid: 'pid:[8]' } },
     { pid: 121, parent: 120, namespaces: { pid: 'pid:[8]' } },
   ]);
-  assert.deepEqual(names(found), ['shared-cgroup', 'exec-session']);
+  assert.deepEqual(names(found), ['shared-cgroup', 'joined-process']);
   assert.match(found[0]?.subject ?? '', /^process 120 /);
 });
 

@@ -5,7 +5,7 @@ import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { endProcessesAt } from '../../../src/sys/process-tree.ts';
+import { descendantsOf, endProcessesAt } from '../../../src/sys/process-tree.ts';
 
 test('what works in a folder is ended with its descendants, and nothing else', async (t) => {
   const folder = mkdtempSync(join(tmpdir(), 'tree-'));
@@ -24,6 +24,21 @@ test('what works in a folder is ended with its descendants, and nothing else', a
   assert.equal(existsSync(`/proc/${grandchild}/root/proc`), false);
   assert.equal(outside.exitCode, null);
   assert.ok(existsSync(`/proc/${outside.pid}`));
+});
+
+test('descendants are found by way of the given processes alone', async (t) => {
+  const child = spawn('/bin/sh', ['-c', 'sleep 60 & echo $!; wait'], { stdio: ['ignore', 'pipe', 'ignore'] });
+  const [chunk] = (await once(child.stdout, 'data')) as [Buffer];
+  const grandchild = Number(chunk.toString());
+  t.after(() => {
+    child.kill('SIGKILL');
+    process.kill(grandchild, 'SIGKILL');
+  });
+  const { pid = 0 } = child;
+  const nobody = 2 ** 22 + 1; // above the highest pid of the kernel
+  assert.deepEqual(descendantsOf([pid], [grandchild, pid, process.ppid, nobody]), [grandchild, pid]);
+  assert.deepEqual(descendantsOf([process.pid], [grandchild, pid]), [grandchild, pid]);
+  assert.deepEqual(descendantsOf([process.pid], [grandchild]), []);
 });
 
 test('a folder in which nobody works is done with at once', async () => {
