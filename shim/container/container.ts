@@ -93,6 +93,7 @@ export class Container {
       socketFolder: context.socketFolder,
       noPivot: options.noPivotRoot,
       noNewKeyring: options.noNewKeyring,
+      hasPoststart: spec.hasPoststart,
       restore: checkpoint === '' ? undefined : { ...restore, fill: this.fill },
     });
   }
@@ -333,6 +334,7 @@ export class Container {
 
   /** The first process is gone. Where others share its pid namespace they go with it. */
   async #initEnded(exit: Exit): Promise<void> {
+    this.init.hasGone();
     this.#order.initGone();
     if (this.#spec.sharesPids) {
       await this.accounting.kill().catch((error: unknown) => {

@@ -9,6 +9,8 @@ export interface ContainerSpec {
   readonly sharesPids: boolean;
   /** Whether it limits open files itself. */
   readonly limitsFiles: boolean;
+  /** Whether programs run after its start. */
+  readonly hasPoststart: boolean;
   /** Whether programs run at its end, which may look at its root file system. */
   readonly hasPoststop: boolean;
   readonly annotations: Readonly<Record<string, string>>;
@@ -17,7 +19,7 @@ export interface ContainerSpec {
 interface RawSpec {
   process?: { rlimits?: { type?: string }[] };
   linux?: { cgroupsPath?: string; namespaces?: { type?: string; path?: string }[] };
-  hooks?: { poststop?: unknown[] };
+  hooks?: { poststart?: unknown[]; poststop?: unknown[] };
   annotations?: Record<string, string>;
 }
 
@@ -48,6 +50,7 @@ function specOf(raw: RawSpec): ContainerSpec {
     cgroupsPath,
     sharesPids: pid === undefined || (pid.path ?? '') !== '',
     limitsFiles: raw.process?.rlimits?.some(({ type }) => type === 'RLIMIT_NOFILE') ?? false,
+    hasPoststart: (raw.hooks?.poststart?.length ?? 0) > 0,
     hasPoststop: (raw.hooks?.poststop?.length ?? 0) > 0,
     annotations: raw.annotations ?? {},
   };

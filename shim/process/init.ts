@@ -27,6 +27,8 @@ export interface InitOptions {
   readonly socketFolder: string;
   readonly noPivot: boolean;
   readonly noNewKeyring: boolean;
+  /** Whether programs run once it is started, which are the runtime's to call. */
+  readonly hasPoststart: boolean;
   /** Images to restore from at Start; undefined for a usual process. */
   readonly restore: Restore | undefined;
 }
@@ -37,6 +39,7 @@ const UNPREPARE_MS = 20;
 /** A container's first process. Its callers serialise the verbs; its state says which are possible. */
 export class InitProcess extends Process<InitStateName, InitVerb> {
   readonly #options: InitOptions;
+  readonly #gone = new AbortController();
   /** Whether the OCI runtime knows the container. */
   #made = false;
   #prepared: PreparedRestore | undefined;
@@ -88,9 +91,9 @@ export class InitProcess extends Process<InitStateName, InitVerb> {
   /** @param disk brings the root file system, where a restore begins before it is there */
   async start(disk?: () => Promise<void>): Promise<void> {
     this.state.require('start');
-    const { runtime, restore, id, noPivot } = this.#options;
+    const { runtime, restore, id, noPivot, hasPoststart } = this.#options;
     if (restore === undefined) {
-      await runtime.start(id);
+      await runtime.start(id, hasPoststart ? {} : { ended: this.#gone.signal });
     } else {
       const prepared = this.#prepared;
       if (prepared === undefined) throw new StasisError(Code.Unknown, 'the restore was not prepared');
@@ -111,6 +114,11 @@ export class InitProcess extends Process<InitStateName, InitVerb> {
     }
     this.io?.takeInput();
     this.state.to('running');
+  }
+
+  /** To be called as soon as the process has ended, whatever of it is still to be told. */
+  hasGone(): void {
+    this.#gone.abort();
   }
 
   /** Runs the runtime with the streams of the process to be, and learns its pid. */

@@ -14,6 +14,7 @@ import {
 } from './arguments.ts';
 import { maskedFoldersConfig } from './crun-masks.ts';
 import { directDump } from './direct-dump.ts';
+import { directStart } from './direct-start.ts';
 import { errorOf, OciError } from './error.ts';
 import { hasOwnClocks, rootAsSeenBy, withClocksOf } from './time-namespace.ts';
 import type {
@@ -26,6 +27,7 @@ import type {
   RuntimeBinary,
   RuntimeName,
   RuntimeState,
+  StartOptions,
 } from './types.ts';
 
 export interface RuntimeOptions extends GlobalOptions {
@@ -80,7 +82,10 @@ class Door implements OciRuntime {
     });
   }
 
-  async start(id: string, limits: CallLimits = {}): Promise<void> {
+  async start(id: string, { ended, ...limits }: StartOptions = {}): Promise<void> {
+    const { root } = this.#options;
+    if (root !== undefined && ended !== undefined && (await directStart(this.name, join(root, id), ended)))
+      return;
     await this.#run('start', id, ['start', id], limits);
   }
 

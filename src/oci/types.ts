@@ -36,6 +36,11 @@ export interface CreateOptions extends CallLimits {
   readonly stdioFds: StdioFds;
 }
 
+export interface StartOptions extends CallLimits {
+  /** Aborted when the first process has ended. With it a start may do without the runtime's program: direct-start.ts. */
+  readonly ended?: AbortSignal;
+}
+
 export interface ExecOptions extends CallLimits {
   readonly id: string;
   /** OCI `process` as a JSON file. */
@@ -109,7 +114,8 @@ export interface RuntimeState {
 }
 
 /**
- * The door to one container's OCI runtime. Each method starts the program once, in the container's bundle.
+ * The door to one container's OCI runtime. Each method starts the program once, in the container's bundle; a usual dump of
+ * runc's and a usual start are done without it.
  * All of them throw `OciError`, whose `kind` says what happened and whose `code` is the status for clients.
  */
 export interface OciRuntime {
@@ -120,7 +126,7 @@ export interface OciRuntime {
   /** The CRIU that it calls; undefined where there is none. Looks for it. */
   criu(): string | undefined;
   create(options: CreateOptions): Promise<void>;
-  start(id: string, limits?: CallLimits): Promise<void>;
+  start(id: string, options?: StartOptions): Promise<void>;
   /** `signal`: a number or name. `all`: every process of the container. */
   kill(id: string, signal: number | string, options?: CallLimits & { all?: boolean }): Promise<void>;
   delete(id: string, options?: CallLimits & { force?: boolean }): Promise<void>;

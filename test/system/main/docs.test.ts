@@ -30,15 +30,20 @@ function commandsOf(page: string): Command[] {
   });
 }
 
-/** A line of a page as a pattern: numbers and units differ from run to run, columns have other widths, `…` is anything. */
+/** Of a fast machine's first second it is `now`. */
+const anAge = /\d+ (?:s|min|h|d) ago/;
+const AGE = '\u0002';
+
+/** A line of a page as a pattern: numbers, units and ages differ from run to run, columns have other widths, `…` is anything. */
 function patternOf(line: string): RegExp {
-  const words = line.trim().split(/\s+/);
+  const words = line.trim().replace(anAge, AGE).split(/\s+/);
   const parts = words.map((word) =>
     word
       .replace(/[.*+?^${}()|[\]\\]/g, '\\$&')
       .replace(/\d+(\\\.\d+)?/g, '\\d+(?:\\.\\d+)?')
       .replace(/^(ms|s|min|B|KiB|MiB|GiB)(,?)$/, '(?:ns|µs|ms|s|min|B|KiB|MiB|GiB)$2')
-      .replaceAll('…', '.*'),
+      .replaceAll('…', '.*')
+      .replace(AGE, `(?:now|${anAge.source})`),
   );
   return new RegExp(`^\\s*${parts.join('\\s+')}\\s*$`);
 }

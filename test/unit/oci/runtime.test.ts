@@ -1,10 +1,21 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  constants,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { detectRuntime, RuntimeBinaries } from '../../../src/oci/binary.ts';
 import { openRuntime } from '../../../src/oci/runtime.ts';
+import { makeFifo } from '../../../src/sys/fifo.ts';
 import type { RuntimeName } from '../../../src/oci/types.ts';
 import {
   exec as realExec,
@@ -74,6 +85,20 @@ test('CRIU’s folder is first on PATH, and our own service socket is not passed
   const { calls, runtime } = door('runc');
   await runtime.start('web');
   assert.deepEqual(calls[0]?.options.env, { PATH: '/opt/criu:/bin' });
+});
+
+test('a usual start does without the runtime; where that cannot be, the runtime is called', async () => {
+  const { calls, runtime } = door('crun');
+  const folder = join(bundle, 'root/started');
+  mkdirSync(folder, { recursive: true });
+  makeFifo(join(folder, 'exec.fifo'), 0o600);
+  const reader = openSync(join(folder, 'exec.fifo'), constants.O_RDONLY | constants.O_NONBLOCK);
+  const ended = new AbortController().signal;
+  await runtime.start('started', { ended });
+  closeSync(reader);
+  assert.equal(calls.length, 0);
+  await runtime.start('started', { ended });
+  assert.deepEqual(calls.at(0)?.args.slice(-2), ['start', 'started']);
 });
 
 test('two calls at once never read each other’s log', async () => {

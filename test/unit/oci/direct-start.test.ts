@@ -1,0 +1,99 @@
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import {
+  closeSync,
+  constants,
+  existsSync,
+  mkdtempSync,
+  openSync,
+  readSync,
+  rmSync,
+  unlinkSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { afterEach, beforeEach, suite, test } from 'node:test';
+import { directStart } from '../../../src/oci/direct-start.ts';
+import { makeFifo } from '../../../src/sys/fifo.ts';
+import { findSleeper } from '../../../src/sys/wait-channel.ts';
+
+const { O_RDONLY, O_WRONLY, O_NONBLOCK } = constants;
+const running = new AbortController().signal;
+let folder: string;
+let fifo: string;
+
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), 'stasis-start-'));
+  fifo = join(folder, 'exec.fifo');
+  makeFifo(fifo, 0o600);
+});
+
+afterEach(() => rmSync(folder, { recursive: true }));
+
+suite('a container of runc', () => {
+  for (const when of ['waits already', 'comes later'] as const) {
+    test(`that ${when} goes on; then it is no longer a created one`, async () => {
+      const child = spawn('sh', ['-c', 'printf 0 >"$1"', 'sh', fifo]);
+      const exited = once(child, 'exit');
+      const { pid = 0 } = child;
+      while (when === 'waits already' && findSleeper([pid], /fifo|partner/) === undefined) await sleep(1);
+      assert.equal(await directStart('runc', folder, running), true);
+      assert.equal(existsSync(fifo), false);
+      assert.deepEqual(await exited, [0, null]);
+    });
+  }
+
+  test('that has ended before it came there is not started, and stays a created one', async () => {
+    const gone = new AbortController();
+    const starting = directStart('runc', folder, gone.signal);
+    gone.abort();
+    assert.equal(await starting, false);
+    assert.ok(existsSync(fifo));
+    assert.equal(await directStart('runc', folder, gone.signal), false);
+  });
+
+  test('that goes on and ends at once has been started', async () => {
+    const gone = new AbortController();
+    const starting = directStart('runc', folder, gone.signal);
+    const writer = openSync(fifo, O_WRONLY | O_NONBLOCK);
+    writeSync(writer, '0');
+    closeSync(writer);
+    gone.abort();
+    assert.equal(await starting, true);
+    assert.equal(existsSync(fifo), false);
+  });
+
+  test('that closes the FIFO without a byte is not started', async () => {
+    const starting = directStart('runc', folder, running);
+    closeSync(openSync(fifo, O_WRONLY | O_NONBLOCK));
+    assert.equal(await starting, false);
+    assert.ok(existsSync(fifo));
+  });
+});
+
+suite('a container of crun', () => {
+  test('gets a byte, and is no longer a created one', async () => {
+    const reader = openSync(fifo, O_RDONLY | O_NONBLOCK);
+    assert.equal(await directStart('crun', folder, running), true);
+    assert.equal(readSync(reader, Buffer.alloc(8)), 1);
+    closeSync(reader);
+    assert.equal(existsSync(fifo), false);
+  });
+
+  test('whose process is gone is not started, and stays a created one', async () => {
+    assert.equal(await directStart('crun', folder, running), false);
+    assert.ok(existsSync(fifo));
+  });
+});
+
+test('what is no created container is left to the runtime', async () => {
+  unlinkSync(fifo);
+  assert.equal(await directStart('runc', folder, running), false);
+  writeFileSync(fifo, '');
+  assert.equal(await directStart('runc', folder, running), false);
+  assert.equal(await directStart('crun', join(folder, 'none'), running), false);
+});
