@@ -85,8 +85,8 @@ function labelFilter(label: string): string {
   return value === undefined ? field : `${field}==${JSON.stringify(value)}`;
 }
 
-/** A spec that is not one has no sandbox. */
-function sandboxOf(container: Container): string | undefined {
+/** Id of the sandbox that a container belongs to, which a sandbox does to itself. A spec that is not one has none. */
+export function sandboxOf(container: Container): string | undefined {
   try {
     const { annotations } = decodeSpec(container.spec, container.id);
     const id: unknown = (annotations as Record<string, unknown> | undefined)?.[sandboxAnnotation];

@@ -63,7 +63,7 @@ export class Rendezvous implements Gates {
 }
 
 /** Holds whoever comes until all have. */
-class Barrier {
+export class Barrier {
   #missing: number;
   #error: { readonly error: unknown } | undefined;
   readonly #all = Promise.withResolvers<void>();

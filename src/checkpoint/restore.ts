@@ -1,11 +1,13 @@
-import { findContainer, findTask } from '../containerd/client.ts';
+import { findContainer, findTask, type NamespaceClient } from '../containerd/client.ts';
 import { FailedPrecondition } from '../errors.ts';
 import { findCheckpoint } from './find.ts';
 import type { CheckpointEntry } from './entry.ts';
-import { createFromCheckpoint, nameTaken } from './create.ts';
+import { createFromCheckpoint, nameTaken, type NewContainer } from './create.ts';
 import { type Host, lockKey, type Report } from './host.ts';
 import { isLazy, type Paging } from './paging.ts';
+import type { OpenMemory } from './memory-store.ts';
 import { validateContainerId, validateNamespace } from './names.ts';
+import { assertNoPodAround, inPodOfNow, type RewindPlace } from './pod.ts';
 import { rewind, type RewindTimes } from './rewind.ts';
 
 export interface RestoreRequest {
@@ -48,45 +50,73 @@ export async function restore(host: Host, request: RestoreRequest, report: Repor
   return host.locks.run(
     keys,
     async () => {
-      const started = process.hrtime.bigint();
-      const { namespace, container, signal } = request;
-      const client = host.containerd.namespace(namespace);
-      const entry = await findCheckpoint(host, client, container, request.checkpoint);
-      assertMemory(entry, request.requireMemory, report);
-      return host.catalog.reading(entry, async () => {
-        const opened = host.memory.open(entry);
-        try {
-          const found = [findContainer(client, target), findTask(client, target)] as const;
-          const [memory, record, task] = await Promise.all([opened, ...found]);
-          signal.throwIfAborted();
-          if (request.as !== '' && record !== undefined) throw nameTaken(request.as);
-          const owner = record ?? memory.record.container;
-          const lazy = await isLazy(host, owner, entry, request.paging);
-          const done =
-            record === undefined
-              ? await restoreNew(host, { namespace, id: target, entry, memory, lazy, signal }, report)
-              : await rewind(host, { namespace, record, task, entry, memory, lazy, signal }, report);
-          return {
-            container: target,
-            checkpoint: entry.name,
-            memory: entry.memory === 'image',
-            lazy,
-            totalNs: Number(process.hrtime.bigint() - started),
-            ...done,
-          };
-        } finally {
-          host.later(
-            'close a memory image',
-            opened.then(
-              (memory) => memory.close(),
-              () => undefined,
-            ),
-          );
-        }
-      });
+      return restoreLocked(host, request, report);
     },
     request.signal,
   );
+}
+
+/**
+ * As `restore`, for a caller that holds the locks.
+ * @param place its part in bringing several back as one
+ */
+export async function restoreLocked(
+  host: Host,
+  request: RestoreRequest,
+  report: Report,
+  place?: RewindPlace,
+): Promise<Restored> {
+  const started = process.hrtime.bigint();
+  const { namespace, container, signal } = request;
+  const target = request.as === '' ? container : request.as;
+  const client = host.containerd.namespace(namespace);
+  const entry = await findCheckpoint(host, client, container, request.checkpoint);
+  assertMemory(entry, request.requireMemory, report);
+  return host.catalog.reading(entry, async () => {
+    const opened = host.memory.open(entry);
+    try {
+      const found = [findContainer(client, target), findTask(client, target)] as const;
+      const [read, record, task] = await Promise.all([opened, ...found]);
+      signal.throwIfAborted();
+      if (request.as !== '' && record !== undefined) throw nameTaken(request.as);
+      if (record !== undefined) await assertNoPodAround(client, record, entry);
+      const memory = await inPod(client, read);
+      const lazy = await isLazy(host, record ?? memory.record.container, entry, request.paging);
+      const common = { namespace, entry, memory, lazy, signal, ...(place === undefined ? {} : { place }) };
+      const done =
+        record === undefined
+          ? await restoreNew(host, { ...common, id: target }, report)
+          : await rewind(host, { ...common, record, task }, report);
+      return {
+        container: target,
+        checkpoint: entry.name,
+        memory: entry.memory === 'image',
+        lazy,
+        totalNs: Number(process.hrtime.bigint() - started),
+        ...done,
+      };
+    } finally {
+      host.later(
+        'close a memory image',
+        opened.then(
+          (memory) => memory.close(),
+          () => undefined,
+        ),
+      );
+    }
+  });
+}
+
+/** What was read of a checkpoint, for the pod of the container as it now is. */
+async function inPod(client: NamespaceClient, memory: OpenMemory): Promise<OpenMemory> {
+  const container = await inPodOfNow(client, memory.record.container);
+  if (container === memory.record.container) return memory;
+  return {
+    ...memory,
+    record: { ...memory.record, container },
+    hold: () => memory.hold(),
+    close: async () => memory.close(),
+  };
 }
 
 /** @throws FailedPrecondition where memory is insisted on and the checkpoint has none */
@@ -105,10 +135,18 @@ export function assertMemory(entry: CheckpointEntry, required: boolean, report: 
 
 async function restoreNew(
   host: Host,
-  options: Parameters<typeof createFromCheckpoint>[1],
+  { place, ...options }: Parameters<typeof createFromCheckpoint>[1] & { readonly place?: RewindPlace },
   report: Report,
 ): Promise<RewindTimes> {
+  await place?.stopped();
   report.phase('cloning the disk and restoring memory');
-  const made = await createFromCheckpoint(host, options, report);
+  const make = async (): Promise<NewContainer> => createFromCheckpoint(host, options, report);
+  const made = await (place?.inTurn(make) ?? make());
+  try {
+    await place?.started();
+  } catch (error) {
+    await made.undo();
+    throw error;
+  }
   return { stopNs: 0, diskNs: made.diskNs, ...made.task };
 }

@@ -14,6 +14,7 @@ import { applyDiff } from './foreign.ts';
 import { hasDisk } from './find.ts';
 import type { Host, Report } from './host.ts';
 import type { OpenMemory } from './memory-store.ts';
+import type { RewindPlace } from './pod.ts';
 import { diffFile } from './record.ts';
 import { findEngine } from './shim-client.ts';
 import { assertSpecFitsHost, decodeSpec } from './spec.ts';
@@ -32,6 +33,8 @@ export interface Rewinding {
   /** Bring the memory in while it runs. */
   readonly lazy: boolean;
   readonly signal: AbortSignal;
+  /** Its part in bringing several back as one. */
+  readonly place?: RewindPlace;
 }
 
 /** What a rewind answers of the new task, and how long its parts took. */
@@ -47,6 +50,7 @@ export async function rewind(host: Host, rewinding: Rewinding, report: Report): 
   try {
     return await rewindBy(steps, host, rewinding, report);
   } catch (error) {
+    await leaveOthers(host, rewinding, error);
     report.phase('bringing back what ran');
     const failure = (await steps.rollBack()).find(({ what }) => essential.has(what));
     const { namespace, record } = rewinding;
@@ -56,6 +60,21 @@ export async function rewind(host: Host, rewinding: Rewinding, report: Report): 
     }
     throw failure === undefined ? named(record.id, error) : leftStopped(record.id, failure.error, error);
   }
+}
+
+/** Where it was to be brought back with others: none of them is brought back as it was before all that was restored is gone. */
+async function leaveOthers(
+  host: Host,
+  { namespace, record, place }: Rewinding,
+  error: unknown,
+): Promise<void> {
+  if (place === undefined) return;
+  place.fail(error);
+  if (place.isRestored === true)
+    await removeTask(host, namespace, record.id).catch((failure: unknown) =>
+      host.log.error('a restored task could not be ended', { id: record.id, error: messageOf(failure) }),
+    );
+  await place.ended();
 }
 
 /** An error of containerd's own, which knows neither what was being done nor what comes next. */
@@ -95,7 +114,7 @@ async function rewindBy(
   rewinding: Rewinding,
   report: Report,
 ): Promise<RewindTimes> {
-  const { namespace, record, task, entry, memory, lazy, signal } = rewinding;
+  const { namespace, record, task, entry, memory, lazy, signal, place } = rewinding;
   const client = host.containerd.namespace(namespace);
   assertSpecFitsHost(decodeSpec(memory.record.container.spec, record.id), record.id, existsSync);
   // Before anything is stopped.
@@ -109,7 +128,8 @@ async function rewindBy(
   const safety = await stop(host, rewinding, report);
   if (safety !== undefined) {
     steps.undo('remove the image of the stopped task', () => safety.stage.remove());
-    steps.undo(bringTaskBack, () => bringBack(host, rewinding, safety.image));
+    const back = async (): Promise<void> => bringBack(host, rewinding, safety.image);
+    steps.undo(bringTaskBack, () => place?.inTurn(back) ?? back());
   }
   // What has no image of its memory cannot be brought back as it was: then the only way is on.
   const turnBack = (): void => {
@@ -118,6 +138,7 @@ async function rewindBy(
   turnBack();
   await removeTask(host, namespace, record.id);
   const stopped = process.hrtime.bigint();
+  await place?.stopped();
 
   turnBack();
   report.phase('putting the disk back');
@@ -128,14 +149,20 @@ async function rewindBy(
   report.phase('restoring memory');
   const fill = lazy ? host.fills.note(namespace, record.id, entry, memory) : undefined;
   if (fill !== undefined) steps.undo('let the image go', async () => fill.abandon());
-  const started = await startTask(client, disk.record, {
+  const options = {
     mounts: disk.mounts,
     // Now, as the end of the former task has its client leave.
     io: await ioOf(task, memory.record.terminal),
     imageDir: entry.memory === 'image' ? memory.imageDir : undefined,
     workDir: fill?.folder,
     beforeStart: turnBack,
-  });
+  };
+  const start = async (): Promise<StartedTask> => startTask(client, disk.record, options);
+  const started = await (place?.inTurn(start) ?? start());
+  if (place !== undefined) {
+    place.isRestored = true;
+    await place.started();
+  }
   steps.commit();
   fill?.begun();
   host.later(

@@ -18,7 +18,7 @@ import {
   setProperties,
 } from './entry.ts';
 import { type Host, lockKey, type Report, snapshotterName } from './host.ts';
-import { selectMembers } from './members.ts';
+import { isSandbox, selectMembers } from './members.ts';
 import {
   defaultCheckpointName,
   validateCheckpointName,
@@ -189,12 +189,19 @@ async function takeMembers(
     return entries;
   };
   // Awaited here: what is undone is undone when this function ends.
-  return request.exit ? await endingAll(host, request, finish) : await finish();
+  return request.exit ? await endingAll(host, request.namespace, takings, finish) : await finish();
 }
 
-/** Keeps all of them paused until `finish` has made the checkpoints safe, and ends them then. */
-async function endingAll<T>(host: Host, request: SetRequest, finish: () => Promise<T>): Promise<T> {
-  const { namespace } = request;
+/**
+ * Keeps all of them paused until `finish` has made the checkpoints safe, and ends them then. A sandbox last: where its containers
+ * share its pid namespace, it does not come to its end before they do, and they cannot while they stand still.
+ */
+async function endingAll<T>(
+  host: Host,
+  namespace: string,
+  takings: readonly Taking[],
+  finish: () => Promise<T>,
+): Promise<T> {
   const pause = async (rest: readonly string[]): Promise<T> => {
     const [container, ...others] = rest;
     if (container === undefined) return finish();
@@ -205,7 +212,13 @@ async function endingAll<T>(host: Host, request: SetRequest, finish: () => Promi
       return made;
     });
   };
-  return pause(request.containers);
+  // The first to be paused is the last to be ended.
+  const [sandboxes, others] = [takings.filter(isOfSandbox), takings.filter((one) => !isOfSandbox(one))];
+  return pause([...sandboxes, ...others].map(({ record }) => record.id));
+}
+
+function isOfSandbox({ record }: Taking): boolean {
+  return isSandbox(record);
 }
 
 /** All stand still, are dumped and snapshotted, and run on. */
