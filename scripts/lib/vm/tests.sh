@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# The tier `vm` of scripts/test. Needs common.sh, and from scripts/test: results, pattern, run_tests and check.
+# The tier `vm` of scripts/test. Needs common.sh, and from scripts/test: results, pattern, machine, run_tests and check.
 # shellcheck disable=SC2034,SC2154  # what is shared with scripts/test
 
 VM_STATE=/var/lib/stasis-test-vm
@@ -32,6 +32,7 @@ vm_tier() {
   scripts/vm build
   scripts/node test/vm/build-image.ts "$STASIS_SRC/dist/test-image.tar"
   scripts/vm down --quiet --state "$VM_STATE"
+  machine=$VM_STATE
   if ! scripts/vm up --tree --state "$VM_STATE" || ! in_vm up; then
     failed=$((failed + 1)); failures+=('the stack in the virtual machine'); return
   fi
@@ -43,4 +44,5 @@ vm_tier() {
   runner=scripts/node
   check 'nothing is left of the stack in the virtual machine' in_vm down
   scripts/vm down --quiet --state "$VM_STATE"
+  machine=
 }
