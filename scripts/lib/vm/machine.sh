@@ -107,26 +107,26 @@ wait_boot() { # ACCELERATOR
   return 1
 }
 
-# A new boot has a new id; sshd of the old one may answer for a while yet.
+# Nothing is sent to the machine until its kernel says that it restarts: a connection to the old boot's sshd stays open
+# at this end when that is gone, and waits for an answer.
 cmd_reboot() {
-  local before
+  local before seen end=$((SECONDS + TCG_BOOT_SECONDS))
   need_vm
   ssh_command
   before=$("${SSH[@]}" cat /proc/sys/kernel/random/boot_id)
+  seen=$(stat -c %s "$STATE/console")
   # Without systemd there is nobody whom `reboot` could ask, and nobody who closes this connection: it is left before.
   "${SSH[@]}" 'sync; if [ -d /run/systemd/system ]; then reboot; else (sleep 1; reboot -f) >/dev/null 2>&1 </dev/null & fi' || true
   close_connection
-  while wait_boot "$(cat "$STATE/accel")"; do
-    ssh_command
-    if [ "$("${SSH[@]}" cat /proc/sys/kernel/random/boot_id)" != "$before" ]; then
-      [ ! -e "$STATE/tree.img" ] || mount_tree_disk
-      say "rebooted in $SECONDS s: $STATE"
-      return
-    fi
-    close_connection
-    sleep 1
+  until tail -c "+$((seen + 1))" "$STATE/console" | grep 'reboot: Restarting system' >/dev/null; do
+    [ $SECONDS -lt $end ] && vm_pid >/dev/null || die "the machine does not go down: see scripts/vm console"
+    sleep 0.3
   done
-  die "the machine did not come up again: see scripts/vm console"
+  wait_boot "$(cat "$STATE/accel")" || die "the machine did not come up again: see scripts/vm console"
+  ssh_command
+  [ "$("${SSH[@]}" cat /proc/sys/kernel/random/boot_id)" != "$before" ] || die "the machine was not rebooted"
+  [ ! -e "$STATE/tree.img" ] || mount_tree_disk
+  say "rebooted in $SECONDS s: $STATE"
 }
 
 close_connection() {

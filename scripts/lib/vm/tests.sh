@@ -18,13 +18,16 @@ node_in_vm() {
 
 # Lines of test/vm/list; a comment that says so is where the machine is rebooted.
 vm_tests() {
-  local file names
-  while read -r file names; do
+  local line file names lines
+  # Read before anything is run: a command in the machine takes what it finds on its input, and that was the rest of the list.
+  mapfile -t lines <test/vm/list
+  for line in "${lines[@]}"; do
+    read -r file names <<<"$line"
     case $file in
-      '#') [[ $names != *rebooted* ]] || { scripts/vm reboot --quiet --state "$VM_STATE" && in_vm up; } || return 1 ;;
+      '#') [[ $names != *rebooted* ]] || { scripts/vm reboot --state "$VM_STATE" && in_vm up; } || return 1 ;;
       *.test.ts) [[ $file != *"$pattern"* ]] || run_tests "vm, $file" ${names:+"--test-name-pattern=$names"} "$file" ;;
     esac
-  done <test/vm/list
+  done
 }
 
 vm_tier() {
