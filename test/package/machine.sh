@@ -46,7 +46,8 @@ failed_units() { systemctl list-units --failed --plain --no-legend | awk '{ prin
 files() {
   local settings=(/etc /opt /var/lib/stasis) programs=(/usr /var/cache/stasis)
   {
-    find "${settings[@]}" -xdev -type f -not -path /etc/ld.so.cache -print0 | xargs -0 md5sum
+    # ZFS writes its list of pools anew when it imports one.
+    find "${settings[@]}" -xdev -type f -not -path /etc/ld.so.cache -not -path /etc/zfs/zpool.cache -print0 | xargs -0 md5sum
     find "${settings[@]}" "${programs[@]}" -xdev -type l -printf '%p -> %l\n' -o -type d -printf '%p %m\n'
     find "${programs[@]}" -xdev -type f -not -path '*/compile-cache/*' -printf '%p %m %s %T@\n'
   } 2>/dev/null | sort || true
