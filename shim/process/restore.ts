@@ -45,6 +45,7 @@ export class PreparedRestore implements AsyncDisposable {
     const { imageDir, workDir, bundle } = options;
     // The small things on this thread, as they are on a tmpfs: a client waits.
     mkdirSync(workDir, { recursive: true, mode: 0o711 });
+    mkdirSync(criuFolder(bundle), { recursive: true, mode: 0o700 });
     const tmpfs = await remakeTmpfs(imageDir, criuFolder(bundle));
     try {
       const root = cgroupRoot(readConfig(bundle).linux?.cgroupsPath);

@@ -135,7 +135,7 @@ export function planOf(request: InstantRequest): InstantPlan {
       ? {}
       : {
           memory: {
-            ...{ imageDir, workDir, ownRestore: true },
+            ...{ imageDir, workDir, isGiven: true, ownRestore: true },
             criu: defaultCriuOptions,
             required: request.requireMemory,
           },

@@ -21,6 +21,8 @@ export interface InstantTarget {
 export interface MemoryPlan {
   /** Empty folder, or one that does not exist yet. */
   readonly imageDir: string;
+  /** Whether that folder was made by the caller, who takes it away when it gives up: then it must not come back. */
+  readonly isGiven?: boolean;
   /** Where CRIU writes its log; must exist. */
   readonly workDir: string;
   readonly criu: CriuOptions;

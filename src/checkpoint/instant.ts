@@ -104,7 +104,7 @@ class Instant {
     if (memory !== undefined && this.#target.missing?.() === true) throw memoryMissing(this.#target.id);
     const wasPaused = await this.#freezer.isFrozen();
     if (memory !== undefined) {
-      await prepareImage(memory.imageDir);
+      await prepareImage(memory.imageDir, memory.isGiven !== true);
       this.#undo.push('empty the image folder', () => emptyImage(memory.imageDir));
     }
     // What is dirty by now is written while the container still runs, so that the syncfs inside is short.

@@ -8,6 +8,7 @@ import { mountedHierarchies } from '../sys/cgroup.ts';
  * by names of its own (criu/cgroup.c): here, links to where the host has them.
  * On this thread: the folder is on a tmpfs, the container stands still meanwhile, and each trip through libuv's threads
  * takes longer than the call.
+ * @param folder in one that is there: what is gone with the call that it was for is not made again
  * @returns a line for CRIU's configuration; none where the host does not have all of them
  */
 export function makeCgroupYard(folder: string): string[] {
@@ -15,7 +16,7 @@ export function makeCgroupYard(folder: string): string[] {
   const hierarchies = mountedHierarchies();
   if (hierarchies === undefined) return [];
   rmSync(folder, { recursive: true, force: true });
-  mkdirSync(folder, { recursive: true, mode: 0o700 });
+  mkdirSync(folder, { mode: 0o700 });
   for (const [controllers, place] of hierarchies) symlinkSync(place, join(folder, yardName(controllers)));
   return [`cgroup-yard ${folder}`];
 }

@@ -93,11 +93,15 @@ export async function guardImage(folder: string, image: ImageFolder): Promise<vo
 
 /**
  * Makes an image folder ready for a dump.
- * @throws FailedPrecondition when it is not empty: CRIU would mix two images
+ * @param mayMake whether it is made where it does not exist
+ * @throws FailedPrecondition when it is not empty, as CRIU would mix two images, or not there
  */
-export async function prepareImage(folder: string): Promise<void> {
-  await makeFolder(folder, 0o700);
-  const [first] = await readdir(folder);
+export async function prepareImage(folder: string, mayMake: boolean): Promise<void> {
+  if (mayMake) await makeFolder(folder, 0o700);
+  const [first] = await readdir(folder).catch((error: unknown) => {
+    if (!hasErrno(error, 'ENOENT')) throw error;
+    throw new FailedPrecondition(`the image folder ${folder} is not there any more`, { subject: folder });
+  });
   if (first !== undefined) {
     throw new FailedPrecondition(`the image folder ${folder} is not empty: it holds ${first}`, {
       subject: folder,

@@ -16,6 +16,7 @@ import {
   uniqueName,
 } from '../support/container.ts';
 import { ctr, importImage, stack, stasis, until } from '../support/stack.ts';
+import { dumpBegun, newStages, staging } from '../support/staging.ts';
 
 /** Runs the command line and sends it SIGINT when `moment` has come. */
 async function interrupted(
@@ -41,21 +42,15 @@ suite('Ctrl-C', () => {
   });
   after(() => removeAll(...[1, 2, 3].map((n) => `${clones}${n}`), web));
 
-  const staging = (): string[] => readdirSync(join(stack.state, 'run/staging'));
-
   test('in a rewind, whenever it comes: what ran goes on with its memory, or the checkpoint runs and it is told', async () => {
     const seen = new Set<number>();
-    const dumping = async (): Promise<unknown> => {
-      const before = staging().length;
-      return until('the safety image to be begun', () => (staging().length > before ? true : undefined));
-    };
     const stopped = async (): Promise<unknown> => {
       const pid = await pidOf(web);
       return until('the container to be stopped', () => (existsSync(`/proc/${pid}`) ? undefined : true));
     };
     // While it is dumped, the end of which may be before containerd knows of it; and while the other one does not run yet.
     const moments = [
-      ...[0, 40, 100, 180].map((ms) => ({ phase: dumping, ms })),
+      ...[0, 40, 100, 180].map((ms) => ({ phase: dumpBegun, ms })),
       ...[0, 100, 250].map((ms) => ({ phase: stopped, ms })),
     ];
     for (const { phase, ms } of moments) {
@@ -83,14 +78,14 @@ suite('Ctrl-C', () => {
     const before = staging();
     for (let round = 0; round < 3; round++) {
       const { code, stderr } = await interrupted(['checkpoint', web, '--name', `x${round}`], async () => {
-        await until('the dump to begin', () => (staging().length > before.length ? true : undefined));
+        await dumpBegun();
         await sleep(round * 25);
       });
       if (code === 0) await stasis('rm', web, `x${round}`);
       else assert.equal(code, 9, stderr);
-      await until('the folder to go', () => (staging().length === before.length ? true : undefined), 5000);
+      await until('the folder to go', () => (newStages(before).length === 0 ? true : undefined), 5000);
       await sleep(100); // in which the shim puts nothing back
-      assert.deepEqual(staging(), before);
+      assert.deepEqual(newStages(before), []);
     }
     await progress(web, 3);
   });

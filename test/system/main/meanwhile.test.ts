@@ -1,20 +1,15 @@
 // What clients of containerd do to a container while it is being rewound.
 import assert from 'node:assert/strict';
-import { existsSync, readdirSync } from 'node:fs';
-import { join } from 'node:path';
+import { existsSync } from 'node:fs';
 import { after, before, suite, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { pidOf, progress, removeAll, startWriter, statusOf, uniqueName } from '../support/container.ts';
-import { attempt, ctr, importImage, stack, stasis, until } from '../support/stack.ts';
-
-const staging = (): string[] => readdirSync(join(stack.state, 'run/staging'));
+import { attempt, ctr, importImage, stasis, until } from '../support/stack.ts';
+import { dumpBegun } from '../support/staging.ts';
 
 /** What can be waited for in a rewind: the dump before its stop is begun; the container is gone. */
 const phases = {
-  dumping: async () => {
-    const before = staging().length;
-    await until('the safety image to be begun', () => (staging().length > before ? true : undefined));
-  },
+  dumping: dumpBegun,
   stopped: async (name: string) => {
     const pid = await pidOf(name);
     await until('the container to be stopped', () => (existsSync(`/proc/${pid}`) ? undefined : true));

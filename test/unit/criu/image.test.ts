@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { beforeEach, afterEach, test } from 'node:test';
@@ -47,10 +47,16 @@ test('a guarded image is readable by its owner alone', async () => {
 
 test('a dump is never mixed into another', async () => {
   fill(['pages-1.img']);
-  await assert.rejects(prepareImage(folder), /not empty: it holds pages-1\.img/);
+  await assert.rejects(prepareImage(folder, true), /not empty: it holds pages-1\.img/);
   await emptyImage(folder);
-  await prepareImage(folder);
-  await prepareImage(join(folder, 'new', 'deeper'));
+  await prepareImage(folder, false);
+  await prepareImage(join(folder, 'new', 'deeper'), true);
+});
+
+test('a folder that its maker has taken away is not made again', async () => {
+  const gone = join(folder, 'gone', 'image');
+  await assert.rejects(prepareImage(gone, false), /gone\/image is not there any more/);
+  assert.equal(existsSync(join(folder, 'gone')), false);
 });
 
 test('emptying takes folders too, and leaves the image folder', async () => {
