@@ -93,7 +93,7 @@ export class InitProcess extends Process<InitStateName, InitVerb> {
     this.state.require('start');
     const { runtime, restore, id, noPivot, hasPoststart } = this.#options;
     if (restore === undefined) {
-      await runtime.start(id, hasPoststart ? {} : { ended: this.#gone.signal });
+      await runtime.start(id, hasPoststart ? {} : { first: { pid: this.pid, ended: this.#gone.signal } });
     } else {
       const prepared = this.#prepared;
       if (prepared === undefined) throw new StasisError(Code.Unknown, 'the restore was not prepared');

@@ -2,36 +2,52 @@
 import { constants, openSync, readSync, statSync, unlinkSync, writeSync } from 'node:fs';
 import { Socket } from 'node:net';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { hasErrno } from '../errors.ts';
 import { closeQuietly } from '../sys/descriptor.ts';
-import type { RuntimeName } from './types.ts';
+import type { FirstProcess, RuntimeName } from './types.ts';
 
 // With O_NONBLOCK opening a FIFO cannot block; its folder is the runtime's, in memory.
 const { O_RDONLY, O_WRONLY, O_NONBLOCK, O_NOFOLLOW } = constants;
+
+/** Milliseconds that the process may take to become the container's program, if hooks run before that. */
+const EXEC_TIMEOUT_MS = 1000;
+const EXEC_POLL_MS = 1;
 
 /**
  * Lets the first process of a created container go on, as the runtime's `start` does: the process waits at a FIFO in the
  * runtime's folder. runc's waits for a reader and writes a byte to it, since 1.0; crun's waits for a byte. Then the FIFO is
  * removed, by which both know a running container from a created one. A start of the runtime's own program takes longer
  * than all that the shim does for a `start`. Hooks of the kind poststart, which crun runs here, are left to it.
+ *
+ * Resolves when the process is the container's program, a second later at most. Until then it is still the runtime's, which no
+ * dump can hold: the runtime's own `start` takes its time to end, and nobody sees that.
  * @param folder the runtime's folder for this container
- * @param ended aborted when the process has ended
  * @returns whether the process goes on; otherwise the runtime's own `start` is to do it, or to say what is wrong
  */
 export async function directStart(
   runtime: RuntimeName,
   folder: string,
-  ended: AbortSignal,
+  { pid, ended }: FirstProcess,
 ): Promise<boolean> {
   const fifo = join(folder, 'exec.fifo');
   if (ended.aborted || statSync(fifo, { throwIfNoEntry: false })?.isFIFO() !== true) return false;
-  const goesOn = runtime === 'crun' ? hasTakenByte(fifo) : await hasWrittenByte(fifo, ended);
+  const goesOn = runtime === 'crun' ? await startOfCrun(fifo, pid) : await startOfRunc(fifo, ended);
   if (goesOn) removeIfThere(fifo);
   return goesOn;
 }
 
 /** crun's process has had the FIFO open for reading since it was made: without a reader it is gone. */
-function hasTakenByte(fifo: string): boolean {
+async function startOfCrun(fifo: string, pid: number): Promise<boolean> {
+  const runtime = programOf(pid);
+  if (!giveByte(fifo)) return false;
+  const end = performance.now() + EXEC_TIMEOUT_MS;
+  while (runtime !== undefined && programOf(pid) === runtime && performance.now() < end)
+    await sleep(EXEC_POLL_MS);
+  return true;
+}
+
+function giveByte(fifo: string): boolean {
   let fd = -1;
   try {
     fd = openSync(fifo, O_WRONLY | O_NONBLOCK | O_NOFOLLOW);
@@ -44,21 +60,44 @@ function hasTakenByte(fifo: string): boolean {
   }
 }
 
-/** runc's process opens the FIFO for writing, which waits for a reader. It may not have come there yet. */
-async function hasWrittenByte(fifo: string, ended: AbortSignal): Promise<boolean> {
+/** The file that a process runs, as device and inode; undefined where it has ended. */
+function programOf(pid: number): string | undefined {
+  try {
+    const { dev, ino } = statSync(`/proc/${pid}/exe`);
+    return `${dev}:${ino}`;
+  } catch {
+    return undefined;
+  }
+}
+
+/**
+ * runc's process opens the FIFO for writing, which waits for a reader. It may not have come there yet. Its end of the FIFO is
+ * closed when it becomes the container's program.
+ */
+async function startOfRunc(fifo: string, ended: AbortSignal): Promise<boolean> {
   const fd = openSync(fifo, O_RDONLY | O_NONBLOCK | O_NOFOLLOW);
   const socket = new Socket({ fd, readable: true, writable: false });
+  let goesOn = false;
+  let timer: NodeJS.Timeout | undefined;
   let onEnd: (() => void) | undefined;
   try {
-    return await new Promise<boolean>((resolve) => {
-      socket.once('data', () => resolve(true));
-      socket.once('error', () => resolve(false));
-      socket.once('close', () => resolve(false));
-      // It may have written, gone on and ended, all before this thread came to read.
-      onEnd = () => resolve(hasByte(fd));
+    await new Promise<void>((resolve) => {
+      socket.once('data', () => {
+        goesOn = true;
+        timer = setTimeout(resolve, EXEC_TIMEOUT_MS);
+      });
+      socket.once('error', () => resolve());
+      socket.once('close', () => resolve());
+      onEnd = () => {
+        // It may have written, gone on and ended, all before this thread came to read.
+        goesOn ||= hasByte(fd);
+        resolve();
+      };
       ended.addEventListener('abort', onEnd, { once: true });
     });
+    return goesOn;
   } finally {
+    clearTimeout(timer);
     if (onEnd !== undefined) ended.removeEventListener('abort', onEnd);
     socket.destroy();
   }

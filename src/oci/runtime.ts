@@ -82,9 +82,9 @@ class Door implements OciRuntime {
     });
   }
 
-  async start(id: string, { ended, ...limits }: StartOptions = {}): Promise<void> {
+  async start(id: string, { first, ...limits }: StartOptions = {}): Promise<void> {
     const { root } = this.#options;
-    if (root !== undefined && ended !== undefined && (await directStart(this.name, join(root, id), ended)))
+    if (root !== undefined && first !== undefined && (await directStart(this.name, join(root, id), first)))
       return;
     await this.#run('start', id, ['start', id], limits);
   }

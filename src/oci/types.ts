@@ -36,9 +36,16 @@ export interface CreateOptions extends CallLimits {
   readonly stdioFds: StdioFds;
 }
 
+/** A container's first process, made and not started yet. */
+export interface FirstProcess {
+  readonly pid: number;
+  /** Aborted when it has ended. */
+  readonly ended: AbortSignal;
+}
+
 export interface StartOptions extends CallLimits {
-  /** Aborted when the first process has ended. With it a start may do without the runtime's program: direct-start.ts. */
-  readonly ended?: AbortSignal;
+  /** With it a start may do without the runtime's program: direct-start.ts. */
+  readonly first?: FirstProcess;
 }
 
 export interface ExecOptions extends CallLimits {

@@ -7,6 +7,7 @@ import {
   existsSync,
   mkdtempSync,
   openSync,
+  readlinkSync,
   readSync,
   rmSync,
   unlinkSync,
@@ -22,7 +23,9 @@ import { makeFifo } from '../../../src/sys/fifo.ts';
 import { findSleeper } from '../../../src/sys/wait-channel.ts';
 
 const { O_RDONLY, O_WRONLY, O_NONBLOCK } = constants;
-const running = new AbortController().signal;
+const never = new AbortController().signal;
+/** No process of that number: it is then never seen to be the runtime's. */
+const running = { pid: 0, ended: never };
 let folder: string;
 let fifo: string;
 
@@ -35,6 +38,16 @@ beforeEach(() => {
 afterEach(() => rmSync(folder, { recursive: true }));
 
 suite('a container of runc', () => {
+  test('has been started when it is the container’s program: its end of the FIFO is closed then', async () => {
+    const starting = directStart('runc', folder, running);
+    const writer = openSync(fifo, O_WRONLY | O_NONBLOCK);
+    writeSync(writer, '0');
+    const first = await Promise.race([starting, sleep(50, 'not yet')]);
+    assert.equal(first, 'not yet');
+    closeSync(writer);
+    assert.equal(await starting, true);
+  });
+
   for (const when of ['waits already', 'comes later'] as const) {
     test(`that ${when} goes on; then it is no longer a created one`, async () => {
       const child = spawn('sh', ['-c', 'printf 0 >"$1"', 'sh', fifo]);
@@ -49,16 +62,16 @@ suite('a container of runc', () => {
 
   test('that has ended before it came there is not started, and stays a created one', async () => {
     const gone = new AbortController();
-    const starting = directStart('runc', folder, gone.signal);
+    const starting = directStart('runc', folder, { pid: 0, ended: gone.signal });
     gone.abort();
     assert.equal(await starting, false);
     assert.ok(existsSync(fifo));
-    assert.equal(await directStart('runc', folder, gone.signal), false);
+    assert.equal(await directStart('runc', folder, { pid: 0, ended: gone.signal }), false);
   });
 
   test('that goes on and ends at once has been started', async () => {
     const gone = new AbortController();
-    const starting = directStart('runc', folder, gone.signal);
+    const starting = directStart('runc', folder, { pid: 0, ended: gone.signal });
     const writer = openSync(fifo, O_WRONLY | O_NONBLOCK);
     writeSync(writer, '0');
     closeSync(writer);
@@ -82,6 +95,24 @@ suite('a container of crun', () => {
     assert.equal(readSync(reader, Buffer.alloc(8)), 1);
     closeSync(reader);
     assert.equal(existsSync(fifo), false);
+  });
+
+  test('has been started when it is the container’s program', async () => {
+    const reader = openSync(fifo, O_RDONLY | O_NONBLOCK);
+    const child = spawn('sh', ['-c', 'read -r _; exec sleep 60'], { stdio: ['pipe', 'ignore', 'ignore'] });
+    const exited = once(child, 'exit');
+    const { pid = 0 } = child;
+    while (!readlinkSync(`/proc/${pid}/exe`).endsWith('sh')) await sleep(1);
+    const shell = readlinkSync(`/proc/${pid}/exe`);
+    const starting = directStart('crun', folder, { pid, ended: never });
+    const first = await Promise.race([starting, sleep(50, 'not yet')]);
+    assert.equal(first, 'not yet');
+    child.stdin.write('\n');
+    assert.equal(await starting, true);
+    assert.notEqual(readlinkSync(`/proc/${pid}/exe`), shell);
+    child.kill('SIGKILL');
+    await exited;
+    closeSync(reader);
   });
 
   test('whose process is gone is not started, and stays a created one', async () => {

@@ -93,11 +93,11 @@ test('a usual start does without the runtime; where that cannot be, the runtime 
   mkdirSync(folder, { recursive: true });
   makeFifo(join(folder, 'exec.fifo'), 0o600);
   const reader = openSync(join(folder, 'exec.fifo'), constants.O_RDONLY | constants.O_NONBLOCK);
-  const ended = new AbortController().signal;
-  await runtime.start('started', { ended });
+  const first = { pid: 0, ended: new AbortController().signal };
+  await runtime.start('started', { first });
   closeSync(reader);
   assert.equal(calls.length, 0);
-  await runtime.start('started', { ended });
+  await runtime.start('started', { first });
   assert.deepEqual(calls.at(0)?.args.slice(-2), ['start', 'started']);
 });
 

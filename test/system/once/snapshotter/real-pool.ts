@@ -1,7 +1,9 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { exec, type Exec } from '../../../../src/sys/command.ts';
+import { Busy } from '../../../../src/zfs/errors.ts';
 import { ZfsMounter } from '../../../../src/zfs/mounter.ts';
 import { openZfs, type Zfs } from '../../../../src/zfs/zfs.ts';
 import { slowness } from '../../support/slowness.ts';
@@ -62,6 +64,19 @@ async function ownPool(name: string, folder: string, device: string, timeoutMs?:
   };
 }
 
+/** zfs-fuse calls a dataset busy for a moment after its unmount. */
+async function destroyWhenFree(zfs: Zfs, root: string): Promise<void> {
+  const deadline = performance.now() + 10_000 * slowness;
+  for (;;) {
+    try {
+      return await zfs.destroyIdempotent(root, { recursive: true });
+    } catch (error) {
+      if (!(error instanceof Busy) || performance.now() > deadline) throw error;
+    }
+    await sleep(50);
+  }
+}
+
 async function zpool(...args: string[]): Promise<void> {
   const { exitCode, stderr } = await exec('zpool', args);
   if (exitCode !== 0) throw new Error(`zpool ${args.join(' ')}: ${stderr}`);
@@ -89,7 +104,7 @@ async function openPool(root: string, folder: string, timeoutMs?: number): Promi
     },
     close: async () => {
       await mounter.unmount(root);
-      await zfs.destroyIdempotent(root, { recursive: true });
+      await destroyWhenFree(zfs, root);
       await rm(folder, { recursive: true, force: true });
     },
   };
