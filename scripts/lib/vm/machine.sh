@@ -41,6 +41,7 @@ cmd_up() {
     rm -rf "$STATE"
     mkdir -p "$STATE"
     chmod 700 "$STATE"
+    : >"$STATE/console" # by which `down` knows it, also when what follows fails
     [ "${TREE:-0}" = 0 ] || make_tree_disk
     start_qemu "$accel"
     if wait_boot "$accel"; then

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# The tier `vm` of scripts/test. Needs common.sh, and from scripts/test: results, pattern, machine, run_tests and check.
+# The tiers `vm` and `vm-core` of scripts/test. Needs common.sh, and from scripts/test: results, pattern, machine, run_tests and check.
 # shellcheck disable=SC2034,SC2154  # what is shared with scripts/test
 
 VM_STATE=/var/lib/stasis-test-vm
@@ -16,11 +16,11 @@ node_in_vm() {
   return "$status"
 }
 
-# Lines of test/vm/list; a comment that says so is where the machine is rebooted.
-vm_tests() {
+# Lines of a list in test/vm; a comment that says so is where the machine is rebooted.
+vm_tests() { # LIST
   local line file names lines
   # Read before anything is run: a command in the machine takes what it finds on its input, and that was the rest of the list.
-  mapfile -t lines <test/vm/list
+  mapfile -t lines <"$1"
   for line in "${lines[@]}"; do
     read -r file names <<<"$line"
     case $file in
@@ -30,7 +30,7 @@ vm_tests() {
   done
 }
 
-vm_tier() {
+vm_tier() { # LIST
   [ "$(machine_arch)" = amd64 ] || { echo 'left out: the virtual machine is built on and for amd64 only'; return; }
   scripts/vm build
   scripts/node test/vm/build-image.ts "$STASIS_SRC/dist/test-image.tar"
@@ -43,7 +43,7 @@ vm_tier() {
   # Hooks have this limit too: beside other work, to destroy what the conformance suite made took more than ten minutes.
   test_timeout=3600000
   runner=node_in_vm
-  if ! vm_tests; then failed=$((failed + 1)); failures+=('the reboot of the virtual machine'); fi
+  if ! vm_tests "$1"; then failed=$((failed + 1)); failures+=('the reboot of the virtual machine'); fi
   runner=scripts/node
   check 'nothing is left of the stack in the virtual machine' in_vm down
   scripts/vm down --quiet --state "$VM_STATE"
