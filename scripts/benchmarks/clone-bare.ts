@@ -48,7 +48,7 @@ export async function cloneBare(image: string, runs: number): Promise<{ ours: nu
 }
 
 /** Milliseconds from the start of a program to the first number in `file` that is not there at first. */
-async function untilCounted(
+export async function untilCounted(
   file: () => string,
   before: string,
   args: [string, ...string[]],
@@ -122,7 +122,7 @@ async function bareClone({ snapshot, images, place, at }: Taken, n: number): Pro
 }
 
 /** The number that the checkpoint was taken at, by its disk. */
-function numberAt(snapshot: string): string {
+export function numberAt(snapshot: string): string {
   const [probe, folder] = [`${root}/bare-probe`, `${state}/run/bare-probe`];
   run('zfs', 'clone', '-o', `mountpoint=${folder}`, snapshot, probe);
   try {

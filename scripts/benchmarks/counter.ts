@@ -11,7 +11,7 @@ const theirs = 'io.containerd.runc.v2';
  * @param megabytes of memory
  * @param written megabytes of its root file system that it writes before it counts
  */
-function counter(megabytes: number, written: number): string[] {
+export function counter(megabytes: number, written: number): string[] {
   const write = written === 0 ? '' : `dd if=/dev/urandom of=/written bs=1M count=${written}; `;
   const ballast = `s = sprintf("%1048576s", "x"); while (length(s) < ${megabytes} * 1048576) s = s s; print 1 > "/ready"; close("/ready"); getline < "/never"`;
   return [

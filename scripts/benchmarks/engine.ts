@@ -3,6 +3,8 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { buildImage, imageName } from '../../test/system/support/image.ts';
 import { pidOf, remove } from './counter.ts';
+import { cloneRows } from './engine/clones.ts';
+import { databases } from './engine/databases.ts';
 import { rewindRate } from './engine/rewind-rate.ts';
 import { median, type Options, report, run, timed } from './measure.ts';
 
@@ -131,7 +133,7 @@ interface Row {
   readonly target: number;
 }
 
-export default function main(options: Options): Promise<void> {
+export default async function main(options: Options): Promise<void> {
   const wanted = (name: string): boolean => name.includes(options.only);
   const folder = mkdtempSync(join(state, 'data/tmp/image-'));
   buildImage(join(folder, 'image.tar'), folder);
@@ -158,5 +160,7 @@ export default function main(options: Options): Promise<void> {
     const [second = NaN, last = NaN] = [frozen[1], frozen[19]];
     tell('frozen-drift', { unit: 'ms', ours: last, peer: second, peerName: 'the 2nd of 20', target: 1.2 }, 1);
   }
-  return wanted('rewind-rate') ? rewindRate(options) : Promise.resolve();
+  await databases(options, wanted);
+  await cloneRows(options, wanted);
+  if (wanted('rewind-rate')) await rewindRate(options);
 }
