@@ -2,8 +2,10 @@ import type { CheckpointEntry } from '../checkpoint/entry.ts';
 import { explainNoRoom } from './no-room.ts';
 import type { Unstored } from '../checkpoint/storing.ts';
 import type { Restored } from '../checkpoint/restore.ts';
-import { codeOf, messageOf, StasisError } from '../errors.ts';
+import type { Config } from '../config/config.ts';
+import { codeOf, InvalidArgument, messageOf, StasisError } from '../errors.ts';
 import type { Paging } from '../checkpoint/paging.ts';
+import type { Precopy } from '../checkpoint/precopy.ts';
 import type { ExecSessions } from '../checkpoint/sessions.ts';
 import type { Obstacle } from '../doctor/obstacle.ts';
 import type { WallTime } from '../sys/clock.ts';
@@ -15,6 +17,7 @@ import {
   ExecSessions as ExecSessionsKind,
   MemoryKind,
   type Obstacle as ObstacleMessage,
+  type Precopy as PrecopyMessage,
   type RestoreFailure,
   Paging as PagingKind,
   type RestoreResult,
@@ -127,6 +130,27 @@ export function execSessionsOf(kind: ExecSessionsKind, configured: ExecSessions)
   if (kind === ExecSessionsKind.EXEC_SESSIONS_WAIT) return 'wait';
   return kind === ExecSessionsKind.EXEC_SESSIONS_KILL ? 'kill' : configured;
 }
+
+/** What a client does not say is as configured. */
+export function precopyOf(
+  asked: PrecopyMessage | undefined,
+  { precopy_rounds: rounds, precopy_goal: goal }: Config['checkpoint'],
+): Precopy | undefined {
+  if (asked === undefined) return undefined;
+  if (asked.rounds > MOST_ROUNDS) {
+    throw new InvalidArgument(`${asked.rounds} rounds are more than ${MOST_ROUNDS}`, {
+      reason: 'usage',
+      remedy: `give 1 to ${MOST_ROUNDS}`,
+    });
+  }
+  return {
+    rounds: asked.rounds || rounds,
+    goalBytes: asked.goalBytes === undefined ? goal * 1024 * 1024 : Number(asked.goalBytes),
+  };
+}
+
+/** As the configuration allows: each is a folder on the tmpfs, and one more whose pages may be searched. */
+const MOST_ROUNDS = 16;
 
 export function obstacleMessage(obstacle: Obstacle): ObstacleMessage {
   const severity = obstacle.severity === 'error' ? Severity.SEVERITY_ERROR : Severity.SEVERITY_WARNING;

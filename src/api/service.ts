@@ -31,6 +31,7 @@ import {
   execSessionsOf,
   obstacleMessage,
   pagingOf,
+  precopyOf,
   restoreFailure,
   restoreMessage,
 } from './convert.ts';
@@ -61,6 +62,11 @@ export function stasisService(host: Host): GrpcHandlers<typeof StasisDefinition>
     });
   const sessionsOf = ({ execSessions }: Pick<CheckpointRequest, 'execSessions'>): ExecSessions =>
     execSessionsOf(execSessions, host.config.checkpoint.exec_sessions);
+  /** What of a request is to be brought together with the configuration. */
+  const policies = (request: Pick<CheckpointRequest, 'execSessions' | 'precopy'>) => ({
+    execSessions: sessionsOf(request),
+    precopy: precopyOf(request.precopy, host.config.checkpoint),
+  });
   return {
     checkpoint: (request, context) =>
       operation<CheckpointUpdate>(
@@ -70,7 +76,7 @@ export function stasisService(host: Host): GrpcHandlers<typeof StasisDefinition>
           await enter(host, context);
           const report = reporter<CheckpointUpdate>(updates, (update) => update);
           await taking(host, { ...request, signal }, updates, (options) =>
-            takeOneOrPod(host, { ...request, ...options, execSessions: sessionsOf(request) }, report),
+            takeOneOrPod(host, { ...request, ...options, ...policies(request) }, report),
           );
         },
       ),
@@ -84,7 +90,7 @@ export function stasisService(host: Host): GrpcHandlers<typeof StasisDefinition>
           const report = reporter<CheckpointUpdate>(updates, (update) => update);
           const containers = await selectMembers(host, request, report);
           await taking(host, { ...request, signal }, updates, (options) =>
-            takeSet(host, { ...request, containers, ...options, execSessions: sessionsOf(request) }, report),
+            takeSet(host, { ...request, containers, ...options, ...policies(request) }, report),
           );
         },
       );

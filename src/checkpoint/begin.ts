@@ -30,6 +30,7 @@ export const notDumped: InstantResponse = {
   pid: 0,
   exited: false,
   cpuNs: 0n,
+  parentError: '',
 };
 
 /** A checkpoint that is about to be taken. */

@@ -6,6 +6,8 @@ import {
   type EndSessionsResponse,
   type InstantRequest,
   type InstantResponse,
+  type PreDumpRequest,
+  type PreDumpResponse,
   SessionPolicy,
   type TogetherAnswer,
   type TogetherStep,
@@ -13,6 +15,7 @@ import {
 import { version } from '../version.ts';
 import { takeInstant } from './instant.ts';
 import type { InstantPlan, InstantResult, InstantTarget, InstantTools } from './instant-plan.ts';
+import { preDump } from './pre-dump.ts';
 import { defaultCriuOptions } from './stock.ts';
 import { takeAtGates } from './gates.ts';
 
@@ -52,6 +55,7 @@ export interface EngineHandlers {
     steps: AsyncIterable<TogetherStep>,
     context: { readonly signal: AbortSignal },
   ): AsyncIterable<TogetherAnswer>;
+  preDump(request: PreDumpRequest, context: { readonly signal: AbortSignal }): Promise<PreDumpResponse>;
   endSessions(
     request: EndSessionsRequest,
     context: { readonly signal: AbortSignal },
@@ -77,6 +81,22 @@ export function engineService(containers: EngineContainers, tools: InstantTools)
       const terms = termsOf(request, signal);
       const result = await container.exclusive(take, plan.memory !== undefined, terms);
       return responseOf(result, target.pid);
+    },
+
+    async preDump(request, { signal }) {
+      const container = find(request.id);
+      const { imageDir, workDir, parentPath } = request;
+      absolute('image_dir', imageDir);
+      absolute('work_dir', workDir);
+      if (parentPath !== '') relative('parent_path', parentPath);
+      const folders = { imageDir, workDir, ...(parentPath === '' ? {} : { parentPath }) };
+      const timeoutMs = timeoutOf(request);
+      const terms = { policy: SessionPolicy.SESSIONS_LEAVE, timeoutMs, signal };
+      return container.exclusive(
+        () => preDump(container.target, folders, tools, { timeoutMs, signal }),
+        true,
+        terms,
+      );
     },
 
     async endSessions(request, { signal }) {
@@ -113,6 +133,7 @@ export function engineService(containers: EngineContainers, tools: InstantTools)
         pid: container?.target.pid ?? 0,
         execSessions: container?.execSessions ?? 0,
         heedsSessions: true,
+        preDumps: true,
       };
     },
   };
@@ -120,10 +141,11 @@ export function engineService(containers: EngineContainers, tools: InstantTools)
 
 /** @throws InvalidArgument naming what is wrong with the request */
 export function planOf(request: InstantRequest): InstantPlan {
-  const { imageDir, workDir, snapshot, syncPath } = request;
+  const { imageDir, workDir, snapshot, syncPath, parentPath } = request;
   if (imageDir === '' && snapshot === '') throw new InvalidArgument('neither memory nor disk is asked for');
   if (imageDir !== '') absolute('image_dir', imageDir);
   if (imageDir !== '') absolute('work_dir', workDir);
+  if (parentPath !== '') relative('parent_path', parentPath);
   if (snapshot !== '') absolute('sync_path', syncPath);
   if (snapshot !== '' && !/^[^@]+@[^@]+$/.test(snapshot)) {
     throw new InvalidArgument(`"${snapshot}" does not name a snapshot`, { subject: snapshot });
@@ -138,6 +160,7 @@ export function planOf(request: InstantRequest): InstantPlan {
             ...{ imageDir, workDir, isGiven: true, ownRestore: true },
             criu: defaultCriuOptions,
             required: request.requireMemory,
+            ...(parentPath === '' ? {} : { parentPath }),
           },
         }),
     ...(snapshot === '' ? {} : { disk: { snapshot, properties: request.properties, syncPath } }),
@@ -158,6 +181,14 @@ function absolute(field: string, path: string): void {
   }
 }
 
+function relative(field: string, path: string): void {
+  if (path.startsWith('/')) {
+    throw new InvalidArgument(`${field} must be relative to the image folder, not "${path}"`, {
+      subject: field,
+    });
+  }
+}
+
 function responseOf(result: InstantResult, pid: number): InstantResponse {
   return {
     memory: result.memory,
@@ -172,5 +203,6 @@ function responseOf(result: InstantResult, pid: number): InstantResponse {
     pid,
     exited: result.exited,
     cpuNs: result.cpuNs,
+    parentError: result.parentError,
   };
 }

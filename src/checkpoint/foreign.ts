@@ -45,6 +45,8 @@ export async function takeOfForeignDisk(host: Host, taking: Taking): Promise<Che
     `its disk is on the snapshotter ${record.snapshotter}, so it is kept as a diff whose cost grows with what was written; ` +
       'with --snapshotter stasis it would be one ZFS snapshot',
   );
+  if (request.precopy !== undefined)
+    report.warn('memory is not copied beforehand: it stands still for longer anyway while the diff is made');
   const dataset = datasetFor(host, request.namespace, request.container);
   await using steps = new Steps(host.log);
   const memory = MemoryStore.datasetOf(dataset);
@@ -86,6 +88,7 @@ export async function takeOfForeignDisk(host: Host, taking: Taking): Promise<Che
         pid: instant?.pid ?? 0,
         exited: false,
         cpuNs: 0n,
+        parentError: '',
       },
       files: { [diffFile]: diff },
     });

@@ -13,7 +13,7 @@ export interface InstantTarget {
   /** Its init process, as the host numbers it. */
   readonly pid: number;
   readonly cgroup: Cgroup;
-  readonly runtime: Pick<OciRuntime, 'checkpoint'>;
+  readonly runtime: Pick<OciRuntime, 'checkpoint' | 'preDump'>;
   /** Whether some of its memory has still to be brought in: a dump would leave that out. */
   readonly missing?: () => boolean;
 }
@@ -26,7 +26,10 @@ export interface MemoryPlan {
   /** Where CRIU writes its log; must exist. */
   readonly workDir: string;
   readonly criu: CriuOptions;
-  /** Image folder of the previous dump, relative to `imageDir`. */
+  /**
+   * Image folder of the previous dump, relative to `imageDir`. Where CRIU fails with it, it dumps again without it; see
+   * `InstantResult.parentError`.
+   */
   readonly parentPath?: string;
   /** Fail when memory cannot be dumped; otherwise the disk alone is kept. Without a disk it is always required. */
   readonly required: boolean;
@@ -104,6 +107,8 @@ export interface InstantResult {
   readonly wasPaused: boolean;
   readonly exited: boolean;
   readonly imageBytes: number;
+  /** CRIU's reason where the image does not refer to the previous dump although it was to; else empty. */
+  readonly parentError: string;
   /** CPU time in nanoseconds that a paused container has used by the end of the instant; 0 where it ran, or runs again. */
   readonly cpuNs: bigint;
   readonly times: InstantTimes;

@@ -9,7 +9,8 @@ import { freezerOf, type Freezer } from '../sys/cgroup-freezer.ts';
 import { killCgroup } from '../sys/cgroup-remove.ts';
 import { syncfs } from '../sys/syncfs.ts';
 import { freezeOutsideVfork } from '../sys/vfork.ts';
-import { cancelled, DumpFailure, dumpMemory } from './dump.ts';
+import { dumpMemory } from './dump.ts';
+import { cancelled, DumpFailure } from './ending.ts';
 import type {
   DiskPlan,
   InstantPlan,
@@ -75,6 +76,8 @@ class Instant {
   #before: 'running' | 'paused' | undefined;
   /** The snapshot under way, or made. */
   #snapshotting: Promise<void> | undefined;
+  /** Why the image does not refer to pre-dumps although it was to. */
+  #parentError = '';
 
   constructor(target: InstantTarget, plan: InstantPlan, tools: InstantTools, signal: AbortSignal) {
     this.#target = target;
@@ -153,6 +156,7 @@ class Instant {
       wasPaused,
       exited: exit,
       imageBytes: image?.bytes ?? 0,
+      parentError: this.#parentError,
       cpuNs,
       times: this.#times,
     };
@@ -163,7 +167,9 @@ class Instant {
     const { disk, timeoutMs } = this.#plan;
     const began = now();
     try {
-      await dumpMemory(this.#target, memory, this.#tools, { timeoutMs, signal: this.#signal, onStart });
+      const limits = { timeoutMs, signal: this.#signal };
+      const without = await this.#dumpFrom(memory, { ...limits, onStart });
+      if (without !== undefined) await dumpMemory(this.#target, without, this.#tools, limits);
     } catch (error) {
       if (!(error instanceof DumpFailure)) throw error;
       await this.#requireRunning('ended during its dump');
@@ -175,6 +181,27 @@ class Instant {
     }
     await this.#requireFrozen('during its dump', 'memory and disk would differ');
     return undefined;
+  }
+
+  /**
+   * A dump that refers to pre-dumps, where there are any: some kernels lose pages of those (CRIU says "Missing in parent
+   * pagemap"), and one that refers to none does not fail for that.
+   * @returns what to dump without them, where it failed and the container still stands still
+   */
+  async #dumpFrom(
+    memory: MemoryPlan,
+    limits: Parameters<typeof dumpMemory>[3],
+  ): Promise<MemoryPlan | undefined> {
+    try {
+      await dumpMemory(this.#target, memory, this.#tools, limits);
+      return undefined;
+    } catch (error) {
+      const { parentPath, ...whole } = memory;
+      if (!(error instanceof DumpFailure) || parentPath === undefined) throw error;
+      if (!(await this.#freezer.isFrozen())) throw error;
+      this.#parentError = error.message;
+      return whole;
+    }
   }
 
   async #requireFrozen(when: string, thus: string): Promise<void> {

@@ -223,6 +223,7 @@ async function stop(
       exit: true,
       requireMemory: true,
       timeoutMs: BigInt(host.config.checkpoint.timeout) * 1000n,
+      parentPath: '',
       sessions: SessionPolicy.SESSIONS_LEAVE, // they end with the task, and do not come back with it
     });
     return { stage, image: answer.memory ? stage.imageDir : undefined };

@@ -25,6 +25,7 @@ import {
   validateContainerId,
   validateNamespace,
 } from './names.ts';
+import { assertCanPrecopy, mergePrecopied, type Precopied, precopy } from './precopy.ts';
 import { removeOne } from './remove.ts';
 import { Rendezvous } from './rendezvous.ts';
 import { Steps } from './steps.ts';
@@ -42,6 +43,7 @@ interface Member extends OpenDisk {
   readonly taking: Taking;
   readonly leaf: string;
   readonly snapshot: string;
+  readonly precopied?: Precopied | undefined;
 }
 
 /**
@@ -56,6 +58,7 @@ export async function takeSet(host: Host, request: SetRequest, report: Report): 
   validateNamespace(namespace);
   for (const container of request.containers) validateContainerId(container);
   if (request.name !== '') validateCheckpointName(request.name);
+  await assertCanPrecopy(host, request);
   const containers = [...new Set(request.containers)].sort();
   if (containers.length === 0) throw noMembers(namespace);
   const keys = [
@@ -177,9 +180,15 @@ async function takeMembers(
       return { ...disk, taking, ...nameSnapshot(host, disk.dataset, taking.name) };
     }),
   );
-  const members = all(opened);
+  const members: Member[] = [];
+  // One after another: two at once would each find the other's pages changed for longer.
+  for (const member of all(opened))
+    members.push({ ...member, precopied: await precopy(host, within(member.taking, report), member.stage) });
   const finish = async (): Promise<CheckpointEntry[]> => {
-    const instants = await instantOf(host, request, members, steps, report);
+    const taken = await instantOf(host, request, members, steps, report);
+    const instants: InstantResponse[] = [];
+    for (const [index, { taking, stage, precopied }] of members.entries())
+      instants.push(await mergePrecopied(host, taking, stage, precopied, taken[index] ?? notDumped));
     const provisional = members.map((member, index) =>
       entryOf(member.taking, { ...member, instant: instants[index] ?? notDumped }, 0),
     );
@@ -190,6 +199,15 @@ async function takeMembers(
   };
   // Awaited here: what is undone is undone when this function ends.
   return request.exit ? await endingAll(host, request.namespace, takings, finish) : await finish();
+}
+
+/** A member that tells what is done with it: the others wait meanwhile. */
+function within(taking: Taking, report: Report): Taking {
+  const told: Report = {
+    phase: (what, ...bytes) => report.phase(`${taking.request.container}: ${what}`, ...bytes),
+    warn: (message) => taking.report.warn(message),
+  };
+  return { ...taking, report: told };
 }
 
 /**
@@ -244,8 +262,8 @@ async function instantOf(
   const leave = (): void => gates.fail(request.signal.reason);
   request.signal.addEventListener('abort', leave, { once: true });
   try {
-    const taken = members.map(({ taking, snapshot, rootfs, stage }) => {
-      const options = { snapshot, properties: {}, syncPath: rootfs, stage };
+    const taken = members.map(({ taking, snapshot, rootfs, stage, precopied }) => {
+      const options = { snapshot, properties: {}, syncPath: rootfs, stage, precopied };
       return takeTogether(host, taking, options, gates);
     });
     const settled = await Promise.allSettled(taken);

@@ -50,14 +50,17 @@ export async function openStage(staging: string, imageParent?: string): Promise<
   return { imageDir, workDir, remove: () => rm(folder, { recursive: true, force: true, ...patience }) };
 }
 
-/** Whether an image of these processes fits in the staging folder, with room to spare. */
-export async function fitsInStaging(staging: string, pids: readonly number[]): Promise<boolean> {
+/**
+ * Whether an image of these processes fits in the staging folder, with room to spare.
+ * @param copies how many of them
+ */
+export async function fitsInStaging(staging: string, pids: readonly number[], copies = 1): Promise<boolean> {
   let pages = 0;
   for (const pid of pids) {
     const statm = await readFile(`/proc/${pid}/statm`, 'utf8').catch(() => '');
     pages += Number(statm.split(' ')[1] ?? 0);
   }
-  const needed = pages * PAGE_BYTES * IMAGE_OVERHEAD + IMAGE_BASE_BYTES;
+  const needed = (pages * PAGE_BYTES * IMAGE_OVERHEAD + IMAGE_BASE_BYTES) * copies;
   const { bavail, bsize } = await statfs(staging);
   return needed < bavail * bsize * 0.9;
 }

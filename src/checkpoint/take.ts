@@ -8,6 +8,7 @@ import { type CheckpointEntry, diskProperties } from './entry.ts';
 import { takeOfForeignDisk } from './foreign.ts';
 import { type Host, lockKey, type Report, snapshotterName } from './host.ts';
 import { isSandbox } from './members.ts';
+import { assertCanPrecopy, mergePrecopied, precopy } from './precopy.ts';
 import {
   defaultCheckpointName,
   validateCheckpointName,
@@ -32,7 +33,7 @@ import { endTask, withPausedTask } from './task.ts';
  * Takes a checkpoint: memory and disk of one instant. A failure leaves the container as it was, and nothing
  * in the pool.
  * @throws NotFound, AlreadyExists, InvalidArgument, IsPod, FailedPrecondition (not running; memory required and not
- *   to be had), ResourceExhausted (pool full), Unavailable
+ *   to be had; no tracking of changes for `precopy`), ResourceExhausted (pool full), Unavailable
  */
 export async function takeCheckpoint(
   host: Host,
@@ -42,6 +43,7 @@ export async function takeCheckpoint(
   validateNamespace(request.namespace);
   validateContainerId(request.container);
   if (request.name !== '') validateCheckpointName(request.name);
+  await assertCanPrecopy(host, request);
   return host.locks.run(
     lockKey(request.namespace, request.container),
     () => takeLocked(host, request, report, assertNoPod),
@@ -110,13 +112,16 @@ async function takeOfOwnDisk(host: Host, asked: Taking, judged: Promise<Taking>)
     steps.commit();
     return entry;
   };
+  const precopied = await precopy(host, taking, stage); // before it is paused to be ended
   request.signal.throwIfAborted();
   taking.report.phase(
     request.diskOnly ? 'snapshotting the disk' : 'freezing, dumping memory and snapshotting the disk',
   );
   const instant = async (): Promise<InstantResponse> => {
     try {
-      return await takeInstant(host, taking, { snapshot, properties, syncPath: disk.rootfs, stage });
+      const options = { snapshot, properties, syncPath: disk.rootfs, stage, precopied };
+      const taken = await takeInstant(host, taking, options);
+      return await mergePrecopied(host, taking, stage, precopied, taken);
     } catch (error) {
       ours.made = codeOf(error) !== Code.AlreadyExists; // somebody else's, made by hand
       throw error;

@@ -9,6 +9,7 @@ import { type Host, type Report, runtimeName } from './host.ts';
 import { cgroupPids, findCgroup } from '../sys/cgroup.ts';
 import { snapshotOf } from '../zfs/names.ts';
 import { MemoryStore } from './memory-store.ts';
+import type { Precopied, Precopy } from './precopy.ts';
 import { type ExecSessions, policyOf, sessionInTheWay } from './sessions.ts';
 import { noteStandstill } from './unchanged.ts';
 import { type Engine, fromShim } from './shim-client.ts';
@@ -26,6 +27,8 @@ export interface TakeRequest {
   readonly requireMemory: boolean;
   /** What becomes of exec sessions. */
   readonly execSessions: ExecSessions;
+  /** Copy memory while it runs first; undefined: all of it while it stands still. */
+  readonly precopy?: Precopy | undefined;
   readonly signal: AbortSignal;
   /** Told when the instant is over, the container runs on and only storing is left. */
   readonly atInstant?: (entries: readonly CheckpointEntry[]) => void;
@@ -55,6 +58,8 @@ export interface InstantOptions {
   readonly properties: Readonly<Record<string, string>>;
   readonly syncPath: string;
   readonly stage: Stage;
+  /** What the dump may refer to. */
+  readonly precopied?: Precopied | undefined;
 }
 
 /** Asks the shim for the instant. The connection closes when the caller gives up, and the shim undoes. */
@@ -96,6 +101,7 @@ export function instantRequest(
     requireMemory: request.requireMemory,
     timeoutMs: BigInt(host.config.checkpoint.timeout) * 1000n,
     sessions: policyOf(request),
+    parentPath: options.precopied?.parentPath ?? '',
   };
 }
 

@@ -28,6 +28,9 @@ export interface CommandOptions extends Options {
   requireMemory?: boolean;
   wait?: boolean;
   execSessions?: string;
+  precopy?: boolean;
+  precopyRounds?: string;
+  precopyGoal?: string;
   label?: string[];
   pod?: string;
   set?: string;

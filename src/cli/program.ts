@@ -42,12 +42,31 @@ const containerCommands: Readonly<Record<string, Register>> = {
           'what becomes of exec sessions (default: checkpoint.exec_sessions in the configuration)',
         ).choices(['leave', 'refuse', 'wait', 'kill']),
       )
+      .addOption(
+        new Option(
+          '--precopy',
+          'copy memory while it runs, so that it stands still for the last changes alone',
+        ).conflicts('diskOnly'),
+      )
+      .addOption(
+        new Option(
+          '--precopy-rounds <number>',
+          'copy that often at most (default: checkpoint.precopy_rounds in the configuration)',
+        ).implies({ precopy: true }),
+      )
+      .addOption(
+        new Option(
+          '--precopy-goal <MiB>',
+          'end with a round that has copied no more (default: checkpoint.precopy_goal in the configuration)',
+        ).implies({ precopy: true }),
+      )
       .addHelpText(
         'after',
         examples(
           'stasis checkpoint web',
           'stasis checkpoint web --name before-upgrade',
           'stasis checkpoint web --exit',
+          'stasis checkpoint web --precopy',
           'stasis checkpoint web db cache --name before-upgrade',
           'stasis checkpoint --label app=shop --require-memory',
         ),

@@ -165,6 +165,25 @@ export const schema = {
           'or they are killed. Where stasis checkpoint is not told by `--exec-sessions`; stock clients leave them.',
         effect: 'reload',
       }),
+      precopy_rounds: number({
+        default: 4,
+        unit: 'rounds',
+        min: 1,
+        max: 16,
+        what:
+          'How often `stasis checkpoint --precopy` copies memory at most while the container runs, before it stands still for the ' +
+          'rest. Where it is not told by `--precopy-rounds`.',
+        effect: 'reload',
+      }),
+      precopy_goal: number({
+        default: 8,
+        unit: 'MiB',
+        min: 0,
+        max: 1024 * 1024,
+        fraction: true,
+        what: 'A round that has copied no more than this is the last. Where `--precopy` is not told by `--precopy-goal`.',
+        effect: 'reload',
+      }),
       staging_dir: text({
         default: '',
         absolute: true,

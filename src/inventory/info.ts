@@ -19,6 +19,7 @@ export async function hostInfo(host: Host): Promise<InfoResponse> {
     criu(host),
     runtime(host),
     lazyPages(host),
+    precopy(host),
     containerd(host),
     plugin(host),
     cgroups(),
@@ -128,6 +129,16 @@ async function lazyPages(host: Host): Promise<Finding> {
   const from = host.config.checkpoint.lazy_from;
   if (obstacle !== undefined) return good('lazy-restore', `not possible: ${obstacle}`);
   return good('lazy-restore', from === 0 ? 'only with --lazy' : `possible, images from ${from} MiB on`);
+}
+
+/** Whether memory can be copied before a container stands still. A host that cannot is no worse for it: it stands still for longer. */
+async function precopy({ criu: finder }: Host): Promise<Finding> {
+  const tracks = await finder.has('mem_dirty_track').catch(() => undefined);
+  if (tracks === undefined) return good('precopy', 'not possible: there is no CRIU');
+  return good(
+    'precopy',
+    tracks ? 'possible' : 'not possible: the kernel is built without CONFIG_MEM_SOFT_DIRTY',
+  );
 }
 
 async function containerd(host: Host): Promise<Finding> {

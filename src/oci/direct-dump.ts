@@ -4,7 +4,7 @@ import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { pidsBelow } from '../sys/cgroup.ts';
 import { parseMountTable } from '../sys/mount-table.ts';
-import type { CheckpointOptions } from './types.ts';
+import type { CheckpointOptions, PreDumpOptions } from './types.ts';
 
 /**
  * `runc checkpoint` starts CRIU twice (the first time to ask for its version) and itself, and all three while the container
@@ -45,12 +45,10 @@ interface RuncState {
  * @returns undefined where the dump is better left to runc
  */
 export async function directDump(root: string, options: CheckpointOptions): Promise<DirectDump | undefined> {
-  if (isUnusual(options) || exists(userConfig)) return undefined;
-  const state = readState(join(root, options.id, 'state.json'));
+  if (isUnusual(options)) return undefined;
+  const state = usualState(root, options.id);
   if (state === undefined) return undefined;
   const { config, init_process_pid: pid } = state;
-  if ((config.uid_mappings ?? []).length > 0) return undefined;
-  if ((config.labels ?? []).some((label) => label.startsWith(configAnnotation))) return undefined;
   if (state.external_descriptors.some((name) => !/^(\/dev\/null|pipe:\[\d+\])$/.test(name))) return undefined;
   const mounts = await externalMounts(config, pid);
   const namespaces = externalNamespaces(config.namespaces);
@@ -70,19 +68,58 @@ export async function directDump(root: string, options: CheckpointOptions): Prom
       ...(options.tcpEstablished === true ? ['--tcp-established'] : []),
       ...(options.extUnixSk === true ? ['--ext-unix-sk'] : []),
       ...(options.fileLocks === true ? ['--file-locks'] : []),
+      ...trackedSince(options.parentPath),
       ...[...mounts, ...namespaces].flatMap((external) => ['--external', external]),
     ],
   };
+}
+
+/**
+ * What to tell CRIU for a copy of the memory of a container that runs on. Without its cgroup's freezer: CRIU then stops one
+ * process after the other, each until its pages are held, and a CRIU that is killed leaves nothing frozen. The pages need not
+ * be of one moment, as those that change meanwhile are copied again.
+ * @param root runc's state folder
+ * @returns undefined for a container that the dump itself would leave to runc, terminals aside
+ */
+export function directPreDump(root: string, options: PreDumpOptions): DirectDump | undefined {
+  const state = usualState(root, options.id);
+  if (state === undefined) return undefined;
+  const { config, init_process_pid: pid } = state;
+  const namespaces = externalNamespaces(config.namespaces);
+  if (namespaces === undefined) return undefined;
+  return {
+    args: [
+      ...['pre-dump', '--tree', String(pid), '--images-dir', options.imageDir, '--work-dir', options.workDir],
+      ...['--log-file', 'pre-dump.log', '-v4', '--root', config.rootfs, '--empty-ns', 'net'],
+      ...trackedSince(options.parentPath ?? ''),
+      ...namespaces.flatMap((external) => ['--external', external]),
+    ],
+  };
+}
+
+/** Has the kernel note which pages change from now on, and leaves out those that have not since the image before. */
+function trackedSince(parentPath: string | undefined): string[] {
+  if (parentPath === undefined) return [];
+  return ['--track-mem', ...(parentPath === '' ? [] : ['--prev-images-dir', parentPath])];
+}
+
+/** What runc knows of a container that has nothing which only runc would tell CRIU. */
+function usualState(root: string, id: string): RuncState | undefined {
+  if (exists(userConfig)) return undefined;
+  const state = readState(join(root, id, 'state.json'));
+  if (state === undefined) return undefined;
+  const { config } = state;
+  if ((config.uid_mappings ?? []).length > 0) return undefined;
+  if ((config.labels ?? []).some((label) => label.startsWith(configAnnotation))) return undefined;
+  return state;
 }
 
 /** Options that a usual checkpoint does not have. */
 function isUnusual(options: CheckpointOptions): boolean {
   const { leaveRunning, shellJob, manageCgroupsMode, emptyNs, parentPath, statusFd } = options;
   if (!leaveRunning || shellJob === true) return true;
-  return (
-    [manageCgroupsMode, parentPath, statusFd].some((value) => value !== undefined) ||
-    (emptyNs ?? []).length > 0
-  );
+  if (parentPath?.startsWith('/') === true) return true; // runc says what is wrong with that
+  return [manageCgroupsMode, statusFd].some((value) => value !== undefined) || (emptyNs ?? []).length > 0;
 }
 
 function readState(path: string): RuncState | undefined {

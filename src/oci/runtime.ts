@@ -13,7 +13,7 @@ import {
   type GlobalOptions,
 } from './arguments.ts';
 import { maskedFoldersConfig } from './crun-masks.ts';
-import { directDump } from './direct-dump.ts';
+import { type DirectDump, directDump, directPreDump } from './direct-dump.ts';
 import { directStart } from './direct-start.ts';
 import { errorOf, OciError } from './error.ts';
 import { hasOwnClocks, rootAsSeenBy, withClocksOf } from './time-namespace.ts';
@@ -23,6 +23,7 @@ import type {
   CreateOptions,
   ExecOptions,
   OciRuntime,
+  PreDumpOptions,
   RestoreOptions,
   RuntimeBinary,
   RuntimeName,
@@ -163,22 +164,47 @@ class Door implements OciRuntime {
 
   /** Whether CRIU could be, and was, called without the runtime. Its failure is told as the runtime's would be. */
   async #dumpDirectly(options: CheckpointOptions): Promise<boolean> {
-    const { root, criuDir, exec, bundle } = this.#options;
+    const { root, criuDir } = this.#options;
     if (this.name !== 'runc' || root === undefined || criuDir === undefined) return false;
     const direct = await directDump(root, options);
     if (direct === undefined) return false;
+    await this.#callCriu('checkpoint', criuDir, direct, options, options.onStart);
+    return true;
+  }
+
+  async preDump(options: PreDumpOptions): Promise<void> {
+    const { root, criuDir } = this.#options;
+    const usual = this.name === 'runc' && root !== undefined && criuDir !== undefined;
+    const direct = usual ? directPreDump(root, options) : undefined;
+    if (direct === undefined || criuDir === undefined) {
+      throw new OciError('unsupported', 'pre-dump', {
+        subject: options.id,
+        said: `memory can be copied beforehand of usual containers of runc's alone`,
+        remedy: 'leave out --precopy',
+      });
+    }
+    await this.#callCriu('pre-dump', criuDir, direct, options);
+  }
+
+  async #callCriu(
+    verb: string,
+    criuDir: string,
+    { args }: DirectDump,
+    options: CallLimits & { id: string; criuConfig?: string },
+    onStart?: () => void,
+  ): Promise<void> {
+    const { exec, bundle } = this.#options;
     const criu = join(criuDir, 'criu');
-    const running = exec(criu, direct.args, {
+    const running = exec(criu, args, {
       timeoutMs: options.timeoutMs ?? CRIU_TIMEOUT_MS,
       ...(options.signal === undefined ? {} : { signal: options.signal }),
       cwd: bundle,
       stdioFds: ['ignore', 'ignore', 'ignore'],
       env: { ...this.#env, ...this.#criuEnvironment(options.criuConfig).env },
     });
-    options.onStart?.();
+    onStart?.();
     const result = await running;
-    if (result.exitCode !== 0) throw errorOf('checkpoint', options.id, criu, result, '');
-    return true;
+    if (result.exitCode !== 0) throw errorOf(verb, options.id, criu, result, '');
   }
 
   async restore(options: RestoreOptions): Promise<void> {

@@ -91,6 +91,16 @@ export interface CheckpointOptions extends CriuOptions, CallLimits {
   readonly onStart?: () => void;
 }
 
+/** A copy of memory that is made while the container runs. */
+export interface PreDumpOptions extends CallLimits {
+  readonly id: string;
+  readonly imageDir: string;
+  /** Where CRIU writes `pre-dump.log`. */
+  readonly workDir: string;
+  /** Image folder of the pre-dump before, relative to `imageDir`. */
+  readonly parentPath?: string;
+}
+
 export interface RestoreOptions extends CriuOptions, CallLimits {
   readonly id: string;
   readonly bundle: string;
@@ -144,6 +154,8 @@ export interface OciRuntime {
   pause(id: string, limits?: CallLimits): Promise<void>;
   resume(id: string, limits?: CallLimits): Promise<void>;
   checkpoint(options: CheckpointOptions): Promise<void>;
+  /** Of usual containers of runc's only: `unsupported` for all others. The container stands still for a moment. */
+  preDump(options: PreDumpOptions): Promise<void>;
   restore(options: RestoreOptions): Promise<void>;
   /** `resources`: OCI LinuxResources as JSON. */
   update(id: string, resources: string, limits?: CallLimits): Promise<void>;

@@ -44,6 +44,7 @@ export async function selfCheck(
       requireMemory: false,
       noWait: false,
       execSessions: ExecSessions.EXEC_SESSIONS_DEFAULT,
+      precopy: undefined,
     };
     const take = (options: GrpcCallOptions) => session.stasis.checkpoint(asked, options);
     await session.follow('checkpoint', CONTAINER, take, (update) => {

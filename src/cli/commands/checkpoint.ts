@@ -1,5 +1,12 @@
 import type { GrpcCallOptions } from '../../api/grpc-client.ts';
-import { type Checkpoint, DiskKind, ExecSessions, MemoryKind } from '../../proto/gen/stasis/stasis.ts';
+import { InvalidArgument } from '../../errors.ts';
+import {
+  type Checkpoint,
+  DiskKind,
+  ExecSessions,
+  MemoryKind,
+  type Precopy,
+} from '../../proto/gen/stasis/stasis.ts';
 import type { CommandOptions } from '../grammar.ts';
 import { memoryText, storedText } from '../lineage.ts';
 import { checkpointName, containerName } from '../names.ts';
@@ -7,7 +14,8 @@ import type { Session } from '../session.ts';
 import { count, duration, size } from '../../units.ts';
 import { checkpointView } from '../view.ts';
 
-type Options = Pick<CommandOptions, 'name' | 'exit' | 'diskOnly' | 'requireMemory' | 'wait' | 'execSessions'>;
+type Options = PrecopyOptions &
+  Pick<CommandOptions, 'name' | 'exit' | 'diskOnly' | 'requireMemory' | 'wait' | 'execSessions'>;
 
 /** `stasis checkpoint CONTAINER` */
 export async function checkpoint(session: Session, container: string, options: Options): Promise<void> {
@@ -20,6 +28,7 @@ export async function checkpoint(session: Session, container: string, options: O
     requireMemory: options.requireMemory ?? false,
     noWait: options.wait === false,
     execSessions: execSessionsOf(options.execSessions),
+    precopy: precopyOf(options),
   };
   const taken: Checkpoint[] = [];
   const call = (options: GrpcCallOptions) => session.stasis.checkpoint(request, options);
@@ -43,6 +52,29 @@ const sessionKinds: Readonly<Record<string, ExecSessions>> = {
 /** `--exec-sessions` as the API has it; without it, as stasisd is configured. */
 export function execSessionsOf(chosen: string | undefined): ExecSessions {
   return sessionKinds[chosen ?? ''] ?? ExecSessions.EXEC_SESSIONS_DEFAULT;
+}
+
+export type PrecopyOptions = Pick<CommandOptions, 'precopy' | 'precopyRounds' | 'precopyGoal'>;
+
+/** `--precopy` and what belongs to it, as the API has it. @throws InvalidArgument for what is no number */
+export function precopyOf(options: PrecopyOptions): Precopy | undefined {
+  if (options.precopy !== true) return undefined;
+  const { precopyRounds = '', precopyGoal } = options;
+  if (precopyRounds !== '' && !/^[1-9]\d?$/.test(precopyRounds))
+    throw notRead('--precopy-rounds', precopyRounds);
+  if (precopyGoal !== undefined && !/^\d{1,9}(\.\d+)?$/.test(precopyGoal))
+    throw notRead('--precopy-goal', precopyGoal);
+  const goalBytes =
+    precopyGoal === undefined ? undefined : BigInt(Math.round(Number(precopyGoal) * 1024 * 1024));
+  return { rounds: Number(precopyRounds), goalBytes };
+}
+
+function notRead(option: string, text: string): InvalidArgument {
+  return new InvalidArgument(`"${text}" is no number for ${option}`, {
+    subject: option,
+    reason: 'usage',
+    remedy: option === '--precopy-goal' ? 'give MiB, such as 16 or 0.5' : 'give rounds, 1 to 16',
+  });
 }
 
 /** What was taken, and how long the container stood still for it. */

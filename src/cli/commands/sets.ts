@@ -9,13 +9,14 @@ import type { Session } from '../session.ts';
 import { oneLine } from '../text.ts';
 import { count } from '../../units.ts';
 import { restoreView } from '../view.ts';
-import { execSessionsOf, printSet } from './checkpoint.ts';
+import { execSessionsOf, precopyOf, type PrecopyOptions, printSet } from './checkpoint.ts';
 import { pagingOf, restoreText } from './restore.ts';
 
-type TakeOptions = Pick<
-  CommandOptions,
-  'name' | 'exit' | 'diskOnly' | 'requireMemory' | 'wait' | 'execSessions' | 'label' | 'pod'
->;
+type TakeOptions = PrecopyOptions &
+  Pick<
+    CommandOptions,
+    'name' | 'exit' | 'diskOnly' | 'requireMemory' | 'wait' | 'execSessions' | 'label' | 'pod'
+  >;
 
 /** `stasis checkpoint CONTAINER…`, `--label KEY=VALUE`, `--pod ID` */
 export async function checkpointSet(
@@ -41,6 +42,7 @@ export async function checkpointSet(
     requireMemory: options.requireMemory ?? false,
     noWait: options.wait === false,
     execSessions: execSessionsOf(options.execSessions),
+    precopy: precopyOf(options),
   };
   const what = pod || [...containers, ...labels].join(' ');
   const taken: Checkpoint[] = [];

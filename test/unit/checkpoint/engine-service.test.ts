@@ -20,6 +20,7 @@ test('a request that asks for nothing, or names things relatively, is refused', 
     { imageDir: '/image', workDir: '' },
     { snapshot: 'tank/web@now', syncPath: 'x' },
     { snapshot: 'tank/web', syncPath: '/x' },
+    { imageDir: '/image', workDir: '/w', parentPath: '/pre-1' },
   ]) {
     assert.throws(() => planOf(request(fields)), InvalidArgument, JSON.stringify(fields));
   }
@@ -36,8 +37,11 @@ test('a container that the shim does not hold is NotFound, and Describe says so 
   );
   const { signal } = new AbortController();
   await assert.rejects(service.checkpoint(request({ imageDir: '/i', workDir: '/w' }), { signal }), NotFound);
+  const folders = { imageDir: '/pre', workDir: '/w', parentPath: '', timeoutMs: 0n };
+  await assert.rejects(service.preDump({ id: 'web', ...folders }, { signal }), NotFound);
   const answer = await service.describe({ id: 'web' });
   assert.equal(answer.hasContainer, false);
+  assert.ok(answer.preDumps);
   assert.equal(answer.shimPid, process.pid);
 });
 

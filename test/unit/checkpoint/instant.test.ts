@@ -33,6 +33,7 @@ class World implements InstantTools {
   frozen = false;
   alive = true;
   snapshots = new Set<string>();
+  readonly parents: (string | undefined)[] = [];
   dump: (signal?: AbortSignal) => Promise<void> = async () => this.writeImage();
   beforeSnapshot: () => Promise<void> = async () => undefined;
   afterFreeze: () => void = () => undefined;
@@ -75,12 +76,14 @@ class World implements InstantTools {
     pid: 42,
     cgroup: { version: 2, path: '/web', folders: new Map() },
     runtime: {
-      checkpoint: async ({ onStart, signal }) => {
+      checkpoint: async ({ onStart, signal, parentPath }) => {
+        this.parents.push(parentPath);
         onStart?.();
         this.journal.push('dump');
         assert.ok(this.frozen, 'a dump of a running container');
         await this.dump(signal);
       },
+      preDump: async () => assert.fail('that is before the instant'),
     },
   };
 
@@ -173,6 +176,43 @@ test('a failed dump that may fail keeps the disk of the same instant', async () 
   assert.equal(world.journal.filter((step) => step === 'snapshot').length, 1);
   assert.equal(world.frozen, false);
   assert.deepEqual(readdirSync(image()), []);
+});
+
+/** A plan whose dump is to refer to one before. */
+function planWithParent(required: boolean): InstantPlan {
+  const { memory, ...rest } = plan({ required });
+  assert.ok(memory !== undefined);
+  return { ...rest, memory: { ...memory, parentPath: '../pre-1' } };
+}
+
+test('a dump that fails with what was copied beforehand is made again without it, in the same instant', async () => {
+  world.dump = async () => {
+    if (world.parents.at(-1) !== undefined) return criuFails();
+    world.writeImage();
+  };
+  const result = await take(planWithParent(true));
+  assert.deepEqual(world.parents, ['../pre-1', undefined]);
+  assert.ok(result.memory);
+  assert.equal(result.parentError, "Can't dump a unicorn");
+  assert.equal(world.journal.filter((step) => step === 'snapshot').length, 1);
+  assert.equal(world.journal.filter((step) => step === 'freeze').length, 1);
+  world.parents.length = 0;
+  world.dump = criuFails;
+  world.snapshots.clear();
+  rmSync(image(), { recursive: true });
+  await assert.rejects(take(planWithParent(true)), FailedPrecondition);
+  assert.equal(world.parents.length, 2);
+  assertUndone();
+});
+
+test('it is not made again where the container ran meanwhile', async () => {
+  world.dump = async () => {
+    await new Promise((resolve) => setImmediate(resolve));
+    world.frozen = false;
+    return criuFails();
+  };
+  await take(planWithParent(false));
+  assert.deepEqual(world.parents, ['../pre-1']);
 });
 
 test('a CRIU that dies lets the container run, so the disk is taken anew', async () => {

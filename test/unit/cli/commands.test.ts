@@ -50,7 +50,7 @@ test('checkpoint sends what was asked for and prints what was taken', async () =
   assert.deepEqual(seen, [
     {
       ...{ namespace: 'k8s.io', container: 'web', name: 'one', exit: true },
-      ...{ diskOnly: false, requireMemory: false, noWait: false, execSessions: 0 },
+      ...{ diskOnly: false, requireMemory: false, noWait: false, execSessions: 0, precopy: undefined },
     },
   ]);
   assert.deepEqual(outcome, {
@@ -58,6 +58,33 @@ test('checkpoint sends what was asked for and prints what was taken', async () =
     stdout: 'web@one: memory 8.0 MiB, disk snapshot, frozen 23.4 ms, total 61.0 ms\n',
     stderr: '',
   });
+});
+
+test('what belongs to --precopy asks for it, and numbers are looked at before anything is sent', async () => {
+  const seen: CheckpointRequest[] = [];
+  const take = (...args: string[]) => against(checkpointing(seen), ['checkpoint', 'web', ...args]);
+  await take('--precopy');
+  await take('--precopy-rounds', '3');
+  await take('--precopy-goal', '0.5');
+  await take('--precopy', '--precopy-goal', '0');
+  assert.deepEqual(
+    seen.map(({ precopy }) => precopy),
+    [
+      { rounds: 0, goalBytes: undefined },
+      { rounds: 3, goalBytes: undefined },
+      { rounds: 0, goalBytes: 524_288n },
+      { rounds: 0, goalBytes: 0n },
+    ],
+  );
+  for (const wrong of [
+    ['--precopy-rounds', '0'],
+    ['--precopy-rounds', 'many'],
+    ['--precopy-goal', '-1'],
+    ['--precopy-goal', '1G'],
+    ['--precopy', '--disk-only'],
+  ])
+    assert.equal((await take(...wrong)).code, 2, wrong.join(' '));
+  assert.equal(seen.length, 4);
 });
 
 test('the namespace comes from CONTAINERD_NAMESPACE unless an option names it', async () => {

@@ -45,6 +45,7 @@ test('several containers, a label or a pod make a set, and each member is told',
       requireMemory: false,
       noWait: true,
       execSessions: ExecSessions.EXEC_SESSIONS_DEFAULT,
+      precopy: undefined,
     },
     {
       ...common,
@@ -55,6 +56,7 @@ test('several containers, a label or a pod make a set, and each member is told',
       requireMemory: false,
       noWait: false,
       execSessions: ExecSessions.EXEC_SESSIONS_DEFAULT,
+      precopy: undefined,
     },
     {
       ...common,
@@ -65,6 +67,7 @@ test('several containers, a label or a pod make a set, and each member is told',
       requireMemory: true,
       noWait: false,
       execSessions: ExecSessions.EXEC_SESSIONS_WAIT,
+      precopy: undefined,
     },
   ]);
   assert.match(

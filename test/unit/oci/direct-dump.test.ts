@@ -3,7 +3,7 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync }
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
-import { directDump } from '../../../src/oci/direct-dump.ts';
+import { directDump, directPreDump } from '../../../src/oci/direct-dump.ts';
 import type { CheckpointOptions } from '../../../src/oci/types.ts';
 
 const root = mkdtempSync(join(tmpdir(), 'stasis-direct-'));
@@ -81,8 +81,28 @@ test('what is out of the usual is left to runc', async () => {
     'a file of another form': { id: 'web' },
   };
   for (const [what, state] of Object.entries(unusual)) assert.equal(await dumped(state), undefined, what);
-  assert.equal(await dumped(usual, { parentPath: '../before' }), undefined);
+  assert.equal(await dumped(usual, { parentPath: '/before' }), undefined);
   assert.equal(await dumped(usual, { leaveRunning: false }), undefined);
   assert.equal(await dumped(usual, { emptyNs: ['network'] }), undefined);
   assert.equal(await directDump(root, { ...options, id: 'unknown' }), undefined);
+});
+
+test('a dump refers to the one before, and only then has the kernel told which pages have changed', async () => {
+  const args = (await dumped(usual, { parentPath: '../pre-2' }))?.args.join(' ') ?? '';
+  assert.match(args, / --track-mem --prev-images-dir \.\.\/pre-2( |$)/);
+  assert.doesNotMatch((await dumped(usual))?.args.join(' ') ?? '', /--track-mem/);
+});
+
+test('a copy beforehand leaves the cgroup alone, and each but the first refers to the one before', () => {
+  const folders = { id: 'web', imageDir: join(root, 'pre-1'), workDir: join(root, 'work') };
+  writeFileSync(join(root, 'web/state.json'), JSON.stringify(usual));
+  const first = directPreDump(root, folders)?.args.join(' ') ?? '';
+  assert.match(first, new RegExp(`^pre-dump --tree ${process.pid} --images-dir \\S+/pre-1 `));
+  assert.match(first, / --track-mem( |$)/);
+  assert.doesNotMatch(first, /--prev-images-dir|--freeze-cgroup|--leave-running|mnt\[/);
+  const second = directPreDump(root, { ...folders, parentPath: '../pre-1' })?.args ?? [];
+  assert.equal(second[second.indexOf('--prev-images-dir') + 1], '../pre-1');
+  const mapped = { ...usual, config: { ...usual.config, uid_mappings: [{}] } };
+  writeFileSync(join(root, 'web/state.json'), JSON.stringify(mapped));
+  assert.equal(directPreDump(root, folders), undefined);
 });
