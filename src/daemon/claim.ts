@@ -21,8 +21,8 @@ export async function assertUnclaimed(zfs: Zfs, root: string): Promise<void> {
       if (error instanceof NotFound) return []; // a new pool
       throw error;
     });
-  const format = Number(rows[0]?.properties.get(formatProperty)?.value ?? FORMAT);
-  if (format > FORMAT) {
+  const format = rows[0]?.properties.get(formatProperty)?.value ?? String(FORMAT);
+  if (!(Number(format) <= FORMAT)) {
     throw new FailedPrecondition(`${root} has format ${format}, and this stasisd knows ${FORMAT} and older`, {
       subject: root,
       reason: 'newer-format',

@@ -15,7 +15,8 @@ import { findLines, linePath } from '../config/lines.ts';
 import { FailedPrecondition, messageOf } from '../errors.ts';
 
 export const DROP_IN = '/etc/containerd/conf.d/stasis.toml';
-const IMPORT = '/etc/containerd/conf.d/*.toml';
+/** What containerd imports by default from 2.2 on, where it has no main file. */
+const FOLDER = '/etc/containerd/conf.d/*.toml';
 const TRANSFER = 'io.containerd.transfer.v1.local';
 const DIFF_SERVICE = 'io.containerd.service.v1.diff-service';
 
@@ -102,7 +103,7 @@ export function containerdChange(
     '# the other files say: containerd would take the lists in this file instead of theirs.\n';
   return {
     dropIn: `${head}${stringify(document)}\n`,
-    main: imports(main, files, generation) ? undefined : withImport(files, main, format),
+    main: imports(main, files) ? undefined : withImport(files, main, format),
     notes,
   };
 }
@@ -153,35 +154,38 @@ function addRuntime(
 }
 
 /** Is our folder imported already? From 2.2 on the defaults do, where there is no main file. */
-function imports(main: Table, files: ContainerdFiles, _generation: Generation): boolean {
-  const covering = new Set([IMPORT, DROP_IN, 'conf.d/*.toml']);
+function imports(main: Table, files: ContainerdFiles): boolean {
+  const covering = new Set([FOLDER, DROP_IN, 'conf.d/*.toml']);
   return files.text !== undefined && list(main['imports']).some((one) => covering.has(String(one)));
 }
 
-/** The main file with one entry more in `imports`; nothing else of it changes, which is checked. */
+/**
+ * The main file with one entry more in `imports`; nothing else of it changes, which is checked. Our file alone: others that lie
+ * in its folder, and that nothing has imported so far, are not to count all at once.
+ */
 function withImport(files: ContainerdFiles, main: Table, format: number): string {
   const { path, text } = files;
   if (text === undefined) {
-    return `# Written by \`stasis setup\`, since there was none: containerd's defaults, and the files of conf.d.\nversion = 2\nimports = ["${IMPORT}"]\n`;
+    return `# Written by \`stasis setup\`, since there was none: containerd's defaults, and the files of conf.d.\nversion = 2\nimports = ["${FOLDER}"]\n`;
   }
   const lines = text.split('\n');
   const at = findLines(text).get(linePath('imports'));
   if (at === undefined) {
     // Before the first table, and after what may stand above it.
     const version = format === 1 ? undefined : findLines(text).get(linePath('version'));
-    lines.splice(version ?? 0, 0, `imports = ["${IMPORT}"]`);
+    lines.splice(version ?? 0, 0, `imports = ["${DROP_IN}"]`);
   } else {
     const line = lines[at - 1] ?? '';
     const rest = list(main['imports']).length > 0 ? ', ' : '';
-    lines[at - 1] = line.replace('[', `["${IMPORT}"${rest}`);
+    lines[at - 1] = line.replace('[', `["${DROP_IN}"${rest}`);
   }
   const changed = lines.join('\n');
-  const wanted = { ...main, imports: [IMPORT, ...list(main['imports'])] };
+  const wanted = { ...main, imports: [DROP_IN, ...list(main['imports'])] };
   if (!isDeepStrictEqual({ ...read(path, changed) }, wanted)) {
     throw new FailedPrecondition(`${path} is written in a way that \`imports\` cannot be added to safely`, {
       subject: path,
       reason: 'containerd-config',
-      remedy: `add "${IMPORT}" to imports in ${path} by hand, and run stasis setup again`,
+      remedy: `add "${DROP_IN}" to imports in ${path} by hand, and run stasis setup again`,
     });
   }
   return changed;

@@ -110,9 +110,10 @@ suite("setup's file for containerd", () => {
 });
 
 suite("containerd's own file", () => {
-  const IMPORT = '"/etc/containerd/conf.d/*.toml"';
+  const FOLDER = '"/etc/containerd/conf.d/*.toml"';
+  const IMPORT = `"${DROP_IN}"`;
   const cases: [name: string, before: string | undefined, after: string | undefined][] = [
-    ['is left alone if it imports the folder', `version = 2\nimports = [${IMPORT}]\n`, undefined],
+    ['is left alone if it imports the folder', `version = 2\nimports = [${FOLDER}]\n`, undefined],
     ['is left alone if it imports our file', `imports = ["${DROP_IN}"]\n`, undefined],
     ['is left alone if it imports by a relative path', 'imports = ["conf.d/*.toml"]\n', undefined],
     [
