@@ -93,7 +93,7 @@ export class Container {
       socketFolder: context.socketFolder,
       noPivot: options.noPivotRoot,
       noNewKeyring: options.noNewKeyring,
-      hasPoststart: spec.hasPoststart,
+      startsSpecially: spec.startsSpecially,
       restore: checkpoint === '' ? undefined : { ...restore, fill: this.fill },
     });
   }

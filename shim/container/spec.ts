@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs';
+import { closeSync, constants, fstatSync, openSync, readFileSync } from 'node:fs';
 import { isAbsolute, join } from 'node:path';
 import { InvalidArgument, messageOf } from '../../src/errors.ts';
 
@@ -9,12 +9,15 @@ export interface ContainerSpec {
   readonly sharesPids: boolean;
   /** Whether it limits open files itself. */
   readonly limitsFiles: boolean;
-  /** Whether programs run after its start. */
-  readonly hasPoststart: boolean;
+  /** Whether programs run after its start, or the runtime's own program goes on in the container's place (crun's handlers). */
+  readonly startsSpecially: boolean;
   /** Whether programs run at its end, which may look at its root file system. */
   readonly hasPoststop: boolean;
   readonly annotations: Readonly<Record<string, string>>;
 }
+
+/** By which crun runs a container by a handler of its own: crun(1), run.oci.handler. */
+const handlerAnnotations = ['run.oci.handler', 'module.wasm.image/variant'];
 
 interface RawSpec {
   process?: { rlimits?: { type?: string }[] };
@@ -35,9 +38,20 @@ export function readSpec(bundle: string): ContainerSpec {
   }
   const path = join(bundle, 'config.json');
   try {
-    return specOf(JSON.parse(readFileSync(path, 'utf8')) as RawSpec);
+    return specOf(JSON.parse(readPlainFile(path)) as RawSpec);
   } catch (error) {
     throw new InvalidArgument(`cannot read ${path}: ${messageOf(error)}`, { subject: path, cause: error });
+  }
+}
+
+/** Never waits for a writer, which a FIFO in its place would do for all containers. */
+function readPlainFile(path: string): string {
+  const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
+  try {
+    if (!fstatSync(fd).isFile()) throw new Error('it is no file');
+    return readFileSync(fd, 'utf8');
+  } finally {
+    closeSync(fd);
   }
 }
 
@@ -50,7 +64,9 @@ function specOf(raw: RawSpec): ContainerSpec {
     cgroupsPath,
     sharesPids: pid === undefined || (pid.path ?? '') !== '',
     limitsFiles: raw.process?.rlimits?.some(({ type }) => type === 'RLIMIT_NOFILE') ?? false,
-    hasPoststart: (raw.hooks?.poststart?.length ?? 0) > 0,
+    startsSpecially:
+      (raw.hooks?.poststart?.length ?? 0) > 0 ||
+      handlerAnnotations.some((name) => raw.annotations?.[name] !== undefined),
     hasPoststop: (raw.hooks?.poststop?.length ?? 0) > 0,
     annotations: raw.annotations ?? {},
   };

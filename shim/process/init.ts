@@ -27,8 +27,8 @@ export interface InitOptions {
   readonly socketFolder: string;
   readonly noPivot: boolean;
   readonly noNewKeyring: boolean;
-  /** Whether programs run once it is started, which are the runtime's to call. */
-  readonly hasPoststart: boolean;
+  /** Whether its start is more than that its process goes on: the runtime's program is called for it then. */
+  readonly startsSpecially: boolean;
   /** Images to restore from at Start; undefined for a usual process. */
   readonly restore: Restore | undefined;
 }
@@ -91,9 +91,9 @@ export class InitProcess extends Process<InitStateName, InitVerb> {
   /** @param disk brings the root file system, where a restore begins before it is there */
   async start(disk?: () => Promise<void>): Promise<void> {
     this.state.require('start');
-    const { runtime, restore, id, noPivot, hasPoststart } = this.#options;
+    const { runtime, restore, id, noPivot, startsSpecially } = this.#options;
     if (restore === undefined) {
-      await runtime.start(id, hasPoststart ? {} : { first: { pid: this.pid, ended: this.#gone.signal } });
+      await runtime.start(id, startsSpecially ? {} : { first: { pid: this.pid, ended: this.#gone.signal } });
     } else {
       const prepared = this.#prepared;
       if (prepared === undefined) throw new StasisError(Code.Unknown, 'the restore was not prepared');

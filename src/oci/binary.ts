@@ -1,5 +1,6 @@
-import { stat } from 'node:fs/promises';
+import { open, stat } from 'node:fs/promises';
 import { ANSWER_TIMEOUT_MS, type Exec } from '../sys/command.ts';
+import { findProgram } from '../sys/find-program.ts';
 import { errorOf, OciError } from './error.ts';
 import type { RuntimeBinary } from './types.ts';
 
@@ -26,7 +27,21 @@ export async function detectRuntime(exec: Exec, path: string): Promise<RuntimeBi
     version: (first?.[2] ?? '').replace(/[+~].*$/, ''),
     // runc drives CRIU itself; crun says whether it was built with it.
     criu: name === 'runc' || /\+CRIU\b/.test(result.stdout),
+    // A wrapper is a script, or prints its own version first (nvidia-container-runtime).
+    ...(first?.index !== 0 || (await isScript(path)) ? { wrapped: true } : {}),
   };
+}
+
+async function isScript(path: string): Promise<boolean> {
+  const file = path.includes('/') ? path : findProgram(path, process.env['PATH'] ?? '');
+  if (file === undefined) return false;
+  try {
+    await using handle = await open(file, 'r');
+    const { buffer } = await handle.read(Buffer.alloc(2), 0, 2, 0);
+    return buffer.toString('latin1') === '#!';
+  } catch {
+    return false; // it may be executed, and not read
+  }
 }
 
 /** `detectRuntime`, remembered until the file changes. A bare name (found through PATH) is remembered for good. */

@@ -1,5 +1,14 @@
 // The start of a container that runc or crun has created, without the runtime.
-import { constants, openSync, readSync, statSync, unlinkSync, writeSync } from 'node:fs';
+import {
+  constants,
+  openSync,
+  readFileSync,
+  readlinkSync,
+  readSync,
+  statSync,
+  unlinkSync,
+  writeSync,
+} from 'node:fs';
 import { Socket } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -14,11 +23,15 @@ const { O_RDONLY, O_WRONLY, O_NONBLOCK, O_NOFOLLOW } = constants;
 const EXEC_TIMEOUT_MS = 1000;
 const EXEC_POLL_MS = 1;
 
+/** Milliseconds that a process of runc's may take to come to the FIFO. */
+const FIFO_TIMEOUT_MS = 30_000;
+
 /**
  * Lets the first process of a created container go on, as the runtime's `start` does: the process waits at a FIFO in the
  * runtime's folder. runc's waits for a reader and writes a byte to it, since 1.0; crun's waits for a byte. Then the FIFO is
  * removed, by which both know a running container from a created one. A start of the runtime's own program takes longer
- * than all that the shim does for a `start`. Hooks of the kind poststart, which crun runs here, are left to it.
+ * than all that the shim does for a `start`. Containers with hooks of the kind poststart, which crun runs here, or with a handler of
+ * crun's that never becomes another program, are left to it.
  *
  * Resolves when the process is the container's program, a second later at most. Until then it is still the runtime's, which no
  * dump can hold: the runtime's own `start` takes its time to end, and nobody sees that.
@@ -32,6 +45,7 @@ export async function directStart(
 ): Promise<boolean> {
   const fifo = join(folder, 'exec.fifo');
   if (ended.aborted || statSync(fifo, { throwIfNoEntry: false })?.isFIFO() !== true) return false;
+  if (!canRun(pid)) return false; // stopped, or frozen: the runtime says what it makes of that
   const goesOn = runtime === 'crun' ? await startOfCrun(fifo, pid) : await startOfRunc(fifo, ended);
   if (goesOn) removeIfThere(fifo);
   return goesOn;
@@ -60,13 +74,25 @@ function giveByte(fifo: string): boolean {
   }
 }
 
-/** The file that a process runs, as device and inode; undefined where it has ended. */
+/** The file that a process runs; undefined where it has ended. Its own file system is not asked, which may not answer. */
 function programOf(pid: number): string | undefined {
   try {
-    const { dev, ino } = statSync(`/proc/${pid}/exe`);
-    return `${dev}:${ino}`;
+    return readlinkSync(`/proc/${pid}/exe`);
   } catch {
     return undefined;
+  }
+}
+
+/** Whether it runs or sleeps: the state in proc(5)'s stat. A frozen one of cgroup v1 sleeps so that nothing wakes it. */
+function canRun(pid: number): boolean {
+  try {
+    return /^[RS]$/.test(
+      readFileSync(`/proc/${pid}/stat`, 'latin1')
+        .replace(/^.*\) /s, '')
+        .charAt(0),
+    );
+  } catch {
+    return false;
   }
 }
 
@@ -82,15 +108,17 @@ async function startOfRunc(fifo: string, ended: AbortSignal): Promise<boolean> {
   let onEnd: (() => void) | undefined;
   try {
     await new Promise<void>((resolve) => {
+      timer = setTimeout(resolve, FIFO_TIMEOUT_MS);
       socket.once('data', () => {
         goesOn = true;
+        clearTimeout(timer);
         timer = setTimeout(resolve, EXEC_TIMEOUT_MS);
       });
       socket.once('error', () => resolve());
       socket.once('close', () => resolve());
       onEnd = () => {
         // It may have written, gone on and ended, all before this thread came to read.
-        goesOn ||= hasByte(fd);
+        if (!socket.destroyed) goesOn ||= hasByte(fd);
         resolve();
       };
       ended.addEventListener('abort', onEnd, { once: true });

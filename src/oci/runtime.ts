@@ -84,9 +84,10 @@ class Door implements OciRuntime {
   }
 
   async start(id: string, { first, ...limits }: StartOptions = {}): Promise<void> {
-    const { root } = this.#options;
-    if (root !== undefined && first !== undefined && (await directStart(this.name, join(root, id), first)))
-      return;
+    const { root, binary } = this.#options;
+    if (root !== undefined && first !== undefined && binary.wrapped !== true) {
+      if (await directStart(this.name, join(root, id), first)) return;
+    }
     await this.#run('start', id, ['start', id], limits);
   }
 

@@ -16,6 +16,8 @@ export interface RuntimeBinary {
   readonly version: string;
   /** Whether it can checkpoint at all (crun may be built without CRIU). */
   readonly criu: boolean;
+  /** Whether another program stands around it, which has something to do in each call. */
+  readonly wrapped?: boolean;
 }
 
 /** What bounds each call. Every runtime call has a deadline, given or the default. */

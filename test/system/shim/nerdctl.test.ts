@@ -177,7 +177,7 @@ test('a systemd cgroup path is told to the OCI runtime as such, though no option
   writeFileSync(stack.config, `${changed}\n[shim]\nsharing = "container"\n`);
   await nerdctl.run({ name, args: WRITER, cgroupsPath: `stasis-test.slice:nerdctl:${name}` });
   await nerdctl.remove(name);
-  for (const verb of ['create', 'delete']) {
+  for (const verb of ['create', 'start', 'delete']) {
     const call = readFileSync(calls, 'utf8')
       .split('\n')
       .find((line) => line.includes(` ${verb} `));

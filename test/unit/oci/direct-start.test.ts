@@ -20,12 +20,12 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, beforeEach, suite, test } from 'node:test';
 import { directStart } from '../../../src/oci/direct-start.ts';
 import { makeFifo } from '../../../src/sys/fifo.ts';
-import { findSleeper } from '../../../src/sys/wait-channel.ts';
+import { findSleeper, findStopped } from '../../../src/sys/wait-channel.ts';
 
 const { O_RDONLY, O_WRONLY, O_NONBLOCK } = constants;
 const never = new AbortController().signal;
-/** No process of that number: it is then never seen to be the runtime's. */
-const running = { pid: 0, ended: never };
+/** Some process that runs. */
+const running = { pid: process.ppid, ended: never };
 let folder: string;
 let fifo: string;
 
@@ -62,16 +62,16 @@ suite('a container of runc', () => {
 
   test('that has ended before it came there is not started, and stays a created one', async () => {
     const gone = new AbortController();
-    const starting = directStart('runc', folder, { pid: 0, ended: gone.signal });
+    const starting = directStart('runc', folder, { pid: process.ppid, ended: gone.signal });
     gone.abort();
     assert.equal(await starting, false);
     assert.ok(existsSync(fifo));
-    assert.equal(await directStart('runc', folder, { pid: 0, ended: gone.signal }), false);
+    assert.equal(await directStart('runc', folder, { pid: process.ppid, ended: gone.signal }), false);
   });
 
   test('that goes on and ends at once has been started', async () => {
     const gone = new AbortController();
-    const starting = directStart('runc', folder, { pid: 0, ended: gone.signal });
+    const starting = directStart('runc', folder, { pid: process.ppid, ended: gone.signal });
     const writer = openSync(fifo, O_WRONLY | O_NONBLOCK);
     writeSync(writer, '0');
     closeSync(writer);
@@ -119,6 +119,20 @@ suite('a container of crun', () => {
     assert.equal(await directStart('crun', folder, running), false);
     assert.ok(existsSync(fifo));
   });
+});
+
+test('a process that stands still is left to the runtime, and so is one that is not there', async () => {
+  const child = spawn('sleep', ['60'], { stdio: 'ignore' });
+  const exited = once(child, 'exit');
+  const { pid = 0 } = child;
+  child.kill('SIGSTOP');
+  while (findStopped([pid]) === undefined) await sleep(1);
+  for (const runtime of ['runc', 'crun'] as const)
+    assert.equal(await directStart(runtime, folder, { pid, ended: never }), false);
+  child.kill('SIGKILL');
+  await exited;
+  assert.equal(await directStart('runc', folder, { pid, ended: never }), false);
+  assert.ok(existsSync(fifo));
 });
 
 test('what is no created container is left to the runtime', async () => {

@@ -93,7 +93,7 @@ test('a usual start does without the runtime; where that cannot be, the runtime 
   mkdirSync(folder, { recursive: true });
   makeFifo(join(folder, 'exec.fifo'), 0o600);
   const reader = openSync(join(folder, 'exec.fifo'), constants.O_RDONLY | constants.O_NONBLOCK);
-  const first = { pid: 0, ended: new AbortController().signal };
+  const first = { pid: process.ppid, ended: new AbortController().signal };
   await runtime.start('started', { first });
   closeSync(reader);
   assert.equal(calls.length, 0);
@@ -215,6 +215,29 @@ for (const [stdout, expected] of Object.entries(versions)) {
     assert.deepEqual(found, { ...expected, path: '/x' });
   });
 }
+
+test('a program around the runtime is told from the runtime, and is not passed over at a start', async () => {
+  const script = join(bundle, 'wrapper');
+  writeFileSync(script, '#!/bin/sh\nexec runc "$@"\n', { mode: 0o755 });
+  const by = async (path: string, stdout: string) =>
+    (await detectRuntime(async () => ({ ...done, stdout }), path)).wrapped;
+  assert.equal(await by(script, 'runc version 1.1.5\n'), true);
+  assert.equal(await by(process.execPath, 'Container Runtime version 1.17\nrunc version 1.1.5\n'), true);
+  assert.equal(await by(process.execPath, 'runc version 1.1.5\n'), undefined);
+
+  const calls: (readonly string[])[] = [];
+  const exec: Exec = async (_, args) => {
+    calls.push(args);
+    return done;
+  };
+  const binary = { name: 'crun', path: script, version: '1', criu: true, wrapped: true } as const;
+  const runtime = openRuntime({ exec, binary, bundle, root: join(bundle, 'root') });
+  const folder = join(bundle, 'root/wrapped');
+  mkdirSync(folder, { recursive: true });
+  makeFifo(join(folder, 'exec.fifo'), 0o600);
+  await runtime.start('wrapped', { first: { pid: process.ppid, ended: new AbortController().signal } });
+  assert.deepEqual(calls.at(0)?.slice(-2), ['start', 'wrapped']);
+});
 
 test('another program in the runtime’s place is refused by name', async () => {
   await assert.rejects(

@@ -13,7 +13,7 @@ test('who waits for the end of a restore is answered when it is deleted before i
     socketFolder: '/nonexistent',
     noPivot: false,
     noNewKeyring: false,
-    hasPoststart: false,
+    startsSpecially: false,
     restore: { imageDir: '/nonexistent', workDir: '/nonexistent', fill: undefined },
   });
   const never = AbortSignal.timeout(5000);
