@@ -1,6 +1,6 @@
 import { AlreadyExists, NotFound } from '../errors.ts';
 import type { Row, Zfs } from '../zfs/zfs.ts';
-import { type CheckpointEntry, entryFromRows } from './entry.ts';
+import { type CheckpointEntry, entryFromRows, isReceived } from './entry.ts';
 import { unfinishedSets } from './unfinished-sets.ts';
 
 /** What a sweep found half-made, and destroyed. */
@@ -33,7 +33,8 @@ export class Catalog {
 
   /**
    * Takes in what a listing of the pool says (see `readPool` in snapshotter/load.ts), and destroys halves of checkpoints
-   * that were never finished or already removed. The listing is out of date where it destroyed any.
+   * that were never finished or already removed. The listing is out of date where it destroyed any. What was received from
+   * elsewhere, as the source of its properties tells, is not ours to destroy: its other half may still come.
    */
   async load(listing: readonly Row[]): Promise<Swept[]> {
     const rows = listing.filter(({ type }) => type === 'snapshot');
@@ -47,7 +48,9 @@ export class Catalog {
       if (!unfinished.has(entry.set)) this.add(entry);
       else orphans.push(...halvesOf(entry, 'the set that it belongs to was never finished'));
     }
+    const received = new Set(rows.filter(isReceived).map(({ name }) => name));
     for (const { snapshot, why } of orphans) {
+      if (received.has(snapshot)) continue;
       await this.#zfs.destroyIdempotent(snapshot, { defer: true });
       swept.push({ snapshot, why });
     }

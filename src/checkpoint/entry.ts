@@ -188,6 +188,13 @@ export function entryFromRows(rows: readonly Row[]): {
   return { entries, orphans, retired };
 }
 
+/** Whether what a snapshot says of a checkpoint came with `zfs receive`. */
+export function isReceived(row: Row): boolean {
+  return [properties.checkpoint, properties.set].some(
+    (name) => row.properties.get(name)?.source === 'received',
+  );
+}
+
 function build(
   id: string,
   disk: Row | undefined,

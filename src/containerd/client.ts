@@ -78,6 +78,11 @@ export class Containerd {
     return this.#uuid;
   }
 
+  /** Another containerd may be there now, started with an empty root say: to it nothing of the former one's is listed. */
+  forgetUuid(): void {
+    this.#uuid = undefined;
+  }
+
   async version(): Promise<string> {
     const answer = await this.#channel('default').service(VersionDefinition).version({}, { timeoutMs: 5000 });
     return answer.version;

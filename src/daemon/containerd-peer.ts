@@ -16,10 +16,13 @@ const LOADER_WORDS = 6;
  */
 export class ContainerdPeer {
   readonly #address: string;
+  readonly #onNew: () => void;
   #pid: number | undefined;
 
-  constructor(address: string) {
+  /** @param onNew called when another process than before listens there, before it is answered anything */
+  constructor(address: string, onNew: () => void) {
     this.#address = address;
+    this.#onNew = onNew;
   }
 
   /** For a containerd that is just starting, the answer comes when it listens. */
@@ -28,7 +31,10 @@ export class ContainerdPeer {
     const deadline = Date.now() + START_TIMEOUT_MS;
     for (;;) {
       const listener = await listenerPid(this.#address);
-      if (listener !== undefined) this.#pid = listener;
+      if (listener !== undefined && listener !== this.#pid) {
+        this.#pid = listener;
+        this.#onNew();
+      }
       if (listener === pid) return true;
       if (listener !== undefined || Date.now() > deadline || !(await isContainerd(pid))) return false;
       await sleep(START_POLL_MS);

@@ -70,7 +70,7 @@ async function main(): Promise<void> {
   });
 
   const threads = new DiffThreads(log);
-  const peer = new ContainerdPeer(config.containerd.address);
+  const peer = new ContainerdPeer(config.containerd.address, () => host.containerd.forgetUuid());
   const listener = await listen({
     path: socketPath(config),
     log,

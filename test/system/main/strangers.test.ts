@@ -5,10 +5,12 @@ import { join } from 'node:path';
 import { after, before, suite, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { checkpointsOf, pidOf, progress, removeAll, startWriter, uniqueName } from '../support/container.ts';
+import { routed } from '../support/daemon.ts';
 import {
   attempt,
   ctr,
   datasets,
+  dev,
   importImage,
   must,
   refused,
@@ -20,8 +22,13 @@ import {
 /** A containerd with an empty database whose snapshotter `stasis` leads to this stack's stasisd. */
 class SecondContainerd {
   readonly folder = mkdtempSync('/tmp/second-');
-  readonly address = join(this.folder, 'c.sock');
+  readonly address: string;
   #child: ChildProcess | undefined;
+
+  /** @param address where it listens; an own one where left out */
+  constructor(address?: string) {
+    this.address = address ?? join(this.folder, 'c.sock');
+  }
 
   async start(): Promise<void> {
     const config = join(this.folder, 'config.toml');
@@ -35,7 +42,7 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.snapshotter.v1.z
 [grpc]
   address = "${this.address}"
 [ttrpc]
-  address = "${this.address}.ttrpc"
+  address = "${this.folder}/c.sock.ttrpc"
 [plugins."io.containerd.internal.v1.opt"]
   path = "${this.folder}/opt"
 [proxy_plugins.stasis]
@@ -92,6 +99,39 @@ suite('strangers at the pool', () => {
     } finally {
       await second.stop();
     }
+  });
+
+  test('a containerd that comes back at the same address with an empty root makes nothing vanish either', async () => {
+    const before = datasets();
+    await dev('stop', 'containerd');
+    try {
+      const empty = new SecondContainerd(stack.address);
+      await empty.start();
+      try {
+        // Its collector looks through a snapshotter once something of it was removed.
+        const own = ['snapshots', '--snapshotter', 'stasis'];
+        await until('it to reach stasisd', async () =>
+          (await empty.ctr(...own, 'prepare', 'mine')).exitCode === 0 ? true : undefined,
+        );
+        assert.equal((await empty.ctr(...own, 'rm', 'mine')).exitCode, 0);
+        await empty.ctr('leases', 'create', '--id', 'l');
+        await empty.ctr('leases', 'rm', '--sync', 'l');
+        await sleep(500);
+        const there = datasets();
+        assert.deepEqual(
+          before.filter((dataset) => !there.includes(dataset)),
+          [],
+        );
+      } finally {
+        await empty.stop();
+      }
+    } finally {
+      await dev('start', 'containerd');
+    }
+    await routed();
+    await progress(web, 1);
+    assert.deepEqual(await checkpointsOf(web), ['kept']);
+    assert.match(await ctr('snapshots', '--snapshotter', 'stasis', 'ls'), new RegExp(web));
   });
 
   test('a second stasisd on the same pool refuses to start, and touches nothing', async () => {

@@ -32,7 +32,11 @@ const entry: CheckpointEntry = {
   timings: { frozenNs: 1, freezeNs: 2, dumpNs: 3, syncNs: 4, snapshotNs: 5, storeNs: 6, totalNs: 7 },
 };
 
-function row(name: string, properties: Properties, source: 'local' | 'inherited' = 'local'): Row {
+function row(
+  name: string,
+  properties: Properties,
+  source: 'local' | 'inherited' | 'received' = 'local',
+): Row {
   const own = new Map(Object.entries(properties).map(([key, value]) => [key, { value, source }]));
   return { name, type: 'snapshot', properties: own };
 }
@@ -148,6 +152,21 @@ suite('a checkpoint in the pool', () => {
     await catalog.load(rows);
     assert.deepEqual(catalog.ofSet('default', 'before'), [one]);
     assert.deepEqual(catalog.ofSet('default', 'other'), []);
+  });
+
+  test('half of which was received is left as it is: the other half may still come', async () => {
+    const destroyed: string[] = [];
+    const catalog = new Catalog({ destroyIdempotent: async (name: string) => void destroyed.push(name) });
+    const halves = [
+      row(disk.name, diskProperties(entry), 'received'),
+      row(memory.name, memoryProperties(entry), 'received'),
+    ];
+    for (const half of halves) assert.deepEqual(await catalog.load([half]), []);
+    const set = row(`${disk.name}2`, setProperties({ ...entry, set: 'set-1' }), 'received');
+    assert.deepEqual(await catalog.load([set]), []);
+    assert.deepEqual(destroyed, []);
+    await catalog.load(halves);
+    assert.deepEqual([...catalog.all()], [entry], 'both are a checkpoint');
   });
 
   test('ids sort by age and differ within one millisecond', () => {
