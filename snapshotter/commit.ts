@@ -5,6 +5,7 @@ import type { Node } from './index.ts';
 import { changing } from './unsettled.ts';
 import { lockName, type Pool } from './pool.ts';
 import { labelProperties, nextSet, property, toProperties } from './properties.ts';
+import { changedLimit } from './size-limit.ts';
 import { LAYER, type Labels, type Snapshot } from './snapshot.ts';
 import { measure } from './usage.ts';
 
@@ -70,8 +71,10 @@ export async function commitNode(
 }
 
 /**
- * Changes labels: `paths` undefined or `labels` replaces all, `labels.k` sets one, an empty value deletes it.
- * @throws NotFound; InvalidArgument for any other path
+ * Changes labels: `paths` undefined or `labels` replaces all, `labels.k` sets one, an empty value deletes it. The label of
+ * a container's size limit changes the limit too, by one command before.
+ * @throws NotFound; InvalidArgument for any other path, or for a limit that is no size; ResourceExhausted for a limit that
+ *   has been passed
  */
 export async function update(
   pool: Pool,
@@ -87,6 +90,9 @@ export async function update(
     const snapshot: Snapshot = { ...before, labels, updated: pool.now() };
     const properties = labelProperties(labels, snapshot.updated, nextSet(node.labelHead));
     const target = before.kind === 'committed' ? pool.index.layerOf(node) : node.dataset;
+    const limit = before.kind === 'active' ? changedLimit(before.labels, labels) : undefined;
+    // Where ZFS refuses it, nothing is changed: one command that sets both could set one.
+    if (limit !== undefined) await pool.zfs.set(target, limit, call);
     await pool.zfs.set(target, properties, call);
     pool.index.change(node, { snapshot, labelHead: properties[property.labels] });
     return snapshot;

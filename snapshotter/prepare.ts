@@ -1,5 +1,5 @@
 import { AlreadyExists, InvalidArgument, NotFound } from '../src/errors.ts';
-import type { CallOptions, Properties } from '../src/zfs/zfs.ts';
+import type { CallOptions } from '../src/zfs/zfs.ts';
 import { commitNode } from './commit.ts';
 import { exists, filled, makeDataset, type Made } from './dataset.ts';
 import { asksForMapping, cannotMap, mappingLabels } from './idmap.ts';
@@ -7,7 +7,8 @@ import type { Node } from './index.ts';
 import { changing } from './unsettled.ts';
 import { lockName, type Pool } from './pool.ts';
 import { destroyOrMark } from './remove.ts';
-import { CHECKPOINT_LABEL, MAX_SIZE_LABEL, REF_LABEL, type Labels } from './snapshot.ts';
+import { makeFromCheckpoint, sizeLabels, sizeLimit } from './size-limit.ts';
+import { CHECKPOINT_LABEL, REF_LABEL, type Labels } from './snapshot.ts';
 
 export interface PrepareRequest {
   readonly owner: string;
@@ -45,7 +46,8 @@ export async function prepare(pool: Pool, request: PrepareRequest, call?: CallOp
       owner,
       generation: 1,
     };
-    const made = await makeDataset(pool, { snapshot, origin, extra: sizeLimit(request.labels) }, call);
+    const make = labels[CHECKPOINT_LABEL] === undefined ? makeDataset : makeFromCheckpoint;
+    const made = await make(pool, { snapshot, origin, extra: sizeLimit(labels) }, call);
     if (mapped && !(await pool.mapsIds(made.rootfs))) {
       await destroyOrMark(pool, made.node);
       throw cannotMap(name);
@@ -54,11 +56,11 @@ export async function prepare(pool: Pool, request: PrepareRequest, call?: CallOp
   });
 }
 
-/** A checkpoint's disk shows its files to the users for whom its container was made. */
+/** A checkpoint's disk shows its files to the users for whom its container was made, and may grow as large. */
 function inherited(pool: Pool, origin: string | undefined, labels: Labels): Labels {
   if (origin === undefined || labels[CHECKPOINT_LABEL] === undefined) return {};
   const source = pool.index.get(origin.slice(0, origin.indexOf('@')))?.snapshot;
-  return source === undefined ? {} : mappingLabels(source.labels);
+  return source === undefined ? {} : { ...mappingLabels(source.labels), ...sizeLabels(source.labels) };
 }
 
 function originFor(pool: Pool, { owner, parent, labels }: PrepareRequest): string | undefined {
@@ -126,15 +128,4 @@ async function reuseLayer(pool: Pool, request: PrepareRequest, call: CallOptions
   }
   await commitNode(pool, node, { ...made, kind: 'committed', dataset: node.dataset }, call);
   throw here(name);
-}
-
-function sizeLimit(labels: Labels): Properties {
-  const limit = labels[MAX_SIZE_LABEL];
-  if (limit === undefined) return {};
-  if (!/^[1-9]\d{0,18}$/.test(limit)) {
-    throw new InvalidArgument(`label ${MAX_SIZE_LABEL} is ${JSON.stringify(limit)}, not a number of bytes`, {
-      subject: MAX_SIZE_LABEL,
-    });
-  }
-  return { refquota: limit };
 }

@@ -5,7 +5,8 @@ import { isLive } from './index.ts';
 import { changing } from './unsettled.ts';
 import { lockName, type Pool } from './pool.ts';
 import { destroyOrMark, putAside } from './remove.ts';
-import { makeDataset, missing } from './dataset.ts';
+import { missing } from './dataset.ts';
+import { makeFromCheckpoint, sizeLimit } from './size-limit.ts';
 
 /** A name that stands on a new dataset, and can still go back. */
 export interface Rewound {
@@ -46,12 +47,13 @@ export async function rewind(
       });
     const generation = 1 + highest(pool.index.generations(owner, name));
     const snapshot = { ...node.snapshot, generation, updated: pool.now() };
+    const extra = { ...sizeLimit(snapshot.labels), ...request.properties };
     const place = (taken: (dataset: string) => boolean): string =>
       pool.layout.placeBeside(node.dataset, taken);
     pool.rewinding.add(node);
     try {
       return {
-        ...(await makeDataset(pool, { snapshot, origin: from, extra: request.properties, place }, call)),
+        ...(await makeFromCheckpoint(pool, { snapshot, origin: from, extra, place }, call)),
         previous: node,
       };
     } catch (error) {

@@ -6,6 +6,7 @@ import type { Container } from '../proto/gen/containerd/containers.ts';
 import { type Process, Status } from '../proto/gen/containerd/task_types.ts';
 import type { InstantResponse } from '../proto/gen/stasis/engine.ts';
 import { mappingLabels } from '../../snapshotter/idmap.ts';
+import { sizeLabels } from '../../snapshotter/size-limit.ts';
 import { type Identity, newCheckpointId } from './entry.ts';
 import { missingContainer } from './missing.ts';
 import { type Host, type Report } from './host.ts';
@@ -166,7 +167,7 @@ async function originOf(client: NamespaceClient, record: Container): Promise<Sna
     throw error;
   });
   const { parent = '', labels = {} } = answer?.info ?? {};
-  return { parent, mapping: mappingLabels(labels) };
+  return { parent, mapping: { ...mappingLabels(labels), ...sizeLabels(labels) } };
 }
 
 function assertRunning(request: TakeRequest, task: Process | undefined): void {

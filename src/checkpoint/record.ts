@@ -6,7 +6,7 @@ import { Container } from '../proto/gen/containerd/containers.ts';
 export interface SnapshotOrigin {
   /** Name of the parent snapshot in containerd; empty for a disk without one. */
   readonly parent: string;
-  /** The labels by which its files appear under other ids; undefined in records of before there were any. */
+  /** The labels by which its files appear under other ids, and of its size limit; undefined in records of before there were any. */
   readonly mapping?: Readonly<Record<string, string>>;
 }
 

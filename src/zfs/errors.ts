@@ -48,7 +48,7 @@ const table: readonly (readonly [RegExp, Kind, string?])[] = [
   [/^cannot .+: (Operation not permitted|insufficient privileges|permission denied)$/, PermissionDenied],
   [/^Permission denied the ZFS utilities must be run as root\.$/, PermissionDenied],
   [
-    /^cannot .+: (out of space|No space left on device|disk quota exceeded|Disk quota exceeded|size is greater than available space)$/,
+    /^cannot .+: (out of space|No space left on device|disk quota exceeded|Disk quota exceeded|size is greater than available space|size is less than current used or reserved space)$/,
     ResourceExhausted,
     'free space, or add to the pool or quota',
   ],

@@ -1,5 +1,5 @@
 import { cp, mkdir, rm } from 'node:fs/promises';
-import { AlreadyExists, Internal, NotFound, Unimplemented } from '../../../src/errors.ts';
+import { AlreadyExists, Internal, NotFound, ResourceExhausted, Unimplemented } from '../../../src/errors.ts';
 import type { Mounter } from '../../../src/zfs/mounter.ts';
 import { Busy, HasChildren, HasClones, ParentMissing } from '../../../src/zfs/errors.ts';
 import type { ChangedObjects } from '../../../src/zfs/send-stream.ts';
@@ -56,6 +56,11 @@ export class FakeZfs implements Zfs {
     checkSnapshot(snapshot);
     checkDataset(target);
     if (!this.datasets.has(snapshot)) throw new NotFound(`cannot open '${snapshot}'`, { subject: target });
+    const { refquota } = options.properties ?? {};
+    // As a test has set it, since files here have no blocks.
+    const held = this.datasets.get(snapshot)?.properties.get('referenced') ?? '0';
+    if (refquota !== undefined && BigInt(refquota) < BigInt(held))
+      throw new ResourceExhausted(`cannot create '${target}': out of space`, { subject: target });
     await this.#make(target, snapshot, options.properties);
   }
 

@@ -289,22 +289,40 @@ suite('the snapshotter on a real pool', { skip }, () => {
     await store.sweep();
   });
 
-  test('a size limit is kept by the file system', async () => {
+  test('a size limit is kept by the file system, by one that was rewound, and by a clone', async () => {
     const store = await pool.open();
+    const name = 'default/9/small';
     const labels = { 'containerd.io/snapshot/max-size': String(8 << 20) };
-    const [made] = await store.prepare({ name: 'default/9/small', kind: 'active', parent: LAYER, labels });
     const block = Buffer.alloc(1 << 20);
-    const file = await open(`${made?.source ?? ''}/f`, 'w');
-    await assert.rejects(async () => {
-      for (let at = 0; at < 64; at++) {
-        crypto.getRandomValues(block.subarray(0, 65536));
-        for (let copied = 65536; copied < block.length; copied += 65536)
-          crypto.getRandomValues(block.subarray(copied, copied + 65536));
-        await file.write(block);
-        await file.sync();
-      }
-    }, /-122|EDQUOT|ENOSPC/);
-    await file.close();
-    await store.remove('default/9/small');
+    const assertLimited = async (files = ''): Promise<void> => {
+      const file = await open(`${files}/f`, 'a');
+      await assert.rejects(async () => {
+        for (let at = 0; at < 64; at++) {
+          for (let filled = 0; filled < block.length; filled += 65536)
+            crypto.getRandomValues(block.subarray(filled, filled + 65536));
+          await file.write(block);
+          await file.sync();
+        }
+      }, /-122|EDQUOT|ENOSPC/);
+      await file.close();
+    };
+    const [made] = await store.prepare({ name, kind: 'active', parent: LAYER, labels });
+    const dataset = store.findContainer('default', 'small')?.dataset ?? '';
+    for (const checkpoint of ['empty', 'full']) {
+      if (checkpoint === 'full') await assertLimited(made?.source);
+      await pool.zfs.snapshot([`${dataset}@${checkpoint}`], {
+        properties: { 'stasis:checkpoint': `small-${checkpoint}` },
+      });
+      store.noteCheckpoint(dataset, checkpoint, `small-${checkpoint}`);
+    }
+    for (const checkpoint of ['empty', 'full']) {
+      const rewound = await store.rewind(name, `${dataset}@${checkpoint}`);
+      await assertLimited(rewound.rootfs);
+      await rewound.done();
+    }
+    const from = { 'containerd.io/snapshot/stasis.checkpoint': 'small-empty' };
+    const clone = { name: 'default/11/small-copy', kind: 'active', parent: LAYER, labels: from } as const;
+    await assertLimited((await store.prepare(clone))[0]?.source);
+    for (const each of [clone.name, name]) await store.remove(each);
   });
 });
