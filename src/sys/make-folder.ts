@@ -14,8 +14,9 @@ export async function makeFolder(path: string, mode = 0o777): Promise<void> {
   } catch (error) {
     if (hasErrno(error, 'EEXIST') && (await isFolder(path))) return;
     const above = dirname(path);
-    if (!hasErrno(error, 'ENOENT') || above === path || (await isFolder(above))) throw error;
-    await makeFolder(above, mode);
+    if (!hasErrno(error, 'ENOENT') || above === path) throw error;
+    // What is above may have been made by somebody else since.
+    if (!(await isFolder(above))) await makeFolder(above, mode);
     await mkdir(path, { mode }).catch(async (again: unknown) => {
       // Somebody else made it in between.
       if (!hasErrno(again, 'EEXIST') || !(await isFolder(path))) throw again;

@@ -11,6 +11,9 @@ test('folders are made with those above them, also by several at once, and what 
   try {
     const path = join(folder, 'a/b/c');
     await Promise.all([makeFolder(path, 0o700), makeFolder(path, 0o700), makeFolder(join(folder, 'a/b/d'))]);
+    // Sooner or later one finds missing what another has made a moment later.
+    for (let round = 0; round < 500; round++)
+      await Promise.all(['c', 'c', 'd', 'd'].map((name) => makeFolder(join(folder, `${round}/b/${name}`))));
     assert.equal((await stat(path)).mode & 0o777, 0o700);
     await makeFolder(path);
     await makeFolder('/');
