@@ -1,10 +1,10 @@
-import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { takeInstant, type InstantTarget, type InstantTools } from '../../src/checkpoint/instant.ts';
 import { stockPlan } from '../../src/checkpoint/stock.ts';
 import type { Config } from '../../src/config/config.ts';
 import { FailedPrecondition } from '../../src/errors.ts';
 import type { CheckpointTaskRequest } from '../../src/proto/gen/containerd/task.ts';
+import { makeFolder } from '../../src/sys/make-folder.ts';
 import type { Container } from './container.ts';
 import { readCheckpointOptions } from './options.ts';
 import { planStockDisk, recordStockDisk } from './stock-disk.ts';
@@ -42,13 +42,13 @@ export function checkpointTask(
     const target = instantTarget(container);
     if (target === undefined) throw new FailedPrecondition(`container ${container.id} has no process`);
     const workDir = join(container.bundle, 'work');
-    await mkdir(workDir, { recursive: true, mode: 0o711 });
     const disk = await planStockDisk(config, container.namespace, container.id, container.disk.mounts);
     const timeoutMs = config.checkpoint.timeout * 1000;
     const plan = stockPlan(request.path, options, {
       ...{ workDir, timeoutMs },
       ...(disk === undefined ? {} : { disk: disk.plan }),
     });
+    await makeFolder(plan.memory?.workDir ?? workDir, 0o711); // which the client may have named
     await takeInstant(target, plan, tools, signal);
     if (disk === undefined || plan.memory === undefined) return;
     let recorded = false;
