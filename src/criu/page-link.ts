@@ -2,9 +2,8 @@
 import { open, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { FileLink } from './page-compare.ts';
+import { PageWriter } from './page-writer.ts';
 import { encodePagemap } from './pagemap.ts';
-
-const CHUNK = 1 << 20;
 
 /**
  * Writes one process's pagemap and pages file into `to`.
@@ -20,26 +19,10 @@ export async function writeLink(
   await writeFile(join(to, link.name), pagemap, { mode: 0o600 });
   await using source = await open(join(from, link.pagesName), 'r');
   await using target = await open(join(to, link.pagesName), 'w', 0o600);
-  const chunk = Buffer.allocUnsafe(CHUNK);
-  let [filled, written] = [0, 0];
-  const flush = async (): Promise<void> => {
-    signal?.throwIfAborted();
-    for (let at = 0; at < filled;) {
-      const { bytesWritten } = await target.write(chunk, at, filled - at, written);
-      at += bytesWritten;
-      written += bytesWritten;
-    }
-    filled = 0;
-  };
+  const pages = new PageWriter(target, signal);
   for (const { from: begin, to: end } of link.ranges) {
-    for (let at = begin; at < end;) {
-      const { bytesRead } = await source.read(chunk, filled, Math.min(CHUNK - filled, end - at), at);
-      if (bytesRead === 0) throw new Error(`${link.pagesName} is shorter than it was`);
-      at += bytesRead;
-      filled += bytesRead;
-      if (filled === CHUNK) await flush();
-    }
+    if (!(await pages.copy(source, begin, end))) throw new Error(`${link.pagesName} is shorter than it was`);
   }
-  await flush();
-  return pagemap.length + written;
+  await pages.flush();
+  return pagemap.length + pages.written;
 }

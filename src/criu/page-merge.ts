@@ -4,6 +4,7 @@ import type { FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
 import { hasErrno } from '../errors.ts';
 import { lazyAreas, type Area } from './mm.ts';
+import { PageWriter } from './page-writer.ts';
 import {
   decodePagemap,
   encodePagemap,
@@ -15,7 +16,6 @@ import {
   PRESENT,
 } from './pagemap.ts';
 
-const CHUNK = 1 << 20;
 const pagemapName = /^pagemap-.*\.img$/;
 
 /** Pages that follow one another, in memory and in a pages file. */
@@ -235,27 +235,11 @@ async function writePages(
     files[index] = file;
   }
   const target = sources.use(await open(join(folders[0] ?? '', name), 'w', 0o600));
-  const chunk = Buffer.allocUnsafe(CHUNK);
-  let [filled, written] = [0, 0];
-  const flush = async (): Promise<void> => {
-    signal?.throwIfAborted();
-    for (let at = 0; at < filled;) {
-      const { bytesWritten } = await target.write(chunk, at, filled - at, written);
-      at += bytesWritten;
-      written += bytesWritten;
-    }
-    filled = 0;
-  };
+  const writer = new PageWriter(target, signal);
   for (const { level, from, pages } of pieces) {
-    const end = from + pages * PAGE;
-    for (let at = from; at < end;) {
-      const read = await files[level]?.read(chunk, filled, Math.min(CHUNK - filled, end - at), at);
-      const { bytesRead } = read ?? { bytesRead: 0 };
-      if (bytesRead === 0) throw new NotUnderstood('a pages file is shorter than it was');
-      at += bytesRead;
-      filled += bytesRead;
-      if (filled === CHUNK) await flush();
-    }
+    const source = files[level];
+    if (source === undefined || !(await writer.copy(source, from, from + pages * PAGE)))
+      throw new NotUnderstood('a pages file is shorter than it was');
   }
-  await flush();
+  await writer.flush();
 }
