@@ -1,5 +1,6 @@
 import { AlreadyExists, InvalidArgument, NotFound } from '../src/errors.ts';
 import type { CallOptions } from '../src/zfs/zfs.ts';
+import { isLayerOf, spelledChain } from './chain.ts';
 import { commitNode } from './commit.ts';
 import { exists, filled, makeDataset, type Made } from './dataset.ts';
 import { asksForMapping, cannotMap, mappingLabels } from './idmap.ts';
@@ -8,7 +9,7 @@ import { changing } from './unsettled.ts';
 import { lockName, type Pool } from './pool.ts';
 import { destroyOrMark } from './remove.ts';
 import { makeFromCheckpoint, sizeLabels, sizeLimit } from './size-limit.ts';
-import { CHECKPOINT_LABEL, REF_LABEL, type Labels } from './snapshot.ts';
+import { CHECKPOINT_LABEL, isExtraction, REF_LABEL, type Labels } from './snapshot.ts';
 
 export interface PrepareRequest {
   readonly owner: string;
@@ -25,7 +26,8 @@ export interface PrepareRequest {
  * @throws AlreadyExists for the name, or for a layer that is in the pool already; NotFound InvalidArgument for the
  *   parent; what zfs throws
  */
-export async function prepare(pool: Pool, request: PrepareRequest, call?: CallOptions): Promise<Made> {
+export async function prepare(pool: Pool, given: PrepareRequest, call?: CallOptions): Promise<Made> {
+  const request = { ...given, labels: trusted(given) };
   const { owner, name, parent } = request;
   if (name === '') throw new InvalidArgument('a snapshot needs a key', { subject: 'key' });
   const shared = parent === '' ? [] : [lockName(owner, parent)];
@@ -54,6 +56,12 @@ export async function prepare(pool: Pool, request: PrepareRequest, call?: CallOp
     }
     return made;
   });
+}
+
+/** The annotations of an image's layers come as labels too, and no image may name a checkpoint: its disk is not the image's to read. */
+function trusted({ name, labels }: PrepareRequest): Labels {
+  if (!isExtraction(name, labels)) return labels;
+  return Object.fromEntries(Object.entries(labels).filter(([label]) => label !== CHECKPOINT_LABEL));
 }
 
 /** A checkpoint's disk shows its files to the users for whom its container was made, and may grow as large. */
@@ -85,8 +93,10 @@ function originFor(pool: Pool, { owner, parent, labels }: PrepareRequest): strin
 /**
  * The remote snapshot protocol: a layer that is in the pool already is not fetched again. containerd takes
  * AlreadyExists for that, and looks for a snapshot with this label and parent; core/metadata/snapshot.go. The label
- * is the layer's chain id, which stands for its content and that of all below it: so a layer that was removed or
- * adopted serves as well, through a clone of its own that is committed under the key.
+ * is the layer's chain id, which stands for its content and that of all below it: so one that was removed or adopted
+ * serves as well, through a clone of its own that is committed under the key. One that is in use elsewhere, on
+ * a parent that was unpacked for another namespace, does where the request spells the chain id out by digests: a label alone may
+ * be any name.
  * @throws AlreadyExists where the layer is there now
  */
 async function reuseLayer(pool: Pool, request: PrepareRequest, call: CallOptions | undefined): Promise<void> {
@@ -104,12 +114,12 @@ async function reuseLayer(pool: Pool, request: PrepareRequest, call: CallOptions
       throw here(snapshot.name);
     }
   }
+  const spelled = spelledChain(labels) === target;
   const origin = [...pool.index.nodes()].find(
-    ({ snapshot, state }) =>
-      (state === 'adopted' || state === 'removed') &&
-      snapshot?.kind === 'committed' &&
-      snapshot.owner === owner &&
-      snapshot.labels[REF_LABEL] === target,
+    ({ snapshot, state, inTrash }) =>
+      (state === 'adopted' || state === 'removed' || (state === 'live' && !inTrash && spelled)) &&
+      snapshot?.owner === owner &&
+      isLayerOf(snapshot, target),
   );
   if (origin === undefined) return;
   const now = pool.now();

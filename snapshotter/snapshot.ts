@@ -36,6 +36,9 @@ export const ROOTFS = 'rootfs';
 const EXTRACTION = /(^|\/)extract-[^/]*$/;
 /** The label that names the chain id of the layer which is being made. */
 export const REF_LABEL = 'containerd.io/snapshot.ref';
+/** The digest of the unpacked layer alone, and the chain id of what is below it; containerd 2.3, core/unpack. */
+export const DIFF_LABEL = 'containerd.io/snapshot/diff-id';
+export const PARENT_CHAIN_LABEL = 'containerd.io/snapshot/parent-chain-id';
 /** The label by which a client asks for a checkpoint's disk instead of the parent's. */
 export const CHECKPOINT_LABEL = 'containerd.io/snapshot/stasis.checkpoint';
 /** The label that bounds a snapshot's size, decimal bytes; containerd 2.4, core/snapshots. */
