@@ -129,14 +129,19 @@ suite('memory that is copied while the container runs', () => {
   });
 
   test('a caller who gives up meanwhile leaves nothing, and the container runs on', async () => {
-    const was = snapshots();
-    const taking = spawn('stasis', ['checkpoint', web, '--precopy', '--progress'], {
-      stdio: ['ignore', 'ignore', 'pipe'],
-    });
-    const given = once(taking, 'exit');
-    for await (const text of taking.stderr as AsyncIterable<Buffer>)
-      if (text.includes('copying memory')) taking.kill('SIGINT');
-    assert.deepEqual(await given, [9, null]);
+    let was = snapshots();
+    let code: unknown = 0;
+    // On a busy machine a checkpoint can be whole before the signal is heard: then nobody gave up, and it counts for nothing.
+    for (let tries = 0; code === 0 && tries < 5; tries++) {
+      was = snapshots();
+      const args = ['--precopy-rounds', '16', '--precopy-goal', '0', '--progress'];
+      const taking = spawn('stasis', ['checkpoint', web, ...args], { stdio: ['ignore', 'ignore', 'pipe'] });
+      const given = once(taking, 'exit');
+      for await (const text of taking.stderr as AsyncIterable<Buffer>)
+        if (text.includes('copying memory')) taking.kill('SIGINT');
+      [code] = (await given) as [number | null];
+    }
+    assert.equal(code, 9);
     assert.deepEqual(snapshots(), was);
     assert.deepEqual(precopies(), []);
     await lookAtAll();
