@@ -83,11 +83,15 @@ unshare_criu_cache() {
 }
 
 # crun refuses a machine with cgroup v1 controllers that has some of version 2 too. Mounting those as
-# version 1 takes them away from version 2.
+# version 1 takes them away from version 2. It also restores into the root cgroup where a hierarchy of
+# version 1 lives on, with cgroups in it, and is mounted nowhere.
 split_hybrid_cgroups() {
   local unified=/sys/fs/cgroup/unified controller dir controllers=()
   [ -r "$unified/cgroup.controllers" ] || return 0
   read -ra controllers <"$unified/cgroup.controllers" || true
+  while read -r controller; do
+    grep -qE " - cgroup [^ ]+ ([^ ]*,)?$controller(,|\$)" /proc/self/mountinfo || controllers+=("$controller")
+  done < <(awk '$2 > 0 && $4 == 1 { print $1 }' /proc/cgroups | grep -vxF -f <(printf '%s\n' "${controllers[@]-}"))
   for controller in ${controllers[@]+"${controllers[@]}"}; do
     dir=/sys/fs/cgroup/$controller
     [ -e "$dir" ] || mkdir "$dir" || continue

@@ -12,6 +12,7 @@ import {
   restoreArguments,
   type GlobalOptions,
 } from './arguments.ts';
+import { assertOwnCgroup } from './crun-cgroup.ts';
 import { maskedFoldersConfig } from './crun-masks.ts';
 import { type DirectDump, directDump, directPreDump } from './direct-dump.ts';
 import { directStart } from './direct-start.ts';
@@ -211,6 +212,7 @@ class Door implements OciRuntime {
   async restore(options: RestoreOptions): Promise<void> {
     const args = restoreArguments(this.name, options);
     const { root } = this.#options;
+    if (this.name === 'crun') assertOwnCgroup(options.id);
     const criuConfig =
       this.name === 'crun' && root !== undefined
         ? await maskedFoldersConfig(root, options)

@@ -2,7 +2,7 @@
 import { closeSync, openSync, readFileSync, write } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { findCgroup, foldersOf } from './cgroup.ts';
+import { ownFolder } from './cgroup.ts';
 
 /**
  * The kernel moves processes between cgroups under one lock for the whole host, which is made so that forks are cheap and
@@ -41,7 +41,7 @@ async function keepQuick(): Promise<void> {
   busy = true;
   let own: OwnCgroup | undefined;
   try {
-    own = await openOwn();
+    own = openOwn();
     while (users > 0 && performance.now() < end && own.membership === readMembership()) {
       await writeTo(own.procs, String(process.pid));
       await new Promise((resolve) => setTimeout(resolve, INTERVAL_MS));
@@ -62,9 +62,9 @@ interface OwnCgroup {
   readonly procs: number;
 }
 
-async function openOwn(): Promise<OwnCgroup> {
+function openOwn(): OwnCgroup {
   const membership = readMembership();
-  const [folder = ''] = foldersOf(await findCgroup(process.pid));
+  const folder = ownFolder() ?? '';
   return { membership, procs: openSync(join(folder, 'cgroup.procs'), 'w') };
 }
 

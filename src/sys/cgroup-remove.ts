@@ -11,10 +11,17 @@ import { ownProcesses } from './own-processes.ts';
  * the signals, so that none of them runs another instruction of its own. In v2 the thaw is for what comes later: an empty
  * cgroup stays frozen, runc calls its container paused, and refuses to delete it.
  * @param init the container's first process: what is not in its pid namespace is somebody else's, and lives on
+ * @throws FailedPrecondition, and kills nobody, where this process or the host's first one would be among them
  */
 export async function killCgroup(cgroup: Cgroup, init?: number): Promise<void> {
   const pids = await cgroupPids(cgroup);
   const own = init === undefined ? pids : ownProcesses(pids, init);
+  const host = own.find((pid) => pid === 1 || pid === process.pid);
+  if (host !== undefined)
+    throw new FailedPrecondition(
+      `the cgroup ${cgroup.path} holds process ${host}, which is the host's and no container's: nothing in it is killed`,
+      { subject: cgroup.path },
+    );
   const folder = cgroup.folders.get('');
   const killed =
     own.length === pids.length &&

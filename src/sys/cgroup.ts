@@ -26,9 +26,10 @@ export function foldersOf(cgroup: Cgroup): string[] {
 }
 
 /**
- * The cgroup of a running process, from /proc/PID/cgroup and our own mounts (cgroups(7), proc(5)). Read on this thread,
- * as the kernel answers from memory.
- * @throws NotFound when the process is gone, or no hierarchy that holds it is mounted
+ * The cgroup of a container's process, from /proc/PID/cgroup and our own mounts (cgroups(7), proc(5)). Read on this thread,
+ * as the kernel answers from memory. A hierarchy in whose root the process is does not count: all of the host's processes
+ * are there, none of which may be frozen, killed or cleared away with a container.
+ * @throws NotFound when the process is gone, or is in no cgroup of its own in any hierarchy that is mounted
  */
 export async function findCgroup(pid: number): Promise<Cgroup> {
   const membership = membershipOf(pid);
@@ -41,8 +42,22 @@ export async function findCgroup(pid: number): Promise<Cgroup> {
   const mounts = parseMounts(readFileSync('/proc/self/mountinfo', 'utf8'));
   lately = { hierarchies, mounts };
   const found = resolveMembership(membership, mounts);
-  if (found === undefined) throw new NotFound(`no mounted cgroup hierarchy holds process ${pid}`);
+  if (found === undefined)
+    throw new NotFound(
+      `process ${pid} is in no cgroup of its own: in those hierarchies that are mounted it is in the root, with the host's processes`,
+    );
   return found;
+}
+
+/** The folder of a cgroup that this process is in, of whichever hierarchy: the root's too. Undefined where none is mounted. */
+export function ownFolder(): string | undefined {
+  const mounts = parseMounts(readFileSync('/proc/self/mountinfo', 'utf8'));
+  for (const { controllers, path } of parseMembership(membershipOf(process.pid))) {
+    const mount = mounts.find((candidate) => candidate.controllers.includes(controllers[0] ?? ''));
+    const folder = mount === undefined ? undefined : inside(mount, path);
+    if (folder !== undefined) return folder;
+  }
+  return undefined;
 }
 
 /** The mounts that were found last, and the hierarchies that there were then. */
@@ -67,13 +82,10 @@ function resolveMembership(membership: string, mounts: readonly CgroupMount[]): 
   const folders = new Map<string, string>();
   const paths = new Map<string, string>();
   let unified: { path: string; folder: string } | undefined;
-  for (const line of membership.split('\n')) {
-    // hierarchy-id:controllers:path, and a path may hold colons
-    const [, id, controllers, path] = /^(\d+):([^:]*):(.*)$/.exec(line) ?? [];
-    if (id === undefined || controllers === undefined || path === undefined) continue;
-    for (const controller of controllers === '' ? [''] : controllers.split(',')) {
+  for (const { controllers, path } of parseMembership(membership)) {
+    for (const controller of controllers) {
       const mount = mounts.find((candidate) => candidate.controllers.includes(controller));
-      const folder = mount === undefined ? undefined : inside(mount, path);
+      const folder = mount === undefined || mount.root === path ? undefined : inside(mount, path);
       if (folder === undefined) continue;
       if (controller === '') unified = { path, folder };
       else {
@@ -87,6 +99,16 @@ function resolveMembership(membership: string, mounts: readonly CgroupMount[]): 
     return { version: 1, path, folders };
   }
   return unified && { version: 2, path: unified.path, folders: new Map([['', unified.folder]]) };
+}
+
+/** The lines of /proc/PID/cgroup: `hierarchy-id:controllers:path`, and a path may hold colons. */
+function parseMembership(membership: string): { controllers: string[]; path: string }[] {
+  return membership.split('\n').flatMap((line) => {
+    const [, controllers, path] = /^\d+:([^:]*):(.*)$/.exec(line) ?? [];
+    return controllers === undefined || path === undefined
+      ? []
+      : [{ controllers: controllers.split(','), path }];
+  });
 }
 
 /**
@@ -123,6 +145,26 @@ export function mountedHierarchies(): ReadonlyMap<string, string> | undefined {
     readFileSync('/proc/self/cgroup', 'utf8'),
     readFileSync('/proc/self/mountinfo', 'utf8'),
   );
+}
+
+/**
+ * The first hierarchy of this process's list that is mounted nowhere, without that of one controller.
+ * @returns its controllers as /proc/self/cgroup names them; undefined where the first is mounted, and where v2 is the host's
+ */
+export function firstUnmounted(
+  without: string,
+  membership = readFileSync('/proc/self/cgroup', 'utf8'),
+  mountinfo = readFileSync('/proc/self/mountinfo', 'utf8'),
+): string | undefined {
+  const mounts = parseMounts(mountinfo);
+  if (mounts.some(({ controllers, folder }) => controllers[0] === '' && folder === '/sys/fs/cgroup'))
+    return undefined;
+  const [first] = parseMembership(membership).filter(({ controllers }) => controllers.join(',') !== without);
+  const [controller] = first?.controllers ?? [];
+  if (first === undefined || controller === undefined) return undefined;
+  return mounts.some(({ controllers }) => controllers.includes(controller))
+    ? undefined
+    : first.controllers.join(',');
 }
 
 /** The pure part of `mountedHierarchies`. */

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -45,6 +46,27 @@ test('v2: what was killed while it stood frozen leaves no frozen cgroup', async 
   await killCgroup(v2);
   assert.equal(readFileSync(file('cgroup.kill'), 'utf8'), '1');
   assert.equal(readFileSync(file('cgroup.freeze'), 'utf8'), '0');
+});
+
+test('a cgroup with a process of the host in it is not killed, nor anybody in it', async () => {
+  const sleeper = spawn('sleep', ['60'], { stdio: 'ignore' });
+  try {
+    for (const pid of [1, process.pid]) {
+      writeFileSync(file('cgroup.procs'), `${sleeper.pid}\n${pid}\n`);
+      writeFileSync(file('cgroup.kill'), '');
+      await assert.rejects(
+        killCgroup(v2),
+        (error: unknown) =>
+          error instanceof FailedPrecondition && error.message.includes(`/web holds process ${pid},`),
+      );
+      assert.equal(readFileSync(file('cgroup.kill'), 'utf8'), '');
+    }
+    assert.equal(sleeper.signalCode, null);
+    process.kill(sleeper.pid ?? 0, 0);
+  } finally {
+    sleeper.kill('SIGKILL');
+    rmSync(file('cgroup.procs'));
+  }
 });
 
 test('a cgroup that is gone cannot be frozen, needs no thaw and is not frozen', async () => {

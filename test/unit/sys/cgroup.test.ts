@@ -3,7 +3,14 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
-import { cgroupPids, folderOf, foldersAt, resolveCgroup, type Cgroup } from '../../../src/sys/cgroup.ts';
+import {
+  cgroupPids,
+  firstUnmounted,
+  folderOf,
+  foldersAt,
+  resolveCgroup,
+  type Cgroup,
+} from '../../../src/sys/cgroup.ts';
 import { cpuUsage } from '../../../src/sys/cgroup-cpu.ts';
 
 const v1 = `24 23 0:20 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct
@@ -28,6 +35,22 @@ test('in v1 each controller has its own folder, and a mount point may hold blank
 test('a controller whose hierarchy is mounted nowhere is left out', () => {
   const cgroup = resolveCgroup('9:hugetlb:/default/web\n4:freezer:/default/web\n', v1);
   assert.equal(cgroup && folderOf(cgroup, 'hugetlb'), undefined);
+});
+
+test('the root of a hierarchy is nobody’s cgroup: all of the host is in it', () => {
+  const cgroup = resolveCgroup('4:freezer:/default/web\n3:cpu,cpuacct:/\n0::/\n', v1);
+  assert.deepEqual(cgroup && [...cgroup.folders.keys()], ['freezer']);
+  assert.equal(resolveCgroup('4:freezer:/\n3:cpu,cpuacct:/\n0::/\n', v1), undefined);
+  assert.equal(resolveCgroup('0::/\n', v2), undefined);
+  const part = '24 23 0:20 /docker/abc /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n';
+  assert.equal(resolveCgroup('0::/docker/abc\n', part), undefined);
+});
+
+test('the first hierarchy that is mounted nowhere is told, and where v2 is the host’s there is none', () => {
+  assert.equal(firstUnmounted('memory', '9:hugetlb:/\n4:freezer:/web\n', v1), 'hugetlb');
+  assert.equal(firstUnmounted('memory', '9:memory:/\n4:freezer:/web\n3:name=x:/\n', v1), undefined);
+  assert.equal(firstUnmounted('memory', '9:memory:/\n4:name=x:/web\n', v1), 'name=x');
+  assert.equal(firstUnmounted('memory', '1:name=systemd:/\n0::/web\n', v2), undefined);
 });
 
 test('a path with colons stays whole', () => {
