@@ -6,7 +6,7 @@ import { FailedPrecondition } from '../../src/errors.ts';
 import type { CheckpointTaskRequest } from '../../src/proto/gen/containerd/task.ts';
 import { makeFolder } from '../../src/sys/make-folder.ts';
 import type { Container } from './container.ts';
-import { readCheckpointOptions } from './options.ts';
+import { readCheckpointOptions } from '../../src/containerd/task-options.ts';
 import { planStockDisk, recordStockDisk } from './stock-disk.ts';
 
 /** What the engine needs to know of a container; undefined while it has no process. */

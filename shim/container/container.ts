@@ -15,7 +15,7 @@ import { Accounting } from './accounting.ts';
 import type { ShimContext } from './context.ts';
 import { ExitOrder } from './exit-order.ts';
 import { openFill, type Fill } from './fill.ts';
-import { readJson } from './options.ts';
+import { readJson } from '../../src/containerd/task-options.ts';
 import { pause, thawEnded } from './pause.ts';
 import { Queue } from './queue.ts';
 import { writing, type RecordFile, type TaskRecord } from './record.ts';

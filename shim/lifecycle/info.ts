@@ -5,7 +5,7 @@ import { openRuntime } from '../../src/oci/runtime.ts';
 import { Any } from '../../src/proto/gen/google/protobuf/any.ts';
 import { exec } from '../../src/sys/command.ts';
 import { commit, version } from '../../src/version.ts';
-import { readOptions } from '../container/options.ts';
+import { readOptions } from '../../src/containerd/task-options.ts';
 
 const NAME = 'io.containerd.stasis.v2';
 const FEATURES_URL = 'types.containerd.io/opencontainers/runtime-spec/1/features/Features';

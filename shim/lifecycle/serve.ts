@@ -11,7 +11,7 @@ import {
 } from '../../src/sys/process.ts';
 import { Any } from '../../src/proto/gen/google/protobuf/any.ts';
 import type { ShimArguments } from '../arguments.ts';
-import { isOptions, readOptions } from '../container/options.ts';
+import { isOptions, readOptions } from '../../src/containerd/task-options.ts';
 import { Paths } from '../paths.ts';
 import { readBootstrap } from './bootstrap.ts';
 import { readStdin } from './stdin.ts';

@@ -14,7 +14,7 @@ import { editConfig } from '../container/config-file.ts';
 import { checkpointTask } from '../container/checkpoint.ts';
 import { Container } from '../container/container.ts';
 import type { ShimContext } from '../container/context.ts';
-import { readJson, readOptions } from '../container/options.ts';
+import { readJson, readOptions } from '../../src/containerd/task-options.ts';
 import { RecordFile } from '../container/record.ts';
 import { cgroupOf, readSpec } from '../container/spec.ts';
 import { assertNobodyIn } from '../container/cgroup-check.ts';

@@ -9,6 +9,7 @@ import { applyDiff } from './foreign.ts';
 import { type Host, type Report, snapshotterName } from './host.ts';
 import type { OpenMemory } from './memory-store.ts';
 import { diffFile } from './record.ts';
+import { assertRestorable } from './runtime-choice.ts';
 import { assertSpecFitsHost, decodeSpec, encodeSpec, specForId } from './spec.ts';
 import { ioOf, type StartedTask, startTask, type TaskIo } from './start.ts';
 import { Steps } from './steps.ts';
@@ -95,6 +96,7 @@ export async function createFromCheckpoint(
     updatedAt: undefined,
   };
   const client = host.containerd.namespace(namespace);
+  if (entry.memory === 'image') await assertRestorable(host, container);
   await assertFreeDisk(host, client, container);
   using pending = host.pending.note({
     namespace,

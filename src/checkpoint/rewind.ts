@@ -17,6 +17,7 @@ import type { OpenMemory } from './memory-store.ts';
 import type { RewindPlace } from './pod.ts';
 import { diffFile } from './record.ts';
 import { findEngine } from './shim-client.ts';
+import { assertRestorable } from './runtime-choice.ts';
 import { assertSpecFitsHost, decodeSpec } from './spec.ts';
 import { fitsInStaging, openStage, type Stage } from './staging.ts';
 import { isRemoved, removedMeanwhile, removeOrphan } from './removed.ts';
@@ -119,6 +120,7 @@ async function rewindBy(
   assertSpecFitsHost(decodeSpec(memory.record.container.spec, record.id), record.id, existsSync);
   // Before anything is stopped.
   await Promise.all([
+    entry.memory === 'image' ? assertRestorable(host, record) : undefined,
     assertAlone(record.id, task),
     entry.disk === 'snapshot' ? assertDisk(host, namespace, record) : undefined,
   ]);

@@ -6,6 +6,7 @@ import { Options } from '../proto/gen/containerd/runc_options.ts';
 import type { Process } from '../proto/gen/containerd/task_types.ts';
 import type { Any } from '../proto/gen/google/protobuf/any.ts';
 import { giveImage, innerRoot } from './image-owner.ts';
+import { runtimeOptionsOf } from './runtime-choice.ts';
 import { decodeSpec } from './spec.ts';
 
 const optionsTypeUrl = 'containerd.runc.v1.Options';
@@ -65,7 +66,7 @@ export async function startTask(
     rootfs: options.mounts,
     ...options.io,
     checkpoint: undefined,
-    options: taskOptions(container, options.imageDir, options.workDir),
+    options: await taskOptions(container, options.imageDir, options.workDir),
     runtimePath: '',
   });
   const between = process.hrtime.bigint();
@@ -105,17 +106,13 @@ async function holdFifos(paths: readonly string[]): Promise<AsyncDisposable> {
 }
 
 /** The container's own runtime options, with the image to restore from. */
-function taskOptions(
+async function taskOptions(
   container: Container,
   imageDir: string | undefined,
   workDir: string | undefined,
-): Any | undefined {
+): Promise<Any | undefined> {
   if (imageDir === undefined) return undefined; // containerd then takes the container's
-  const own = container.runtime?.options;
-  const options =
-    own !== undefined && own.typeUrl.endsWith(optionsTypeUrl)
-      ? Options.decode(own.value)
-      : Options.fromPartial({});
+  const options = await runtimeOptionsOf(container);
   // Its streams belong to its own root, as clients ask for when they start a container with a user namespace.
   const owner = options.ioUid === 0 ? innerRoot(decodeSpec(container.spec, container.id)) : undefined;
   const io = owner === undefined ? {} : { ioUid: owner.uid, ioGid: owner.gid };

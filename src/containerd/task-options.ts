@@ -1,13 +1,13 @@
 import { readFile } from 'node:fs/promises';
 import { BinaryReader } from '@bufbuild/protobuf/wire';
 import { parse } from 'smol-toml';
-import { InvalidArgument, messageOf } from '../../src/errors.ts';
+import { InvalidArgument, messageOf } from '../errors.ts';
 import {
   CheckpointOptions as OldCheckpointOptions,
   CreateOptions,
-} from '../../src/proto/gen/containerd/linux_runc_options.ts';
-import { CheckpointOptions, Options } from '../../src/proto/gen/containerd/runc_options.ts';
-import type { Any } from '../../src/proto/gen/google/protobuf/any.ts';
+} from '../proto/gen/containerd/linux_runc_options.ts';
+import { CheckpointOptions, Options } from '../proto/gen/containerd/runc_options.ts';
+import type { Any } from '../proto/gen/google/protobuf/any.ts';
 import type { MessageType } from '../../ttrpc/index.ts';
 
 const OPTIONS = 'containerd.runc.v1.Options';

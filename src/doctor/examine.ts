@@ -3,10 +3,11 @@ import { type Host, runtimeName, snapshotterName } from '../checkpoint/host.ts';
 import { hasDisk } from '../checkpoint/find.ts';
 import { missingContainer } from '../checkpoint/missing.ts';
 import { validateContainerId, validateNamespace } from '../checkpoint/names.ts';
+import { runtimeBinaryOf } from '../checkpoint/runtime-choice.ts';
 import { findEngine } from '../checkpoint/shim-client.ts';
 import { decodeSpec } from '../checkpoint/spec.ts';
 import type { Container } from '../proto/gen/containerd/containers.ts';
-import { Options, ProcessDetails } from '../proto/gen/containerd/runc_options.ts';
+import { ProcessDetails } from '../proto/gen/containerd/runc_options.ts';
 import { type Process, Status } from '../proto/gen/containerd/task_types.ts';
 import { hostObstacles, runtimeObstacles } from './checks/host.ts';
 import { diagnose } from './diagnose.ts';
@@ -27,7 +28,7 @@ export async function examine(host: Host, namespace: string, container: string):
   engine?.close();
   const found = await Promise.all([
     hostObstacles(host),
-    runtimeObstacles(host, binaryOf(host, record)),
+    runtimeBinaryOf(host, record).then((binary) => runtimeObstacles(host, binary)),
     examineTask(host, namespace, record, task),
   ]);
   // What the host could do better matters for the host alone.
@@ -89,13 +90,4 @@ export async function examineTask(
 
 function isAlive(task: Process | undefined): task is Process {
   return task?.status === Status.RUNNING || task?.status === Status.PAUSED;
-}
-
-function binaryOf(host: Host, record: Container): string {
-  const options = record.runtime?.options;
-  const named =
-    options?.typeUrl.endsWith('containerd.runc.v1.Options') === true
-      ? Options.decode(options.value).binaryName
-      : '';
-  return named || host.config.runtime.oci;
 }

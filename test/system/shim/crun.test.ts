@@ -1,10 +1,18 @@
 // The same with crun, which the client's options name.
 import assert from 'node:assert/strict';
-import { mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  copyFileSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
-import { removeContainer, uniqueName } from '../support/container.ts';
-import { ctr, image, importImage, runtime, stack } from '../support/stack.ts';
+import { progress, removeContainer, startWriter, uniqueName } from '../support/container.ts';
+import { attempt, ctr, image, importImage, runtime, stack, stasis } from '../support/stack.ts';
 import { runDir, shimPid } from './shims.ts';
 import { verbs } from './verbs.ts';
 
@@ -31,6 +39,30 @@ test('the runtime that the options name is the one that runs', async (t) => {
   assert.equal(state.runtime.path, crun);
   const status = JSON.parse(readFileSync(`${runDir}/oci/default/${name}/status`, 'utf8')) as { pid: number };
   assert.ok(status.pid > 0, 'crun keeps the container');
+});
+
+test('what crun has run, crun restores: the file that the client named is asked again, also when it is gone', async (t) => {
+  const name = uniqueName('crun');
+  const clone = `${name}-c`;
+  t.after(() => removeContainer(name, clone));
+  const ofState = (id: string): string =>
+    readFileSync(`${runDir}/tasks/default/${id}/state.json`, 'utf8').replace(
+      /.*"runtime":\{"path":"([^"]*)".*/s,
+      '$1',
+    );
+  const mine = join(folder, 'mine.toml');
+  copyFileSync(options, mine);
+  await startWriter(name, { flags: ['--runtime-config-path', mine] });
+  await stasis('clone', name, '--name', clone);
+  assert.equal(ofState(clone), crun);
+  await stasis('checkpoint', name, '--name', 'a');
+  await stasis('restore', name);
+  assert.equal(ofState(name), crun);
+  await progress(name, 3);
+  rmSync(mine);
+  const refused = await attempt('stasis', ['restore', name]);
+  assert.match(refused.stderr, new RegExp(`runtime options of container ${name}: .*mine\\.toml`));
+  await progress(name, 3); // it was not stopped for it
 });
 
 test('crun is started from a sealed copy, of which the shim keeps one', async (t) => {

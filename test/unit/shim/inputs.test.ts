@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import test from 'node:test';
 import { BinaryWriter, WireType } from '@bufbuild/protobuf/wire';
 import { parseArguments } from '../../../shim/arguments.ts';
-import { readCheckpointOptions, readJson, readOptions } from '../../../shim/container/options.ts';
+import { readCheckpointOptions, readJson, readOptions } from '../../../src/containerd/task-options.ts';
 import { cgroupOf, isSystemdPath, readSpec } from '../../../shim/container/spec.ts';
 import { asPrintfFormat } from '../../../shim/lifecycle/answer.ts';
 import { readBootstrap } from '../../../shim/lifecycle/bootstrap.ts';
