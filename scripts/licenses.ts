@@ -68,15 +68,21 @@ function main(): void {
     for (const { name, version, license } of all) console.log(`${name} ${version} ${license}`);
     return;
   }
+  console.log(notices(all));
+}
+
+/** The notices of packages as one text, Node's own first. */
+export function notices(all: readonly Dependency[]): string {
   const rule = '='.repeat(78);
-  const [node, others] = [true, false].map((ours) =>
+  const ordered = [true, false].flatMap((ours) =>
     all.filter(({ name }) => name.startsWith('node-linux-') === ours),
   );
-  for (const { name, version, license, notice } of [...(node ?? []), ...(others ?? [])]) {
-    console.log(
-      `${rule}\n${name} ${version} (${license})\n${rule}\n\n${notice || `Licence: ${license}; the package has no file with its text.`}\n`,
-    );
-  }
+  return ordered
+    .map(
+      ({ name, version, license, notice }) =>
+        `${rule}\n${name} ${version} (${license})\n${rule}\n\n${notice || `Licence: ${license}; the package has no file with its text.`}\n`,
+    )
+    .join('\n');
 }
 
 if (process.argv[1] === import.meta.filename) main();

@@ -1,15 +1,16 @@
 // Packs the npm package into a folder and checks what is in it: the bundles and the papers, nothing else; and that its
 // command line starts.
 //
-//   scripts/node scripts/npm-package.ts DIR
+//   scripts/node scripts/npm-package.ts DIR NODE_MODULES     NODE_MODULES: what is in the bundles, for their notices
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { dependencies, notices } from './licenses.ts';
 
 const root = join(import.meta.dirname, '..');
-const [out] = process.argv.slice(2);
-if (out === undefined) throw new Error('usage: npm-package.ts DIR');
+const [out, modules] = process.argv.slice(2);
+if (out === undefined || modules === undefined) throw new Error('usage: npm-package.ts DIR NODE_MODULES');
 
 interface Packed {
   filename: string;
@@ -28,8 +29,12 @@ const expected = [
   'dist/lib/stasis-main.cjs',
   'dist/lib/stasis.cjs',
   'dist/lib/stasisd.mjs',
+  'dist/lib/third-party-licenses.txt',
   'package.json',
 ];
+// Node is not in it, nor what npm installs beside it; whoever has the bundles has the notices of their parts.
+const bundled = dependencies(modules).filter(({ name }) => !name.startsWith('node-linux-'));
+writeFileSync(join(root, 'dist/lib/third-party-licenses.txt'), notices(bundled));
 const answer = execFileSync('npm', ['pack', '--json', '--ignore-scripts', '--pack-destination', out], {
   cwd: root,
   encoding: 'utf8',

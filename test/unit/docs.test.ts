@@ -24,6 +24,20 @@ suite('the documentation', () => {
       [...reasons].filter((reason) => !page.includes(`\`${reason}\``)),
       [],
     );
+    const rows = page.split('\n').filter((line) => line.startsWith('| `'));
+    const cells = (row: string): string[] => row.split(' |').map((cell) => cell.replace(/^\| /, '').trim());
+    assert.ok(rows.length > 60, 'each has its row');
+    assert.deepEqual(
+      rows.filter(
+        (row) =>
+          cells(row).length !== 5 ||
+          cells(row)
+            .slice(0, 4)
+            .some((cell) => cell.length < 2),
+      ),
+      [],
+      'name, kind, cause and remedy',
+    );
   });
 
   test('links to nothing that is not there, page or heading', () => {
