@@ -83,7 +83,12 @@ suite('the packages', () => {
         assert.deepEqual({ exitCode, stderr }, { exitCode: 0, stderr: '' }, page);
       }
     }
-    await run('bash', ['-n', join(folder, 'usr/share/bash-completion/completions/stasis')]);
+    const share = join(folder, 'usr/share');
+    await run('bash', ['-n', join(share, 'bash-completion/completions/stasis')]);
+    await run('zsh', ['-n', join(share, 'zsh/vendor-completions/_stasis')]);
+    const fish = join(share, 'fish/vendor_completions.d/stasis.fish');
+    const offered = await run('fish', ['--no-config', '-c', `source '${fish}'; complete -C 'stasis check'`]);
+    assert.match(offered, /^checkpoint\t/m);
     const unit = readFileSync(join(folder, 'usr/lib/systemd/system/stasisd.service'), 'utf8');
     for (const directive of [
       'Type=notify',
