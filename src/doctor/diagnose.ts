@@ -11,6 +11,7 @@ import { ioUring } from './checks/io-uring.ts';
 import { kernelObject } from './checks/kernel-object.ts';
 import { nestedNamespace } from './checks/nested-namespace.ts';
 import { networkLock } from './checks/network-lock.ts';
+import { otherUser } from './checks/other-user.ts';
 import { pipePeer } from './checks/pipe-peer.ts';
 import { socketKind } from './checks/socket-kind.ts';
 import { stopped } from './checks/stopped.ts';
@@ -41,6 +42,7 @@ export async function diagnose(
     deletedFile,
     tracer,
     stopped,
+    otherUser,
     nestedNamespace,
     foreignMount,
     networkLock,

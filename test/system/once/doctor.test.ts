@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { spawn, type ChildProcess } from 'node:child_process';
-import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, suite, test } from 'node:test';
 import { removeAll, startContainer, statusOf, uniqueName } from '../support/container.ts';
@@ -33,6 +33,12 @@ interface Kind {
   readonly flags?: string[];
   readonly obstacle: string;
   readonly subject: RegExp;
+}
+
+/** Whether this host is itself something like a container. */
+function lacksSysResource(): boolean {
+  const capabilities = /^CapEff:\s*([0-9a-f]+)$/m.exec(readFileSync('/proc/self/status', 'utf8'))?.[1] ?? '0';
+  return ((BigInt(`0x${capabilities}`) >> 24n) & 1n) === 0n;
 }
 
 const listener = join(mkdtempSync(join(stack.state, 'data/tmp/doctor-')), 'socket');
@@ -85,6 +91,21 @@ if child == 0:
     while True: time.sleep(1)
 os.kill(child, 19); time.sleep(0.2)`,
           obstacle: 'stopped',
+          subject: /^process \d+ \(python3(\.\d+)?, \d+ inside\)$/,
+        },
+      ]
+    : []),
+  ...(lacksSysResource()
+    ? [
+        {
+          what: 'a process of another user, where root has no CAP_SYS_RESOURCE',
+          lines: `
+child = os.fork()
+if child == 0:
+    os.setgid(1000); os.setuid(1000)
+    while True: time.sleep(1)
+time.sleep(0.2)`,
+          obstacle: 'other-user',
           subject: /^process \d+ \(python3(\.\d+)?, \d+ inside\)$/,
         },
       ]

@@ -215,6 +215,39 @@ test('a stopped process is in the way on cgroup v1 alone', async () => {
   assert.deepEqual(await on('0::/web\n'), []);
 });
 
+test('a process of another user is in the way where root has no CAP_SYS_RESOURCE, unless its user namespace is another', async () => {
+  const ids = (uid: string, gid: string): string => `Uid:\t${uid}\nGid:\t${gid}\n`;
+  const root = ids('0\t0\t0\t0', '0\t0\t0\t0');
+  const under = async (capabilities: string, uid: string, gid = '0\t0\t0\t0', user = 'user:[1]') => {
+    const processes = [
+      { pid: 100, texts: { status: `Name:\tsh\nPPid:\t1\nNSpid:\t100\t1\n${root}` }, namespaces: { user } },
+      {
+        pid: 101,
+        texts: { status: `Name:\tdb\nPPid:\t100\nNSpid:\t101\t2\n${ids(uid, gid)}` },
+        namespaces: { user },
+      },
+    ];
+    const proc = fakeProc(processes);
+    const self = `CapEff:\t${capabilities}\n${root}`;
+    return diagnose(facts([100, 101]), {
+      proc: {
+        ...proc,
+        read: (path) => (path === '/proc/self/status' ? self : proc.read(path)),
+        link: (path) => (path === '/proc/self/ns/user' ? 'user:[1]' : proc.link(path)),
+      },
+      exec: saying(''),
+    });
+  };
+  const [without, all] = ['000001fffeffffff', '000001ffffffffff'];
+  const [found, ...more] = await under(without, '999\t999\t999\t999');
+  assert.deepEqual([found?.name, found?.subject, more], ['other-user', 'process 101 (db, 2 inside)', []]);
+  assert.deepEqual(names(await under(without, '0\t0\t999\t0')), ['other-user'], 'the saved id counts');
+  assert.deepEqual(names(await under(without, '0\t0\t0\t0', '5\t5\t5\t5')), ['other-user']);
+  assert.deepEqual(await under(without, '0\t0\t0\t0'), []);
+  assert.deepEqual(await under(all, '999\t999\t999\t999'), []);
+  assert.deepEqual(await under(without, '999\t999\t999\t999', '5\t5\t5\t5', 'user:[2]'), []);
+});
+
 test('TCP connections are told apart by whether their other end is in the same namespace', async () => {
   const tcp = [
     '  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode',
