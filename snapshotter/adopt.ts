@@ -1,7 +1,7 @@
 import { NotFound } from '../src/errors.ts';
 import { encodeText, property, stateValue } from './properties.ts';
 import type { Node } from './index.ts';
-import { isLive } from './index.ts';
+import { isForeign } from './index.ts';
 import { changing } from './unsettled.ts';
 import { lockName, type Pool } from './pool.ts';
 import type { Snapshot } from './snapshot.ts';
@@ -25,13 +25,7 @@ export async function adopt(
   datasets: readonly string[],
   options: { dryRun: boolean },
 ): Promise<Adoption> {
-  const unknown = datasets.find((dataset) => !pool.index.has(dataset));
-  if (unknown !== undefined) {
-    throw new NotFound(`dataset ${unknown} is not below ${pool.layout.root}`, {
-      subject: unknown,
-      remedy: 'see stasis ls --all-namespaces for what there is',
-    });
-  }
+  assertKnown(pool, datasets);
   const nodes = [...pool.index.nodes()].filter(
     (node) => datasets.length === 0 || datasets.includes(node.dataset),
   );
@@ -49,10 +43,21 @@ export async function adopt(
   return { adopted, skipped };
 }
 
+/** @throws NotFound for the first name that is no dataset below the root */
+export function assertKnown(pool: Pool, datasets: readonly string[]): void {
+  const unknown = datasets.find((dataset) => !pool.index.has(dataset));
+  if (unknown === undefined) return;
+  throw new NotFound(`dataset ${unknown} is not below ${pool.layout.root}`, {
+    subject: unknown,
+    remedy: 'stasis adopt --dry-run shows what can be adopted, and stasis df what there is',
+  });
+}
+
 function reasonToSkip(node: Node, owner: string): string | undefined {
   if (node.snapshot === undefined) return 'it is no container or layer';
-  if (node.snapshot.owner === owner) return "it is this containerd's already";
-  return isLive(node) || node.state === 'adopted' ? undefined : 'it was removed';
+  if (node.snapshot.owner === owner && !node.received) return "it is this containerd's already";
+  if (node.state === 'adopted' || isForeign(node, owner)) return undefined;
+  return 'it was removed where it was in use';
 }
 
 /**
@@ -69,7 +74,7 @@ async function take(pool: Pool, node: Node, owner: string): Promise<boolean> {
     await pool.zfs.set(node.dataset, { [property.state]: stateValue('adopted', since) });
     pool.index.change(node, { state: 'adopted', since });
     await pool.zfs.set(holder, { [property.owner]: encodeText(owner) });
-    pool.index.change(node, { snapshot: { ...snapshot, owner } });
+    pool.index.change(node, { snapshot: { ...snapshot, owner }, received: false });
     return true;
   });
 }

@@ -85,6 +85,7 @@ async function makeAt(
       inodesStored: false,
       labelHead: properties[property.labels],
       inTrash: false,
+      received: false,
     };
     index.add(node);
     return { node, rootfs };

@@ -17,7 +17,7 @@ const txgProperty = 'createtxg';
  */
 export function isReplaceable(pool: Pool, node: Node): boolean {
   const { index } = pool;
-  if (isLive(node) || node.inTrash || !isContainer(pool, node)) return false;
+  if (isLive(node) || node.received || node.inTrash || !isContainer(pool, node)) return false;
   const [, ...below] = index.tree(node.dataset);
   if (below.some((child) => child.snapshots.size > 0)) return false;
   const clones = index.clonesOf(node);

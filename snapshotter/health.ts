@@ -1,4 +1,4 @@
-import { isLive } from './index.ts';
+import { isForeign } from './index.ts';
 import type { Pool } from './pool.ts';
 import type { Swept } from './remove.ts';
 
@@ -12,7 +12,7 @@ export interface Health {
   readonly checkpoints: number;
   /** Removed, and not destroyed yet: in the trash, or where they stood. */
   readonly removed: number;
-  /** Live snapshots of other containerds. */
+  /** Snapshots of other containerds, or received ones, that were in use there. */
   readonly foreign: number;
   /** Datasets that a command gave no answer about: the next change asks the pool. */
   readonly unsettled: readonly string[];
@@ -25,7 +25,6 @@ export interface Health {
 /** Reads the index; nothing is asked of the pool. @param swept what the last sweep did, if there was one */
 export function health(pool: Pool, owner: string, swept: Swept | undefined): Health {
   const nodes = [...pool.index.nodes()];
-  const live = nodes.filter((node) => node.snapshot !== undefined && isLive(node));
   return {
     datasets: nodes.length,
     snapshots: [...pool.index.list(owner)].length,
@@ -33,8 +32,9 @@ export function health(pool: Pool, owner: string, swept: Swept | undefined): Hea
       (sum, node) => sum + (node.snapshot === undefined ? 0 : pool.index.checkpointsOf(node).length),
       0,
     ),
-    removed: nodes.filter(({ inTrash, state }) => inTrash || state === 'removed').length,
-    foreign: live.filter(({ snapshot }) => snapshot?.owner !== owner).length,
+    removed: nodes.filter(({ inTrash, state, received }) => !received && (inTrash || state === 'removed'))
+      .length,
+    foreign: nodes.filter((node) => isForeign(node, owner)).length,
     unsettled: [...pool.unsettled],
     unmarked: [...pool.unmarked].map(({ dataset }) => dataset),
     undestroyed: swept?.failed ?? [],

@@ -30,6 +30,8 @@ export interface Node {
   /** The labels property as it stands in the pool. */
   labelHead: string | undefined;
   inTrash: boolean;
+  /** It came by `zfs receive`, and nobody has taken it over: not in use here, whoever's it says it is. */
+  received: boolean;
 }
 
 /**
@@ -130,9 +132,7 @@ export class SnapshotIndex {
       this.#demote(node);
       this.#nodes.delete(node.dataset);
       if (node.origin !== undefined) this.#dropClone(node.origin, node);
-      for (const { checkpoint } of node.snapshots.values()) {
-        if (checkpoint !== undefined) this.#checkpoints.delete(checkpoint);
-      }
+      for (const { checkpoint } of node.snapshots.values()) this.#forget(checkpoint, node);
     }
   }
 
@@ -156,7 +156,10 @@ export class SnapshotIndex {
   }
 
   /** Changes what a node is: its snapshot (Commit, Update) or its state (Remove, rewind). */
-  change(node: Node, changes: Partial<Pick<Node, 'snapshot' | 'state' | 'since' | 'labelHead'>>): void {
+  change(
+    node: Node,
+    changes: Partial<Pick<Node, 'snapshot' | 'state' | 'since' | 'labelHead' | 'received'>>,
+  ): void {
     this.#demote(node);
     Object.assign(node, changes);
     this.#promote(node);
@@ -174,8 +177,7 @@ export class SnapshotIndex {
     const known = node?.snapshots.get(snapshotOf(fullName));
     if (node === undefined || known === undefined) return;
     node.snapshots.delete(snapshotOf(fullName));
-    if (known.checkpoint !== undefined && node.snapshot !== undefined)
-      this.#checkpoints.delete(known.checkpoint);
+    if (node.snapshot !== undefined) this.#forget(known.checkpoint, node);
   }
 
   /** A snapshot that was destroyed while clones stand on it: it is no checkpoint any more. */
@@ -286,14 +288,28 @@ export class SnapshotIndex {
 
   #indexCheckpoint(node: Node, name: string, checkpoint: string | undefined): void {
     // The memory child's snapshot carries the same id; the disk is the container's own.
-    if (checkpoint !== undefined && node.snapshot !== undefined) {
-      this.#checkpoints.set(checkpoint, `${node.dataset}@${name}`);
-    }
+    if (checkpoint === undefined || node.snapshot === undefined) return;
+    // A copy that came back from elsewhere has the same ids.
+    const copy = node.received || node.state === 'adopted';
+    if (copy && this.#checkpoints.has(checkpoint)) return;
+    this.#checkpoints.set(checkpoint, `${node.dataset}@${name}`);
+  }
+
+  #forget(checkpoint: string | undefined, node: Node): void {
+    if (checkpoint === undefined) return;
+    const at = this.#checkpoints.get(checkpoint);
+    if (at !== undefined && datasetOf(at) === node.dataset) this.#checkpoints.delete(checkpoint);
   }
 }
 
 export function isLive(node: Node): boolean {
-  return node.state === 'live' && !node.inTrash;
+  return node.state === 'live' && !node.inTrash && !node.received;
+}
+
+/** Whether it was in use elsewhere, or for another containerd, and can be taken over. */
+export function isForeign(node: Node, owner: string): boolean {
+  const { snapshot, state, inTrash, received } = node;
+  return snapshot !== undefined && state === 'live' && !inTrash && (received || snapshot.owner !== owner);
 }
 
 function identity(owner: string, name: string): string {

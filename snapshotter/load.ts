@@ -5,7 +5,16 @@ import { datasetOf, snapshotOf } from '../src/zfs/names.ts';
 import type { Property, Row, Zfs } from '../src/zfs/zfs.ts';
 import type { Node } from './index.ts';
 import type { Pool } from './pool.ts';
-import { chunkProperties, fromProperties, indexed, own, parseState, property } from './properties.ts';
+import {
+  chunkProperties,
+  fromProperties,
+  indexed,
+  isReceived,
+  own,
+  parseState,
+  property,
+} from './properties.ts';
+import { settleMoved } from './received.ts';
 import { LAYER } from './snapshot.ts';
 
 /** zfs-fuse needs some 10 ms for each dataset: two minutes for 10,000 of them. */
@@ -52,7 +61,9 @@ export async function loadIndex(pool: Pool, listing: readonly Row[]): Promise<vo
     await zfs.create(layout.root, { properties: rootProperties(zfs.kind) });
     pool.index.add(plainNode(layout.root));
   }
-  for (const node of await interpret(pool, layout.root, listing)) pool.index.add(node);
+  const nodes = await interpret(pool, layout.root, listing);
+  await settleMoved(pool, nodes);
+  for (const node of nodes) pool.index.add(node);
   for (const dataset of [layout.layers, layout.containers, layout.trash]) {
     if (!pool.index.has(dataset)) await ensureContainer(pool, dataset);
   }
@@ -60,15 +71,22 @@ export async function loadIndex(pool: Pool, listing: readonly Row[]): Promise<vo
 
 /** The nodes that a listing of `root` describes. Destroys what is left of diffs that were cut off. */
 export async function interpret(pool: Pool, root: string, listing: readonly Row[]): Promise<Node[]> {
-  const { zfs, layout } = pool;
-  // Clones to read from are no part of the index: they go with what reads them, or at the start.
-  let rows = listing.filter((row) => !row.name.startsWith(`${layout.root}/reading/`));
-  for (const { name } of rows.filter((row) => isPassing(row.name))) {
-    await zfs.destroyIdempotent(name, { defer: true });
+  for (const { name } of indexedRows(pool, listing).filter((row) => isPassing(row.name))) {
+    await pool.zfs.destroyIdempotent(name, { defer: true });
     pool.log.warn('the snapshot of a diff that was cut off is destroyed', { snapshot: name });
   }
-  rows = rows.filter((row) => !isPassing(row.name));
-  return nodesOf(pool, rows, await readChunks(zfs, root, rows));
+  return interpretRows(pool, root, listing);
+}
+
+/** The nodes that a listing of `root` describes, but for what diffs are at. Changes nothing. */
+export async function interpretRows(pool: Pool, root: string, listing: readonly Row[]): Promise<Node[]> {
+  const rows = indexedRows(pool, listing).filter((row) => !isPassing(row.name));
+  return nodesOf(pool, rows, await readChunks(pool.zfs, root, rows));
+}
+
+/** Clones to read from are no part of the index: they go with what reads them, or at the start. */
+function indexedRows({ layout }: Pool, listing: readonly Row[]): Row[] {
+  return listing.filter((row) => !row.name.startsWith(`${layout.root}/reading/`));
 }
 
 /** Makes a dataset that only holds others. */
@@ -90,6 +108,7 @@ function plainNode(dataset: string): Node {
     inodesStored: false,
     labelHead: undefined,
     inTrash: false,
+    received: false,
   };
 }
 
@@ -145,6 +164,7 @@ function nodesOf(pool: Pool, rows: readonly Row[], chunks: ReadonlyMap<string, s
       referenced: bytes(row.properties.get('referenced')),
       labelHead: own(row.properties, property.labels),
       inTrash: row.name.startsWith(`${pool.layout.trash}/`),
+      received: isReceived(row),
     });
   }
   for (const row of rows) {
@@ -160,6 +180,7 @@ function nodesOf(pool: Pool, rows: readonly Row[], chunks: ReadonlyMap<string, s
     const committed = describe(row);
     if (committed === undefined) continue;
     node.snapshot = committed;
+    node.received = isReceived(row);
     node.labelHead = own(row.properties, property.labels);
     node.referenced = bytes(row.properties.get('referenced'));
     const inodes = own(row.properties, property.inodes);

@@ -116,7 +116,8 @@ async function reuseLayer(pool: Pool, request: PrepareRequest, call: CallOptions
   }
   const spelled = spelledChain(labels) === target;
   const origin = [...pool.index.nodes()].find(
-    ({ snapshot, state, inTrash }) =>
+    ({ snapshot, state, inTrash, received }) =>
+      !received &&
       (state === 'adopted' || state === 'removed' || (state === 'live' && !inTrash && spelled)) &&
       snapshot?.owner === owner &&
       isLayerOf(snapshot, target),

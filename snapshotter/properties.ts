@@ -2,7 +2,7 @@ import { deferProperty } from '../src/checkpoint/entry.ts';
 import { InvalidArgument } from '../src/errors.ts';
 import type { WallTime } from '../src/sys/clock.ts';
 import { MAX_VALUE } from '../src/zfs/names.ts';
-import type { Properties, Property } from '../src/zfs/zfs.ts';
+import type { Properties, Property, Row } from '../src/zfs/zfs.ts';
 import type { DatasetState, Labels, Snapshot, SnapshotKind } from './snapshot.ts';
 
 /** User properties of the layout; docs/zfs-layout.md describes each. */
@@ -101,6 +101,11 @@ export function own(properties: ReadonlyMap<string, Property>, name: string): st
   return found !== undefined && (found.source === 'local' || found.source === 'received')
     ? found.value
     : undefined;
+}
+
+/** Whether what a dataset or layer says of its owner came with `zfs receive`, and nobody has said otherwise here. */
+export function isReceived({ properties }: Row): boolean {
+  return properties.get(property.owner)?.source === 'received';
 }
 
 /**

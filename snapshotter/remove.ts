@@ -220,7 +220,8 @@ export async function sweep(pool: Pool, graceSeconds: number, call: CallOptions 
 async function tidy(pool: Pool, call: CallOptions): Promise<void> {
   for (const node of [...pool.index.nodes()]) {
     const owner = node.snapshot?.owner;
-    if (node.state !== 'removed' || node.inTrash || owner === undefined || !pool.owners.has(owner)) continue;
+    if (node.state !== 'removed' || node.inTrash || node.received) continue;
+    if (owner === undefined || !pool.owners.has(owner)) continue;
     if (pool.layout.classOf(node.dataset) !== 'container' || pool.index.isNeeded(node)) continue;
     if (call.signal?.aborted === true) return;
     await trash(pool, node, node.since, call).catch((error: unknown) => {
@@ -273,7 +274,8 @@ async function destroyPatiently(pool: Pool, node: Node, call: CallOptions): Prom
 /** Containers keep their grace time; layers, views and what was only ever unpacked need none. */
 function isDue(pool: Pool, node: Node, graceSeconds: number, scarce: boolean): boolean {
   const removed = node.inTrash || node.state === 'removed' || node.state === 'superseded';
-  if (!removed || (node.snapshot !== undefined && !pool.owners.has(node.snapshot.owner))) return false;
+  if (!removed || node.received) return false;
+  if (node.snapshot !== undefined && !pool.owners.has(node.snapshot.owner)) return false;
   if (node.inTrash && pool.layout.classOf(node.dataset) !== 'trash') return false; // goes with its parent
   const container =
     node.snapshot?.kind === 'active' && !isExtraction(node.snapshot.name, node.snapshot.labels);

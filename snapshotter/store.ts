@@ -10,16 +10,18 @@ import { adopt, type Adoption } from './adopt.ts';
 import { commit, update } from './commit.ts';
 import { missing, rootfsOf } from './dataset.ts';
 import { withTrees, type Trees } from './diff/trees.ts';
+import { drop, type Dropped } from './drop.ts';
 import { compileFilters } from './filters.ts';
 import { isReplaceable, snapshotNames } from './hand-over.ts';
 import { health, type Health } from './health.ts';
-import { isLive, SnapshotIndex, type Node } from './index.ts';
+import { isForeign, isLive, SnapshotIndex, type Node } from './index.ts';
 import { Layout } from './layout.ts';
 import { loadIndex, readPool } from './load.ts';
 import { mappingMountOptions } from './idmap.ts';
 import { KeyedLocks } from './locks.ts';
 import { lockName, realTime, type Pool } from './pool.ts';
 import { prepare } from './prepare.ts';
+import { notice } from './received.ts';
 import { remove, sweep, type Swept } from './remove.ts';
 import { rewind, type Rewound } from './rewind.ts';
 import { ROOTFS, splitName, type Labels, type Snapshot } from './snapshot.ts';
@@ -312,9 +314,21 @@ export class SnapshotStore {
   /** Snapshots of other containerds: from another host, a lost database, or a `zfs receive`. */
   foreign(owner?: string): readonly Node[] {
     const ours = this.#ownerOr(owner);
-    return this.datasets().filter(
-      (node) => isLive(node) && node.snapshot !== undefined && node.snapshot.owner !== ours,
-    );
+    return this.datasets().filter((node) => isForeign(node, ours));
+  }
+
+  /** Takes in what came by `zfs receive` since the pool was read; see received.ts. @param listing what `readPool` answers now */
+  async notice(listing: readonly Row[]): Promise<void> {
+    await notice(this.#pool, listing);
+  }
+
+  /** Destroys foreign and adopted datasets by name; see drop.ts. */
+  async drop(
+    datasets: readonly string[],
+    options: { dryRun: boolean; checkpointsOf: (dataset: string) => readonly string[] },
+    owner?: string,
+  ): Promise<Dropped> {
+    return drop(this.#pool, this.#ownerOr(owner), datasets, options);
   }
 
   /** Takes over foreign datasets; see adopt.ts. */

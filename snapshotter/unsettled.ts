@@ -123,5 +123,6 @@ function refreshed(known: Node | undefined, now: Node): Node {
   if (known === undefined) return now;
   known.snapshots.clear();
   for (const [name, about] of now.snapshots) known.snapshots.set(name, about);
-  return Object.assign(known, { ...now, snapshots: known.snapshots });
+  const received = known.received && now.received; // where the pool was moved, what was received is in use
+  return Object.assign(known, { ...now, received, snapshots: known.snapshots });
 }

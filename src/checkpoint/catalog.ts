@@ -24,6 +24,8 @@ export class Catalog {
   readonly #byId = new Map<string, CheckpointEntry>();
   /** Snapshots that were destroyed while clones stand on them: ZFS keeps them, and their names, until those go. */
   readonly #retired = new Set<string>();
+  /** Ids of those that came by `zfs receive`. */
+  readonly #received = new Set<string>();
   /** Checkpoints that a restore is reading from. */
   readonly #readers = new Map<string, number>();
 
@@ -49,12 +51,26 @@ export class Catalog {
       else orphans.push(...halvesOf(entry, 'the set that it belongs to was never finished'));
     }
     const received = new Set(rows.filter(isReceived).map(({ name }) => name));
+    for (const { id, snapshot } of this.#byId.values()) if (received.has(snapshot)) this.#received.add(id);
     for (const { snapshot, why } of orphans) {
       if (received.has(snapshot)) continue;
       await this.#zfs.destroyIdempotent(snapshot, { defer: true });
       swept.push({ snapshot, why });
     }
     return swept;
+  }
+
+  /** Takes in whole checkpoints that came by `zfs receive` since the pool was read, and lets go of such that went. */
+  notice(listing: readonly Row[]): void {
+    const rows = listing.filter(({ type }) => type === 'snapshot');
+    for (const entry of entryFromRows(rows.filter(isReceived)).entries) {
+      if (this.#byId.has(entry.id)) continue;
+      this.#received.add(entry.id);
+      this.add(entry);
+    }
+    const there = new Set(rows.map(({ name }) => name));
+    for (const entry of [...this.#byId.values()])
+      if (this.#received.has(entry.id) && !there.has(entry.snapshot)) this.delete(entry);
   }
 
   add(entry: CheckpointEntry): void {
@@ -71,6 +87,7 @@ export class Catalog {
     if (rest.length === 0) this.#byContainer.delete(at);
     else this.#byContainer.set(at, rest);
     this.#byId.delete(entry.id);
+    this.#received.delete(entry.id);
   }
 
   byId(id: string): CheckpointEntry | undefined {
@@ -130,7 +147,9 @@ export class Catalog {
    */
   resolve(namespace: string, container: string, name: string): CheckpointEntry {
     const all = this.of(namespace, container);
-    const found = name === '' ? all.at(-1) : all.find((entry) => entry.name === name);
+    const named = all.filter((entry) => entry.name === name);
+    // Of two containers of one name, the one that is here is meant and not the one that came from elsewhere.
+    const found = name === '' ? all.at(-1) : (named.find(({ id }) => !this.#received.has(id)) ?? named[0]);
     if (found !== undefined) return found;
     if (all.length === 0) {
       throw new NotFound(`container ${container} has no checkpoints in namespace ${namespace}`, {

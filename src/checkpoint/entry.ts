@@ -163,9 +163,10 @@ export function entryFromRows(rows: readonly Row[]): {
         orphans.push({ snapshot: row.name, why: 'the set that it belongs to was never finished' });
       continue;
     }
+    const halves = value(row, properties.half) === 'memory' ? memories : disks;
     if (row.properties.get(deferProperty)?.value === 'on') retired.push(row.name);
-    else if (value(row, properties.half) === 'memory') memories.set(id, row);
-    else disks.set(id, row);
+    // A copy that came back from elsewhere has the same id: what is here counts, else the first of them.
+    else if (!halves.has(id) || !isReceived(row)) halves.set(id, row);
   }
   const entries: CheckpointEntry[] = [];
   for (const [id, memory] of memories) {

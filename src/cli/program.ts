@@ -251,10 +251,15 @@ const containerCommands: Readonly<Record<string, Register>> = {
     command
       .argument('[datasets...]')
       .description('Take over what a lost database, another host or zfs receive left in the pool')
-      .option('--dry-run', 'only show what would be adopted')
+      .option('--dry-run', 'only show what would be adopted, or dropped')
+      .option('--drop', 'destroy those that are named instead, adopted or not, with all that is on them')
       .addHelpText(
         'after',
-        examples('stasis adopt --dry-run', 'stasis adopt tank/stasis/containers/default/web'),
+        examples(
+          'stasis adopt --dry-run',
+          'stasis adopt tank/stasis/containers/default/web',
+          'stasis adopt --drop tank/stasis/containers/default/web',
+        ),
       )
       .action(async (datasets: string[]) => {
         const options = optionsOf(command);

@@ -1,12 +1,10 @@
 import { readFile } from 'node:fs/promises';
 import { FailedPrecondition, NotFound } from '../errors.ts';
 import type { Zfs } from '../zfs/zfs.ts';
+import { FORMAT, formatProperty } from '../../snapshotter/format.ts';
 
 /** Which stasisd serves a root dataset: `<boot id> <pid> <start time of the process>`. */
 const property = 'stasis:daemon';
-/** Version of the layout below a root dataset: raised when an older stasisd would misread it. */
-const formatProperty = 'stasis:format';
-const FORMAT = 1;
 
 /**
  * Makes sure that this stasisd can read the root dataset, which a newer one may have written, and that no other of this

@@ -8,16 +8,38 @@ import type {
   DiskUsageRequest,
   DiskUsageResponse,
 } from '../proto/gen/stasis/stasis.ts';
+import { readPool } from '../../snapshotter/load.ts';
 import { splitName } from '../../snapshotter/snapshot.ts';
+import { datasetOf } from '../zfs/names.ts';
 import type { Node } from '../../snapshotter/index.ts';
 
-/** Takes over datasets that another containerd left: from another host, a lost database, or a `zfs receive`. */
+/**
+ * Takes over datasets that another containerd left, from another host, a lost database, or a `zfs receive`; or destroys those
+ * that are named. What came since the last look is seen: the pool is read again.
+ */
 export async function adopt(host: Host, request: AdoptRequest): Promise<AdoptResponse> {
-  const { adopted, skipped } = await host.store.adopt(request.datasets, { dryRun: request.dryRun });
-  return {
-    adopted: adopted.map(foreignDisk),
-    skipped: skipped.map(({ dataset, why }) => `${dataset}: ${why}`),
-  };
+  return host.locks.run('adopt', async () => {
+    const { datasets, dryRun } = request;
+    const listing = await readPool(host.zfs, host.root);
+    await host.store.notice(listing);
+    host.catalog.notice(listing);
+    if (request.drop) {
+      const { dropped } = await host.store.drop(datasets, {
+        dryRun,
+        checkpointsOf: (dataset) =>
+          [...host.catalog.all()]
+            .filter(({ snapshot }) => datasetOf(snapshot) === dataset)
+            .map(({ name }) => name),
+      });
+      return { adopted: [], skipped: [], dropped: dropped.map(foreignDisk) };
+    }
+    const { adopted, skipped } = await host.store.adopt(datasets, { dryRun });
+    return {
+      adopted: adopted.map(foreignDisk),
+      skipped: skipped.map(({ dataset, why }) => `${dataset}: ${why}`),
+      dropped: [],
+    };
+  });
 }
 
 function foreignDisk(node: Node): Disk {
@@ -29,7 +51,7 @@ function foreignDisk(node: Node): Disk {
     current: true,
     originCheckpointId: '',
     createdAt: wallTimestamp(node.snapshot?.created),
-    usedBytes: 0n,
+    usedBytes: node.referenced,
     foreign: true,
     anew: false,
   };
@@ -73,10 +95,11 @@ export async function diskUsage(host: Host, request: DiskUsageRequest): Promise<
     const node = nodes.get(row.name);
     if (node?.snapshot === undefined) continue;
     const { namespace, key } = splitName(node.snapshot.name);
-    const needed = node.state === 'live' || host.store.isReplaceable(node) ? [] : dependents(host, node);
+    const going = node.state !== 'live' && node.state !== 'adopted' && !host.store.isReplaceable(node);
+    const needed = going ? dependents(host, node) : [];
     const kind = kindOf(node, foreign.has(row.name), needed);
     const layer = node.snapshot.kind === 'committed'; // any namespace's containers may stand on one
-    const container = !layer && ['container', 'kept', 'trash'].includes(kind);
+    const container = !layer && ['container', 'kept', 'trash', 'adopted'].includes(kind);
     if (container && !request.allNamespaces && namespace !== request.namespace) continue;
     entries.push({
       ...common,
@@ -100,8 +123,9 @@ export async function diskUsage(host: Host, request: DiskUsageRequest): Promise<
 }
 
 function kindOf(node: Node, foreign: boolean, needed: readonly string[]): string {
+  if (foreign || node.received) return 'foreign';
+  if (node.state === 'adopted') return 'adopted';
   if (node.inTrash || (node.state !== 'live' && needed.length === 0)) return 'trash';
-  if (foreign) return 'foreign';
   if (node.state !== 'live') return 'kept';
   return node.snapshot?.kind === 'committed' ? 'layer' : 'container';
 }

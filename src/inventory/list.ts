@@ -188,6 +188,7 @@ function disksOf(
   );
   if (current !== undefined) datasets.add(current.dataset);
   const nodes = new Map(host.store.datasets().map((node) => [node.dataset, node]));
+  const foreign = new Set(host.store.foreign().map((node) => node.dataset));
   const checkpointAt = new Map([...host.catalog.all()].map((entry) => [entry.snapshot, entry.id]));
   return [...datasets].map((dataset) => {
     const info = nodes.get(dataset);
@@ -201,7 +202,7 @@ function disksOf(
       // The dataset's own: what containerd is told is as old as the container, also after a rewind.
       createdAt: created === undefined ? undefined : { seconds: BigInt(created), nanos: 0 },
       usedBytes: BigInt(rows.get(dataset)?.used ?? 0),
-      foreign: false,
+      foreign: foreign.has(dataset),
       anew: info?.snapshot !== undefined && !cameFromCheckpoint(info.snapshot),
     };
   });

@@ -390,7 +390,7 @@ test('adopt --dry-run says what would be adopted', async () => {
     },
   };
   const text = await against(handlers, ['adopt', '--dry-run', 'tank/x'], { now });
-  assert.deepEqual(seen, [{ dryRun: true, datasets: ['tank/x'] }]);
+  assert.deepEqual(seen, [{ dryRun: true, datasets: ['tank/x'], drop: false }]);
   assert.match(
     text.stdout,
     /^tank\/x {3}default {4}web {8}60 s ago {2}1\.0 KiB\n1 would be adopted\nskipped: tank\/y: is not ours\n$/m,
@@ -398,6 +398,30 @@ test('adopt --dry-run says what would be adopted', async () => {
   assert.partialDeepStrictEqual(json(await against(handlers, ['adopt', '--json'])), {
     dryRun: false,
     adopted: [{ dataset: 'tank/x' }],
+  });
+});
+
+test('adopt --drop says what it destroyed, and with --dry-run what it would', async () => {
+  const seen: AdoptRequest[] = [];
+  const handlers: Partial<Handlers> = {
+    async adopt(request) {
+      seen.push(request);
+      return AdoptResponse.fromPartial({ dropped: [{ dataset: 'tank/x', container: 'web' }] });
+    },
+  };
+  assert.match((await against(handlers, ['adopt', '--drop', 'tank/x'])).stdout, /\n1 dropped\n$/);
+  const preview = await against(handlers, ['adopt', '--drop', '--dry-run', 'tank/x']);
+  assert.match(preview.stdout, /\n1 would be dropped\n$/);
+  assert.deepEqual(
+    seen.map(({ drop, dryRun }) => [drop, dryRun]),
+    [
+      [true, false],
+      [true, true],
+    ],
+  );
+  assert.partialDeepStrictEqual(json(await against(handlers, ['adopt', '--drop', 'tank/x', '--json'])), {
+    adopted: [],
+    dropped: [{ dataset: 'tank/x' }],
   });
 });
 

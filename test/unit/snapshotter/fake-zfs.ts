@@ -20,6 +20,8 @@ interface Dataset {
   readonly folder: string;
   /** In which order the datasets were made. */
   readonly made: number;
+  /** Properties that came with it from elsewhere. */
+  readonly received: Set<string>;
 }
 
 /**
@@ -40,7 +42,13 @@ export class FakeZfs implements Zfs {
   constructor(folder: string, kind: ZfsKind, pool = 'tank') {
     this.kind = kind;
     this.#folder = folder;
-    this.datasets.set(pool, { properties: new Map(), origin: undefined, folder: `${folder}/pool`, made: 0 });
+    const root = {
+      properties: new Map<string, string>(),
+      origin: undefined,
+      folder: `${folder}/pool`,
+      made: 0,
+    };
+    this.datasets.set(pool, { ...root, received: new Set() });
   }
 
   folderOf(dataset: string): string | undefined {
@@ -157,6 +165,24 @@ export class FakeZfs implements Zfs {
     for (const [property, value] of Object.entries(properties)) {
       checkProperty(property, value);
       dataset.properties.set(property, value);
+      dataset.received.delete(property);
+    }
+  }
+
+  /** What `zfs send -R FROM | zfs receive TO` makes: a copy of all at and below it, with properties whose source says so. */
+  async receive(from: string, to: string): Promise<void> {
+    this.#assertFree(to);
+    for (const [name, dataset] of [...this.datasets]) {
+      if (name !== from && !isBelow(name, from)) continue;
+      const target = to + name.slice(from.length);
+      const { origin } = dataset;
+      const within = origin !== undefined && (origin === from || isBelow(origin, from));
+      await this.#make(target, within ? to + origin.slice(from.length) : undefined);
+      const made = this.datasets.get(target);
+      for (const [property, value] of dataset.properties) {
+        made?.properties.set(property, value);
+        made?.received.add(property);
+      }
     }
   }
 
@@ -173,7 +199,8 @@ export class FakeZfs implements Zfs {
       const properties = new Map<string, Property>();
       for (const property of options.properties) {
         const found = this.#property(name, property);
-        if (found === undefined || (options.setOnly === true && found.source !== 'local')) continue;
+        if (found === undefined) continue;
+        if (options.setOnly === true && found.source !== 'local' && found.source !== 'received') continue;
         if (options.ownOnly !== true || found.source !== 'inherited') properties.set(property, found);
       }
       return { name, type: name.includes('@') ? 'snapshot' : 'filesystem', properties };
@@ -203,7 +230,7 @@ export class FakeZfs implements Zfs {
 
   #property(name: string, property: string): Property | undefined {
     const dataset = this.datasets.get(name);
-    if (property === 'createtxg') {
+    if (property === 'createtxg' || property === 'creation') {
       return { value: String(dataset?.made ?? 0), source: 'none' };
     }
     if (property === 'defer_destroy') {
@@ -216,7 +243,8 @@ export class FakeZfs implements Zfs {
         : { value: dataset.origin, source: 'none' };
     }
     const own = dataset?.properties.get(property);
-    if (own !== undefined) return { value: own, source: 'local' };
+    if (own !== undefined)
+      return { value: own, source: dataset?.received.has(property) === true ? 'received' : 'local' };
     const parent = name.includes('@') ? datasetOf(name) : name.slice(0, Math.max(0, name.lastIndexOf('/')));
     const inherited = parent === '' ? undefined : this.#property(parent, property);
     return inherited === undefined ? undefined : { value: inherited.value, source: 'inherited' };
@@ -228,7 +256,8 @@ export class FakeZfs implements Zfs {
     const made = ++this.#serial;
     const folder = `${this.#folder}/${made}`;
     const source = from === undefined ? undefined : this.datasets.get(from)?.folder;
-    this.datasets.set(name, { properties: new Map(Object.entries(properties)), origin: from, folder, made });
+    const all = new Map(Object.entries(properties));
+    this.datasets.set(name, { properties: all, origin: from, folder, made, received: new Set() });
     if (source === undefined) await mkdir(folder, { recursive: true });
     else
       await cp(source, folder, {

@@ -2,10 +2,13 @@ import assert from 'node:assert/strict';
 import { mkdtemp, readFile, rm, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { suite, test } from 'node:test';
 import type { Snapshot } from '../../../../snapshotter/snapshot.ts';
 import type { SnapshotStore } from '../../../../snapshotter/store.ts';
-import { poolOn, skip } from './real-pool.ts';
+import { exec } from '../../../../src/sys/command.ts';
+import { ZfsMounter } from '../../../../src/zfs/mounter.ts';
+import { poolOn, realPool, skip } from './real-pool.ts';
 
 const LAYER = 'default/2/layer';
 const WEB = 'default/3/web';
@@ -80,5 +83,53 @@ suite('a pool under another name', { skip }, () => {
     assert.ok(store.datasets().every(({ dataset }) => dataset.startsWith(pool.root)));
     for (const { name } of visible(store).reverse()) await store.remove(name);
     assert.deepEqual((await store.sweep()).failed, []);
+  });
+
+  test('moved to other disks by zfs send, root and all, is as it was, and what is received into it later is not in use', async (t) => {
+    const pool = await realPool();
+    const stream = `${pool.folder}/stream`;
+    const mounters = new Map<string, ZfsMounter>();
+    t.after(async () => {
+      for (const [root, mounter] of mounters) await mounter.unmount(root);
+      await pool.close();
+    });
+    const at = `${pool.root}/at`;
+    const open = (root: string): Promise<SnapshotStore> => {
+      const mounter =
+        mounters.get(root) ?? new ZfsMounter(pool.zfs, root, `${pool.folder}/${root.split('/').at(-1)}`);
+      mounters.set(root, mounter);
+      return pool.open({ root, mounter });
+    };
+    const send = async (from: string, to: string): Promise<void> => {
+      const script = 'zfs snapshot -r "$1@$4" && zfs send -R "$1@$4" >"$3" && zfs receive -u "$2" <"$3"';
+      const sent = await exec('sh', ['-c', script, 'sh', from, to, stream, `s${sends++}`]);
+      assert.equal(sent.exitCode, 0, sent.stderr);
+    };
+    let sends = 0;
+    await pool.zfs.create(pool.root, { properties: { mountpoint: 'none', canmount: 'off' } });
+    const before = await open(at);
+    await before.prepare({ name: 'default/1/extract-1', kind: 'active', parent: '', labels: {} });
+    await before.commit({ name: LAYER, key: 'default/1/extract-1', labels: { long: LONG }, parent: '' });
+    await before.prepare({ name: WEB, kind: 'active', parent: LAYER, labels: {} });
+    await writeFile(`${await sourceOf(before, WEB)}/n`, 'now');
+    await pool.zfs.set(at, { 'stasis:format': '1' }); // as a stasisd does that claims it
+    const moved = `${pool.root}/moved`;
+    await send(at, moved);
+    for (const start of ['first', 'second']) {
+      const store = await open(moved);
+      assert.deepEqual(visible(store), visible(before), start);
+      assert.equal(await readFile(`${await sourceOf(store, WEB)}/n`, 'utf8'), 'now');
+      await pool.zfs.set(moved, { 'stasis:format': '1' });
+    }
+    await sleep(1100); // times of creation are whole seconds
+    const copy = `${moved}/containers/default/copy`;
+    await send(`${moved}/containers/default/web`, copy);
+    const store = await open(moved);
+    assert.deepEqual(visible(store), visible(before));
+    assert.deepEqual(
+      store.foreign().map(({ dataset }) => dataset),
+      [copy],
+    );
+    assert.equal(store.findContainer('default', 'web')?.dataset, `${moved}/containers/default/web`);
   });
 });

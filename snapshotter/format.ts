@@ -1,0 +1,5 @@
+/** Version of the layout below a root dataset, on the root: raised when an older stasisd would misread it. */
+export const formatProperty = 'stasis:format';
+export const FORMAT = 1;
+/** On a root that was received whole: until when what came by `zfs receive` came with it, in seconds since 1970. */
+export const movedProperty = 'stasis:moved';
