@@ -4,6 +4,7 @@ import { deletedFile } from './checks/deleted-file.ts';
 import { device } from './checks/device.ts';
 import { execSession } from './checks/exec-session.ts';
 import { sharedCgroup } from './checks/shared-cgroup.ts';
+import { fuseOwner } from './checks/fuse-owner.ts';
 import { foreignFile } from './checks/foreign-file.ts';
 import { foreignMount } from './checks/foreign-mount.ts';
 import { interruptedSleep } from './checks/interrupted-sleep.ts';
@@ -43,6 +44,7 @@ export async function diagnose(
     tracer,
     stopped,
     otherUser,
+    fuseOwner,
     nestedNamespace,
     foreignMount,
     networkLock,

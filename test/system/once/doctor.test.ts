@@ -1,11 +1,12 @@
 import assert from 'node:assert/strict';
 import { spawn, type ChildProcess } from 'node:child_process';
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, suite, test } from 'node:test';
+import { lacksSysResource } from '../support/capabilities.ts';
 import { removeAll, startContainer, statusOf, uniqueName } from '../support/container.ts';
 import { importPython, startPython } from '../support/debian.ts';
-import { attempt, ctr, importImage, refused, stack, until } from '../support/stack.ts';
+import { attempt, ctr, importImage, must, refused, stack, until } from '../support/stack.ts';
 
 interface Report {
   checkpointable: boolean;
@@ -33,12 +34,6 @@ interface Kind {
   readonly flags?: string[];
   readonly obstacle: string;
   readonly subject: RegExp;
-}
-
-/** Whether this host is itself something like a container. */
-function lacksSysResource(): boolean {
-  const capabilities = /^CapEff:\s*([0-9a-f]+)$/m.exec(readFileSync('/proc/self/status', 'utf8'))?.[1] ?? '0';
-  return ((BigInt(`0x${capabilities}`) >> 24n) & 1n) === 0n;
 }
 
 const listener = join(mkdtempSync(join(stack.state, 'data/tmp/doctor-')), 'socket');
@@ -188,6 +183,23 @@ suite('the doctor names what is in the way of a checkpoint, and CRIU agrees', ()
       assert.equal(await statusOf(name), 'RUNNING');
     });
   }
+
+  test('on zfs-fuse, a file that another user of a user namespace writes to: a dump of it could not be restored', async (t) => {
+    if ((await must('stasis', ['info'])).includes('OpenZFS')) return t.diagnostic('not on zfs-fuse');
+    const lines = `
+os.chmod('/', 0o777)
+if os.fork() == 0:
+    os.setgid(7); os.setuid(7)
+    own = open('/own', 'w'); os.chmod('/own', 0o600)
+    while True: time.sleep(1)
+while not os.path.exists('/own'): time.sleep(0.1)`;
+    const name = await start(lines, ['--uidmap', '0:100000:65536', '--gidmap', '0:100000:65536']);
+    const [found] = (await doctor(name)).obstacles;
+    assert.equal(found?.name, 'fuse-owner');
+    assert.match(found.subject, /^process \d+ \(python3(\.\d+)?, \d+ inside\), descriptor 3$/);
+    const said = await refused(5, 'checkpoint', name, '--require-memory');
+    assert.ok(said.includes(found.message), said);
+  });
 
   test('a disk-only checkpoint names the obstacle as its reason, without a freeze for a dump', async () => {
     const name = await start(kinds[0]?.lines ?? '');

@@ -248,6 +248,31 @@ test('a process of another user is in the way where root has no CAP_SYS_RESOURCE
   assert.deepEqual(await under(without, '999\t999\t999\t999', '5\t5\t5\t5', 'user:[2]'), []);
 });
 
+test('in a user namespace on FUSE nobody but its root may be writing to a file', async () => {
+  const under = (map: string, uid: string, flags: string, target = '/data/1') =>
+    of([
+      { pid: 100, texts: { uid_map: map } },
+      {
+        pid: 101,
+        parent: 100,
+        descriptors: { 3: target, 4: target },
+        details: { 3: `flags:\t${flags}\nmnt_id:\t10\n`, 4: `flags:\t${flags}\nmnt_id:\t10\n` },
+        texts: { status: `Name:\tdb\nPPid:\t100\nNSpid:\t101\t2\nUid:\t${`${uid}\t`.repeat(4)}\n` },
+      },
+    ]);
+  const inner = '         0     100000      65536\n';
+  const [found, ...more] = await under(inner, '100070', '0100002');
+  assert.deepEqual(
+    [found?.name, found?.subject, more],
+    ['fuse-owner', 'process 101 (db, 2 inside), descriptor 3', []],
+  );
+  assert.deepEqual(names(await under(inner, '100070', '0100001')), ['fuse-owner']);
+  assert.deepEqual(await under(inner, '100070', '0100000'), [], 'it only reads');
+  assert.deepEqual(await under(inner, '100000', '0100002'), [], 'the namespace’s root');
+  assert.deepEqual(await under(inner, '100070', '0100002', '/run/x'), [], 'on a tmpfs');
+  assert.deepEqual(await under('         0          0 4294967295\n', '70', '0100002'), []);
+});
+
 test('TCP connections are told apart by whether their other end is in the same namespace', async () => {
   const tcp = [
     '  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode',
