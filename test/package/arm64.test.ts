@@ -22,6 +22,25 @@ async function libraries(): Promise<string> {
   return folder;
 }
 
+/**
+ * What QEMU's user emulation is no processor for: a program that a test starts, as another Node, is this machine's kernel's
+ * to refuse; process_vm_readv(2), madvise(2) of a program's own pages and the children of a subreaper are the emulator's.
+ */
+const notEmulated = [
+  'cli/bundle',
+  'cli/output',
+  'cli/process',
+  'shim/launcher',
+  'shim/reaper',
+  'sys/failures',
+  'sys/native',
+  'sys/process-memory',
+  'sys/program-copies',
+  'sys/program-pages',
+  'sys/spawned-command',
+  'ttrpc/readme',
+].map((name) => `test/unit/${name}.test.ts`);
+
 suite('the arm64 package, run by QEMU', () => {
   test('has a command line that works', async (t) => {
     const folder = scratch(t, 'arm64');
@@ -50,7 +69,7 @@ suite('the arm64 package, run by QEMU', () => {
     assert.equal(said, 'arm64 true\n');
   });
 
-  test('passes the unit tests of what reads bytes, which could differ between processors', async (t) => {
+  test('passes the unit tests, but for those that the emulation cannot run', async (t) => {
     const folder = scratch(t, 'arm64');
     await run('dpkg-deb', ['-x', deb('stasis', 'arm64'), folder]);
     const tree = join(folder, 'tree');
@@ -70,11 +89,9 @@ suite('the arm64 package, run by QEMU', () => {
       cpSync(join(project, name), join(tree, name), { recursive: true });
     // npm's packages for arm64, as the package was made from.
     symlinkSync(join(cache, 'modules-arm64/node_modules'), join(tree, 'node_modules'));
-    // One process: what a test would start as another Node is this machine's kernel's to refuse.
-    const folders = ['ttrpc', 'zfs', 'criu', 'config', 'tar', 'pages', 'containerd', 'inventory', 'oci'];
-    const files = folders
-      .flatMap((name) => globSync(`test/unit/${name}/*.test.ts`, { cwd: tree }))
-      .filter((name) => name !== 'test/unit/ttrpc/readme.test.ts');
+    const files = globSync('test/unit/*/**/*.test.ts', { cwd: tree }).filter(
+      (name) => !notEmulated.includes(name),
+    );
     const node = join(folder, 'usr/lib/stasis/node');
     const args = ['--test', '--test-isolation=none', '--test-reporter=tap', ...files];
     // Without the variable by which the runner tells a child to report in its own, binary form.
@@ -88,7 +105,7 @@ suite('the arm64 package, run by QEMU', () => {
     const count = (key: string): number => Number(new RegExp(`^# ${key} (\\d+)$`, 'm').exec(said)?.[1] ?? -1);
     t.diagnostic(`${count('pass')} passed`);
     assert.equal(count('fail'), 0);
-    assert.ok(count('pass') > 200, said.slice(-2000));
+    assert.ok(count('pass') > 900, said.slice(-2000));
   });
 
   test('carries a CRIU that starts', async (t) => {

@@ -36,9 +36,18 @@ until_counts() { # CONTAINER NUMBER: waits until the container has counted furth
   done
   fail "$1 does not count on from $2"
 }
+ended() { ctr tasks ls | grep -q "^$1 .*STOPPED"; }
 active() {
   local service
   for service in "$@"; do [ "$(systemctl is-active "$service")" = active ] || fail "$service is $(systemctl is-active "$service")"; done
+}
+# As an administrator installs a file: apt looks for what the package depends on, and finds it on this host.
+apt_install() { apt-get install -y --no-install-recommends --allow-downgrades -o Dpkg::Use-Pty=0 "$@"; }
+mode() { stat -c %a "$1"; }
+# What stasisd has said at a priority or above it. --sync, as the journal is written a little later.
+said() { # PRIORITY
+  journalctl --sync
+  journalctl --unit stasisd.service --priority "$1" --output cat --no-pager
 }
 failed_units() { systemctl list-units --failed --plain --no-legend | awk '{ print $1 }'; }
 
@@ -73,7 +82,7 @@ before() {
   look "$kept/before"
 
   step install
-  dpkg -i "$packages"/first/*.deb
+  apt_install "$packages"/first/*.deb
   stasis version
   containerd config dump | diff "$kept/before/containerd" - || fail 'installing changed containerd'
   ! systemctl is-active --quiet stasisd.service || fail 'installing started stasisd'
@@ -125,12 +134,47 @@ before() {
   systemctl start stasisd.service
   until_ok ctr run --rm --runtime io.containerd.stasis.v2 --snapshotter stasis "$image" again true
 
-  step 'stasisd ends by force, and is told to read its configuration'
+  step 'who may speak to stasisd'
+  [ "$(mode /run/stasis)" = 711 ] || fail "/run/stasis has the mode $(mode /run/stasis)"
+  [ "$(mode /run/stasis/stasisd.sock)" = 600 ] || fail "stasisd.sock has the mode $(mode /run/stasis/stasisd.sock)"
+  [ -z "$(find /run/stasis -type s -not -perm 600)" ] || fail "sockets for others: $(find /run/stasis -type s -not -perm 600)"
+  [ -z "$(find /etc/stasis /var/lib/stasis /usr/lib/stasis -not -type l -perm /022)" ] || fail 'others may write files of ours'
+  if setpriv --reuid nobody --clear-groups stasis ls >/tmp/nobody 2>&1; then fail 'nobody may list checkpoints'; fi
+  cat /tmp/nobody
+
+  step 'stasisd ends by force'
   pid=$(main_pid stasisd.service)
   systemctl kill --signal KILL stasisd.service
   until_ok new_stasisd "$pid"
+
+  step 'stasisd hangs: the watchdog ends it'
+  [ "$(systemctl show --property WatchdogUSec --value stasisd.service)" = 1min ] || fail 'there is no watchdog'
+  pid=$(main_pid stasisd.service)
+  systemctl kill --kill-whom main --signal STOP stasisd.service
+  for _ in $(seq 90); do
+    [ "$(main_pid stasisd.service)" = "$pid" ] || break
+    sleep 1
+  done
+  until_ok new_stasisd "$pid"
+  now=$(number web)
+  until_counts web "$now"
+
+  step 'stasisd is told to read its configuration'
+  pid=$(main_pid stasisd.service)
+  cp -p /etc/stasis/config.toml "$kept/config.toml"
+  sed -i '1i log_levell = "debug"' /etc/stasis/config.toml
+  if systemctl reload stasisd.service; then fail 'a configuration with a mistake was taken'; fi
+  journalctl --sync
+  journalctl --unit stasisd.service --output cat --no-pager | grep -q 'log_levell' || fail 'the journal does not name the mistake'
+  # Past the check of the unit, stasisd itself refuses it too, aloud.
+  systemctl kill --kill-whom main --signal HUP stasisd.service
+  until_ok said_of log_levell err
+  ! said err | grep -q '^ready\|msg=ready' || fail 'all is said with the priority of an error'
+  cp -p "$kept/config.toml" /etc/stasis/config.toml
   systemctl reload stasisd.service
   active stasisd
+  [ "$(main_pid stasisd.service)" = "$pid" ] || fail 'a reload started another stasisd'
+  stasis info
   journalctl --unit stasisd.service --no-pager --lines 15
 
   step 'before the reboot'
@@ -152,6 +196,8 @@ new_stasisd() {
   now=$(main_pid stasisd.service)
   [ "$now" != 0 ] && [ "$now" != "$1" ] && stasis info
 }
+
+said_of() { said "$2" | grep -q "$1"; } # WORD PRIORITY
 
 after() {
   step 'after the reboot'
@@ -175,7 +221,7 @@ after() {
   step 'upgrade with a container running'
   pid=$(task web)
   daemon=$(main_pid stasisd.service)
-  dpkg -i "$packages"/second/*.deb
+  apt_install "$packages"/second/*.deb
   dpkg-query -W -f '${Package} ${Version} ${Status}\n' stasis
   active stasisd containerd
   [ "$(main_pid stasisd.service)" != "$daemon" ] || fail 'the upgrade did not restart stasisd'
@@ -187,14 +233,34 @@ after() {
   stasis restore web --snapshot upgraded --require-memory
   stasis ls
 
-  step remove
-  ctr tasks rm -f web
-  ctr containers rm web web-1
-  dpkg -r stasis stasis-criu
+  step 'downgrade with a container running'
+  pid=$(task web)
+  daemon=$(main_pid stasisd.service)
+  apt_install "$packages"/first/*.deb
+  dpkg-query -W -f '${Package} ${Version} ${Status}\n' stasis
+  active stasisd containerd
+  [ "$(main_pid stasisd.service)" != "$daemon" ] || fail 'the downgrade did not restart stasisd'
+  [ "$(task web)" = "$pid" ] || fail 'the container was not left alone'
+  now=$(number web)
+  until_counts web "$now"
+  stasis checkpoint web --name downgraded --require-memory
+  stasis restore web --snapshot upgraded --require-memory
+
+  step 'remove with a container running'
+  ctr containers rm web-1
+  pid=$(task web)
+  now=$(number web)
+  apt-get remove -y stasis stasis-criu
   [ -e /etc/stasis/config.toml ] || fail 'remove took the configuration'
   [ ! -e /etc/containerd/conf.d ] || fail 'remove left our file to containerd'
   ! systemctl is-active --quiet stasisd.service || fail 'stasisd still runs'
   zfs list -H -o name -r tank/stasis >/dev/null || fail 'remove took the data'
+  [ "$(task web)" = "$pid" ] || fail 'the container is gone'
+  until_counts web "$now"
+  ctr tasks kill --signal SIGKILL web
+  until_ok ended web
+  ctr tasks rm web
+  ctr containers rm --keep-snapshot web
   systemctl restart containerd.service
   until_ok ctr version
   ctr snapshots --snapshotter overlayfs ls >/dev/null
@@ -202,7 +268,7 @@ after() {
   ! grep stasis /tmp/plugins || fail 'containerd still has our plugin'
 
   step purge
-  dpkg -P stasis stasis-criu | tee /tmp/purge
+  apt-get purge -y stasis stasis-criu | tee /tmp/purge
   grep -q 'the dataset tank/stasis remains' /tmp/purge || fail 'purge does not say what remains'
   zfs list -H -o name tank/stasis >/dev/null
   look "$kept/after"
