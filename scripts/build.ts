@@ -63,6 +63,7 @@ await build({
   entryPoints: {
     stasisd: join(root, 'src/daemon/main.ts'),
     'diff-worker': join(root, 'snapshotter/diff/worker.ts'),
+    'mount-from-worker': join(root, 'src/sys/mount-from-worker.ts'),
     shim: join(root, 'shim/main.ts'),
   },
   outdir: place.lib,

@@ -24,6 +24,7 @@ const expected = [
   'README.md',
   'dist/lib/criu-when-ready',
   'dist/lib/diff-worker.mjs',
+  'dist/lib/mount-from-worker.mjs',
   'dist/lib/setup.cjs',
   'dist/lib/shim.mjs',
   'dist/lib/stasis-main.cjs',

@@ -5,6 +5,7 @@ import type { Config } from '../../src/config/config.ts';
 import { FailedPrecondition } from '../../src/errors.ts';
 import type { CheckpointTaskRequest } from '../../src/proto/gen/containerd/task.ts';
 import { makeFolder } from '../../src/sys/make-folder.ts';
+import { onDisk } from '../../src/sys/thread-pool.ts';
 import type { Container } from './container.ts';
 import { readCheckpointOptions } from '../../src/containerd/task-options.ts';
 import { planStockDisk, recordStockDisk } from './stock-disk.ts';
@@ -48,7 +49,7 @@ export function checkpointTask(
       ...{ workDir, timeoutMs },
       ...(disk === undefined ? {} : { disk: disk.plan }),
     });
-    await makeFolder(plan.memory?.workDir ?? workDir, 0o711); // which the client may have named
+    await onDisk(() => makeFolder(plan.memory?.workDir ?? workDir, 0o711)); // which the client may have named
     await takeInstant(target, plan, tools, signal);
     if (disk === undefined || plan.memory === undefined) return;
     let recorded = false;

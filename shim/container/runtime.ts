@@ -37,7 +37,9 @@ export async function openContainerRuntime(
   const criu = criuDir === undefined ? {} : { criuDir };
   const files = spec.limitsFiles || context.openFiles === undefined ? {} : { openFiles: context.openFiles };
   environment ??= { ...process.env };
-  const door = openRuntime({ exec, binary, bundle, env: environment, ...record, ...criu, ...files });
+  const isRootSlow = options.root !== '' && !/^(\/var)?\/run\//.test(options.root);
+  const common = { exec, binary, bundle, env: environment, isRootSlow };
+  const door = openRuntime({ ...common, ...record, ...criu, ...files });
   const runtime = { door, record };
   await clearStale(id, runtime);
   return runtime;

@@ -1,5 +1,4 @@
-import { existsSync } from 'node:fs';
-import { rm } from 'node:fs/promises';
+import { access, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { unmountBelow } from './rootfs.ts';
 import type { ContainerRuntime } from './runtime.ts';
@@ -10,10 +9,10 @@ import type { ContainerRuntime } from './runtime.ts';
  */
 export async function clearStale(id: string, { door, record }: ContainerRuntime): Promise<void> {
   const folder = join(record.root, id);
-  if (!existsSync(folder)) return;
+  if (!(await exists(folder))) return;
   const state = await door.state(id).catch(() => undefined);
   if (state !== undefined && state.status !== 'stopped') return;
-  if (state === undefined && hasState(folder)) return;
+  if (state === undefined && (await hasState(folder))) return;
   await door.delete(id, { force: true }).catch(() => undefined);
   // Never with something mounted in it: those are the container's files.
   await unmountBelow(folder);
@@ -21,6 +20,15 @@ export async function clearStale(id: string, { door, record }: ContainerRuntime)
 }
 
 /** runc's state file, and crun's. */
-function hasState(folder: string): boolean {
-  return ['state.json', 'status'].some((name) => existsSync(join(folder, name)));
+async function hasState(folder: string): Promise<boolean> {
+  const found = await Promise.all(['state.json', 'status'].map((name) => exists(join(folder, name))));
+  return found.includes(true);
+}
+
+/** Not on this thread: a client may have named the place. */
+async function exists(path: string): Promise<boolean> {
+  return access(path).then(
+    () => true,
+    () => false,
+  );
 }

@@ -9,6 +9,7 @@ import {
   leaveSession,
   yieldToParent,
 } from '../../src/sys/process.ts';
+import { poolMade, widenPool } from '../../src/sys/thread-pool.ts';
 import { Any } from '../../src/proto/gen/google/protobuf/any.ts';
 import type { ShimArguments } from '../arguments.ts';
 import { isOptions, readOptions } from '../../src/containerd/task-options.ts';
@@ -24,6 +25,7 @@ import { Shim } from './shim.ts';
  * address and nothing else, once somebody listens there.
  */
 export async function serve(args: ShimArguments, config: Config, env: NodeJS.ProcessEnv): Promise<void> {
+  widenPool(env);
   const paths = new Paths(config.daemon.run_dir);
   const group = await groupOf(config, args, env);
   const shared = group === '';
@@ -40,7 +42,9 @@ export async function serve(args: ShimArguments, config: Config, env: NodeJS.Pro
     return;
   }
   const openFiles = Number(env['STASIS_OPEN_FILES'] ?? NaN);
-  delete env['STASIS_OPEN_FILES']; // the launcher's word to us; runtimes and hooks get containerd's environment
+  // What the launcher and we ourselves have added: runtimes and hooks get containerd's environment.
+  delete env['STASIS_OPEN_FILES'];
+  poolMade(env);
   await settleDown(bootstrap?.extensions ?? [Any.decode(stdin)], env);
   leaveSession();
   becomeSubreaper();

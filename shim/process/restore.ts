@@ -7,6 +7,8 @@ import { describeFailure, lastError } from '../../src/criu/log.ts';
 import { remakeTmpfs, type RemadeTmpfs } from '../../src/criu/tmpfs.ts';
 import { isOciError, OciError } from '../../src/oci/error.ts';
 import type { OciRuntime, RestoreOptions } from '../../src/oci/types.ts';
+import { makeFolder } from '../../src/sys/make-folder.ts';
+import { onDisk } from '../../src/sys/thread-pool.ts';
 import { editConfig, readConfig } from '../container/config-file.ts';
 import { unmountBelow } from '../container/rootfs.ts';
 import { DiskGate } from './disk-gate.ts';
@@ -43,14 +45,15 @@ export class PreparedRestore implements AsyncDisposable {
   /** On failure nothing is mounted. */
   static async prepare(runtime: OciRuntime, options: Options): Promise<PreparedRestore> {
     const { imageDir, workDir, bundle } = options;
-    // The small things on this thread, as they are on a tmpfs: a client waits.
-    mkdirSync(workDir, { recursive: true, mode: 0o711 });
+    // Its client may have said where.
+    await onDisk(() => makeFolder(workDir, 0o711));
+    // What is in the bundle on this thread, as that is on a tmpfs: a client waits.
     mkdirSync(criuFolder(bundle), { recursive: true, mode: 0o700 });
     const tmpfs = await remakeTmpfs(imageDir, criuFolder(bundle));
     try {
       const root = cgroupRoot(readConfig(bundle).linux?.cgroupsPath);
-      const lines = [...tmpfs.lines, ...makeCgroupYard(yardIn(bundle)), ...root];
-      writeFileSync(join(workDir, configName), `${lines.join('\n')}\n`, { mode: 0o600 });
+      const lines = [...tmpfs.lines, ...(await makeCgroupYard(yardIn(bundle))), ...root];
+      writeFileSync(configIn(bundle), `${lines.join('\n')}\n`, { mode: 0o600 });
       // crun has CRIU restore the interface with the namespace.
       if (runtime.name === 'runc') editConfig(bundle, withLoopback);
     } catch (error) {
@@ -109,7 +112,7 @@ export class PreparedRestore implements AsyncDisposable {
   }
 
   async #restore(rest: Rest): Promise<void> {
-    const criuConfig = join(this.#options.workDir, configName);
+    const criuConfig = configIn(this.#options.bundle);
     try {
       await this.#runtime.restore({
         ...this.#options,
@@ -132,7 +135,9 @@ export class PreparedRestore implements AsyncDisposable {
   }
 }
 
-const configName = 'criu.conf';
+function configIn(bundle: string): string {
+  return join(criuFolder(bundle), 'criu.conf');
+}
 
 function yardIn(bundle: string): string {
   return join(criuFolder(bundle), 'cgroups');

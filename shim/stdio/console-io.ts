@@ -64,8 +64,12 @@ class ConsoleIo implements ProcessIo {
     if (this.#size !== undefined) this.resize(...this.#size);
     this.#output = await this.#openOutput();
     this.#drained = passOn(master, this.#output).then(() => this.#program?.exited);
-    const input = this.#openInput();
+    const input = await this.#openInput();
     if (input === undefined) return;
+    if (master.destroyed) {
+      input.stream.destroy(); // closed meanwhile
+      return;
+    }
     this.#input = input;
     input.stream.on('error', () => undefined);
     master.once('close', () => input.stream.destroy());
@@ -93,11 +97,11 @@ class ConsoleIo implements ProcessIo {
     void this.#program?.stop();
   }
 
-  #openInput(): Input | undefined {
+  async #openInput(): Promise<Input | undefined> {
     const { stdin } = this.#addresses;
     if (stdin === '') return undefined;
     try {
-      return openFifoForReading(stdin);
+      return await openFifoForReading(stdin);
     } catch (error) {
       if (this.#isGone(error)) return undefined;
       throw error;

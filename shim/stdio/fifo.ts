@@ -1,26 +1,28 @@
-import { constants, openSync } from 'node:fs';
+import { constants, open as openFile } from 'node:fs';
 import { Socket } from 'node:net';
 import type { Writable } from 'node:stream';
+import { promisify } from 'node:util';
 import { closeQuietly, enlargePipe } from '../../src/sys/descriptor.ts';
 
 import { PIPE_BYTES } from './pipes.ts';
 
-// With O_NONBLOCK opening a FIFO cannot block, so these calls are synchronous: a trip through a thread costs more.
+const open = promisify(openFile);
+// With O_NONBLOCK opening a FIFO waits for nobody; the disk may still be waited for that a client names a FIFO on.
 const { O_RDONLY, O_WRONLY, O_RDWR, O_NONBLOCK } = constants;
 
 /**
  * Opens a FIFO for writing: both of its ends, so that it neither waits for a reader nor ends when one leaves. Another
  * may attach later and gets what is still in it, fifo(7).
  */
-export function openFifoForWriting(path: string): number {
-  const fd = openSync(path, O_RDWR | O_NONBLOCK);
+export async function openFifoForWriting(path: string): Promise<number> {
+  const fd = await open(path, O_RDWR | O_NONBLOCK);
   enlargePipe(fd, PIPE_BYTES);
   return fd;
 }
 
 /** The same as a stream, for what does not come from a pipe. */
-export function fifoStream(path: string): Writable {
-  const fd = openFifoForWriting(path);
+export async function fifoStream(path: string): Promise<Writable> {
+  const fd = await openFifoForWriting(path);
   return new Socket({ fd, readable: false, writable: true, ...highWaterMark });
 }
 
@@ -35,11 +37,11 @@ export interface Input {
 }
 
 /** Opens a FIFO for reading, with a writer of our own that holds back its end. */
-export function openFifoForReading(path: string): Input {
-  const fd = openSync(path, O_RDONLY | O_NONBLOCK);
+export async function openFifoForReading(path: string): Promise<Input> {
+  const fd = await open(path, O_RDONLY | O_NONBLOCK);
   let held: number;
   try {
-    held = openSync(path, O_WRONLY | O_NONBLOCK);
+    held = await open(path, O_WRONLY | O_NONBLOCK);
   } catch (error) {
     closeQuietly(fd);
     throw error;

@@ -1,8 +1,9 @@
-import { createWriteStream } from 'node:fs';
+import { close, createWriteStream, open, write, writev } from 'node:fs';
 import { mkdir, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import type { Readable, Writable } from 'node:stream';
 import { hasErrno } from '../../src/errors.ts';
+import { onDisk } from '../../src/sys/thread-pool.ts';
 import { fifoStream } from './fifo.ts';
 
 /** Opens what a `path` address names: usually a FIFO; anything else there is appended to. */
@@ -16,13 +17,28 @@ export async function isFifo(path: string): Promise<boolean> {
 
 /** Opens a log file for appending; its folder is made where it is missing. */
 export async function openFile(path: string): Promise<Writable> {
-  await makeFolder(dirname(path));
-  const stream = createWriteStream(path, { flags: 'a', mode: 0o644 });
+  await onDisk(() => makeFolder(dirname(path)));
+  const stream = createWriteStream(path, { flags: 'a', mode: 0o644, fs: patientFs });
   await new Promise<void>((resolve, reject) => {
     stream.once('open', () => resolve());
     stream.once('error', reject);
   });
   return stream;
+}
+
+/** Functions of node:fs, by which a disk that does not answer takes a part of the threads only. */
+const patientFs = { open: patient(open), write: patient(write), writev: patient(writev), close };
+
+function patient<Arguments extends unknown[]>(
+  call: (...args: [...Arguments, (...results: unknown[]) => void]) => void,
+): (...args: [...Arguments, (...results: unknown[]) => void]) => void {
+  return (...args) => {
+    const done = args.at(-1) as (...results: unknown[]) => void;
+    const rest = args.slice(0, -1) as Arguments;
+    void onDisk(
+      () => new Promise<unknown[]>((resolve) => call(...rest, (...results) => resolve(results))),
+    ).then((results) => done(...results));
+  };
 }
 
 /** Not mkdir's `recursive`: below /proc, where a folder cannot be made, Node asks for ever, and holds a thread. */

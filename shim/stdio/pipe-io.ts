@@ -53,6 +53,7 @@ class PipeIo implements ProcessIo {
   readonly #sinks: Flow[] = [];
   #input: Input | undefined;
   #inputPath = '';
+  #inputTaken = false;
   #inputClosed = false;
   #inputTimer: NodeJS.Timeout | undefined;
   #stdin: Writable | undefined;
@@ -102,12 +103,17 @@ class PipeIo implements ProcessIo {
   takeInput(): void {
     clearTimeout(this.#inputTimer);
     const target = this.#stdin;
-    if (this.#input !== undefined || target === undefined || target.destroyed) return;
-    let input: Input;
-    try {
-      input = openFifoForReading(this.#inputPath);
-    } catch {
-      target.end(); // The client has taken its pipe away: that is an end too.
+    if (this.#inputTaken || target === undefined || target.destroyed) return;
+    this.#inputTaken = true;
+    openFifoForReading(this.#inputPath).then(
+      (input) => this.#connectInput(input, target),
+      () => target.end(), // The client has taken its pipe away: that is an end too.
+    );
+  }
+
+  #connectInput(input: Input, target: Writable): void {
+    if (target.destroyed) {
+      input.stream.destroy(); // closed meanwhile
       return;
     }
     this.#input = input;
@@ -179,7 +185,7 @@ class PipeIo implements ProcessIo {
 
   async #openNamed(address: { kind: 'path' | 'file'; path: string }, owner: Owner): Promise<number> {
     if (address.kind === 'path' && (await isFifo(address.path)))
-      return this.#openFlow(openFifoForWriting(address.path), owner, this.#flows);
+      return this.#openFlow(await openFifoForWriting(address.path), owner, this.#flows);
     const target = await openFile(address.path);
     this.#open.push(target);
     const { childFd, readFd } = await outputPipe(owner);

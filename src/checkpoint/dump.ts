@@ -60,8 +60,8 @@ async function writeCriuConfig(
 ): Promise<string | undefined> {
   const version = (await tools.criu?.get().catch(() => undefined))?.version;
   if (version === undefined || !isAtLeast(version, 3, 19)) return undefined;
-  const yard = makeCgroupYard(join(memory.workDir, 'cgroups'));
-  const [networkLock, tmpfs] = await Promise.all([
+  const [yard, networkLock, tmpfs] = await Promise.all([
+    makeCgroupYard(join(memory.workDir, 'cgroups')),
     networkLockLines(target.pid),
     memory.ownRestore === true ? tmpfsLines(target.pid, memory.imageDir) : [],
   ]);

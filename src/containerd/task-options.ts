@@ -1,4 +1,5 @@
-import { readFile } from 'node:fs/promises';
+import { constants } from 'node:fs';
+import { open } from 'node:fs/promises';
 import { BinaryReader } from '@bufbuild/protobuf/wire';
 import { parse } from 'smol-toml';
 import { InvalidArgument, messageOf } from '../errors.ts';
@@ -7,6 +8,7 @@ import {
   CreateOptions,
 } from '../proto/gen/containerd/linux_runc_options.ts';
 import { CheckpointOptions, Options } from '../proto/gen/containerd/runc_options.ts';
+import { onDisk } from '../sys/thread-pool.ts';
 import type { Any } from '../proto/gen/google/protobuf/any.ts';
 import type { MessageType } from '../../ttrpc/index.ts';
 
@@ -83,7 +85,7 @@ async function readGeneric(any: Any | undefined): Promise<Options> {
       else if (field === CONFIG_BODY) body = reader.bytes();
       else reader.skip(wire);
     }
-    if (path !== '') body = await readFile(path);
+    if (path !== '') body = await onDisk(() => readConfigFile(path));
     return fromToml(Buffer.from(body).toString('utf8'));
   } catch (error) {
     throw new InvalidArgument(`runtime options${path === '' ? '' : ` in ${path}`}: ${messageOf(error)}`, {
@@ -91,6 +93,17 @@ async function readGeneric(any: Any | undefined): Promise<Options> {
       ...(path === '' ? {} : { subject: path }),
     });
   }
+}
+
+const MAX_CONFIG_BYTES = 1 << 20;
+
+/** Never waits for a writer, which a FIFO in its place would have a thread do for ever. */
+async function readConfigFile(path: string): Promise<Uint8Array> {
+  await using file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
+  const stat = await file.stat();
+  if (!stat.isFile()) throw new Error('it is no file');
+  if (stat.size > MAX_CONFIG_BYTES) throw new Error(`it is larger than ${MAX_CONFIG_BYTES} bytes`);
+  return file.readFile();
 }
 
 function fromToml(text: string): Options {

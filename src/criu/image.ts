@@ -1,8 +1,9 @@
-import { readdirSync, statfsSync, statSync, type Stats } from 'node:fs';
-import { chmod, readdir, rm, stat } from 'node:fs/promises';
+import { readdirSync, statSync, type Stats } from 'node:fs';
+import { chmod, readdir, rm, stat, statfs } from 'node:fs/promises';
 import { join } from 'node:path';
 import { FailedPrecondition, hasErrno } from '../errors.ts';
 import { makeFolder } from '../sys/make-folder.ts';
+import { onDisk } from '../sys/thread-pool.ts';
 
 export interface ImageFile {
   readonly name: string;
@@ -59,7 +60,7 @@ const TMPFS = 0x01021994;
  * stands still meanwhile, and each of some thirty trips through libuv's threads takes longer than the call.
  */
 async function readEntries(folder: string): Promise<[string, Stats][]> {
-  if (statfsSync(folder).type === TMPFS) {
+  if ((await statfs(folder)).type === TMPFS) {
     return readdirSync(folder)
       .sort()
       .map((name) => [name, statSync(join(folder, name))]);
@@ -97,7 +98,7 @@ export async function guardImage(folder: string, image: ImageFolder): Promise<vo
  * @throws FailedPrecondition when it is not empty, as CRIU would mix two images, or not there
  */
 export async function prepareImage(folder: string, mayMake: boolean): Promise<void> {
-  if (mayMake) await makeFolder(folder, 0o700);
+  if (mayMake) await onDisk(() => makeFolder(folder, 0o700));
   const [first] = await readdir(folder).catch((error: unknown) => {
     if (!hasErrno(error, 'ENOENT')) throw error;
     throw new FailedPrecondition(`the image folder ${folder} is not there any more`, { subject: folder });

@@ -10,6 +10,8 @@ import type { RuntimeBinary } from './types.ts';
  * @throws OciError of kind `missing-runtime` naming it in double quotes, or `unknown` for another program
  */
 export async function detectRuntime(exec: Exec, path: string): Promise<RuntimeBinary> {
+  // Read before it is started, which is waited for on this thread: the disk that a client names may not answer.
+  const wrapped = await isScript(path);
   const result = await exec(path, ['--version'], { timeoutMs: ANSWER_TIMEOUT_MS });
   if (result.exitCode !== 0) throw errorOf('version', path, path, result, '');
   const first = /^(runc|crun) version (\S+)/m.exec(result.stdout);
@@ -28,7 +30,7 @@ export async function detectRuntime(exec: Exec, path: string): Promise<RuntimeBi
     // runc drives CRIU itself; crun says whether it was built with it.
     criu: name === 'runc' || /\+CRIU\b/.test(result.stdout),
     // A wrapper is a script, or prints its own version first (nvidia-container-runtime).
-    ...(first?.index !== 0 || (await isScript(path)) ? { wrapped: true } : {}),
+    ...(first?.index !== 0 || wrapped ? { wrapped: true } : {}),
   };
 }
 

@@ -1,6 +1,6 @@
 // CRIU's dump of a container of runc's, without runc.
-import { readdirSync, readFileSync, readlinkSync, statSync, writeFileSync } from 'node:fs';
-import { stat } from 'node:fs/promises';
+import { readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs';
+import { readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { pidsBelow } from '../sys/cgroup.ts';
 import { parseMountTable } from '../sys/mount-table.ts';
@@ -12,8 +12,9 @@ import type { CheckpointOptions, PreDumpOptions } from './types.ts';
  * container we can do so ourselves; runc restores such an image as its own. Whatever is out of the usual is left to runc:
  * terminals, user namespaces, cgroup mounts outside a cgroup namespace, a CRIU configuration of the user's.
  *
- * /proc and runc's folder are read on this thread: the kernel answers from memory, the container stands still meanwhile, and
- * each trip through libuv's threads takes longer than the call. What may lie on the container's disk is not.
+ * /proc is read on this thread: the kernel answers from memory, the container stands still meanwhile, and
+ * each trip through libuv's threads takes longer than the call. What may lie on the container's disk, or where a client says,
+ * is not.
  */
 export interface DirectDump {
   /** Arguments for `criu`: criu(8). */
@@ -46,18 +47,17 @@ interface RuncState {
  */
 export async function directDump(root: string, options: CheckpointOptions): Promise<DirectDump | undefined> {
   if (isUnusual(options)) return undefined;
-  const state = usualState(root, options.id);
+  const state = await usualState(root, options.id);
   if (state === undefined) return undefined;
   const { config, init_process_pid: pid } = state;
   if (state.external_descriptors.some((name) => !/^(\/dev\/null|pipe:\[\d+\])$/.test(name))) return undefined;
   const mounts = await externalMounts(config, pid);
-  const namespaces = externalNamespaces(config.namespaces);
+  const namespaces = await externalNamespaces(config.namespaces);
   const freezer = state.cgroup_paths['freezer'] ?? state.cgroup_paths[''];
   if (mounts === undefined || namespaces === undefined || freezer === undefined) return undefined;
   if (holdTerminals(await pidsBelow(freezer))) return undefined;
-  writeFileSync(join(options.imageDir, 'descriptors.json'), JSON.stringify(state.external_descriptors), {
-    mode: 0o600,
-  });
+  const descriptors = JSON.stringify(state.external_descriptors);
+  await writeFile(join(options.imageDir, 'descriptors.json'), descriptors, { mode: 0o600 });
   return {
     args: [
       ...['dump', '--tree', String(pid), '--leave-running'],
@@ -81,11 +81,11 @@ export async function directDump(root: string, options: CheckpointOptions): Prom
  * @param root runc's state folder
  * @returns undefined for a container that the dump itself would leave to runc, terminals aside
  */
-export function directPreDump(root: string, options: PreDumpOptions): DirectDump | undefined {
-  const state = usualState(root, options.id);
+export async function directPreDump(root: string, options: PreDumpOptions): Promise<DirectDump | undefined> {
+  const state = await usualState(root, options.id);
   if (state === undefined) return undefined;
   const { config, init_process_pid: pid } = state;
-  const namespaces = externalNamespaces(config.namespaces);
+  const namespaces = await externalNamespaces(config.namespaces);
   if (namespaces === undefined) return undefined;
   return {
     args: [
@@ -104,9 +104,9 @@ function trackedSince(parentPath: string | undefined): string[] {
 }
 
 /** What runc knows of a container that has nothing which only runc would tell CRIU. */
-function usualState(root: string, id: string): RuncState | undefined {
+async function usualState(root: string, id: string): Promise<RuncState | undefined> {
   if (exists(userConfig)) return undefined;
-  const state = readState(join(root, id, 'state.json'));
+  const state = await readState(join(root, id, 'state.json'));
   if (state === undefined) return undefined;
   const { config } = state;
   if ((config.uid_mappings ?? []).length > 0) return undefined;
@@ -122,9 +122,9 @@ function isUnusual(options: CheckpointOptions): boolean {
   return [manageCgroupsMode, statusFd].some((value) => value !== undefined) || (emptyNs ?? []).length > 0;
 }
 
-function readState(path: string): RuncState | undefined {
+async function readState(path: string): Promise<RuncState | undefined> {
   try {
-    const state = JSON.parse(readFileSync(path, 'utf8')) as Partial<RuncState>;
+    const state = JSON.parse(await readFile(path, 'utf8')) as Partial<RuncState>;
     const { config, init_process_pid: pid, external_descriptors: descriptors, cgroup_paths: cgroups } = state;
     const known =
       typeof config?.rootfs === 'string' &&
@@ -167,13 +167,18 @@ async function externalMounts(config: RuncState['config'], pid: number): Promise
 }
 
 /** Namespaces that the container was given by path, by the keys that runc restores them by. */
-function externalNamespaces(namespaces: RuncState['config']['namespaces']): string[] | undefined {
+async function externalNamespaces(
+  namespaces: RuncState['config']['namespaces'],
+): Promise<string[] | undefined> {
   const keys: Readonly<Record<string, string>> = { NEWNET: 'net', NEWPID: 'pid' };
   const named: string[] = [];
   for (const { type, path } of namespaces) {
     const kind = keys[type];
     if (path === '' || kind === undefined) continue;
-    const inode = statSync(path, { throwIfNoEntry: false })?.ino;
+    const inode = await stat(path).then(
+      ({ ino }) => ino,
+      () => undefined,
+    );
     if (inode === undefined) return undefined;
     named.push(`${kind}[${inode}]:extRoot${kind.charAt(0).toUpperCase()}${kind.slice(1)}NS`);
   }

@@ -41,6 +41,8 @@ export interface RuntimeOptions extends GlobalOptions {
   readonly env?: NodeJS.ProcessEnv;
   /** Folder that holds a program named `criu`, put first on the runtime's PATH: both runtimes find CRIU there alone. */
   readonly criuDir?: string;
+  /** Whether `root` may be on a disk, for which this process's thread must not wait. */
+  readonly isRootSlow?: boolean;
   /**
    * Soft limit of open files for what `create` and `exec` start, where the spec sets none. Node raises its own at its
    * start, and a container would inherit that: programs that close every possible descriptor take seconds then.
@@ -85,8 +87,8 @@ class Door implements OciRuntime {
   }
 
   async start(id: string, { first, ...limits }: StartOptions = {}): Promise<void> {
-    const { root, binary } = this.#options;
-    if (root !== undefined && first !== undefined && binary.wrapped !== true) {
+    const { root, binary, isRootSlow = false } = this.#options;
+    if (root !== undefined && !isRootSlow && first !== undefined && binary.wrapped !== true) {
       if (await directStart(this.name, join(root, id), first)) return;
     }
     await this.#run('start', id, ['start', id], limits);
@@ -177,7 +179,7 @@ class Door implements OciRuntime {
   async preDump(options: PreDumpOptions): Promise<void> {
     const { root, criuDir } = this.#options;
     const usual = this.name === 'runc' && root !== undefined && criuDir !== undefined;
-    const direct = usual ? directPreDump(root, options) : undefined;
+    const direct = usual ? await directPreDump(root, options) : undefined;
     if (direct === undefined || criuDir === undefined) {
       throw new OciError('unsupported', 'pre-dump', {
         subject: options.id,

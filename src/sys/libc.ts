@@ -1,4 +1,5 @@
 import koffi, { type KoffiFunc } from 'koffi';
+import { onDisk } from './thread-pool.ts';
 
 /**
  * The one place that knows koffi. Functions come from the C library that Node itself is linked with, so no
@@ -46,24 +47,28 @@ export function lastErrno(): number {
 }
 
 /**
- * Makes a call that may block on one of libuv's threads. errno is a thread's own and so is lost there: a
- * failed call is made once more on this thread to learn why, which is cheap, as calls that fail do so at once.
+ * Makes a call that may block on one of libuv's threads. errno is a thread's own; koffi brings that thread's along, for as long
+ * as its callback runs.
  * @throws SysError
  */
-export async function checkInBackground<Arguments extends readonly unknown[]>(
+export function checkInBackground<Arguments extends readonly unknown[]>(
   syscall: string,
   call: KoffiFunc<(...args: Arguments) => number>,
   args: Arguments,
   subject?: string,
 ): Promise<number> {
-  const result = await new Promise<number>((resolve, reject) => {
-    const done = (error: unknown, value: number): void => {
-      if (error === null || error === undefined) resolve(value);
-      else reject(error instanceof Error ? error : new Error(`${syscall} could not be called`));
-    };
-    (call.async as (...all: unknown[]) => void)(...args, done);
-  });
-  return result === -1 ? check(syscall, call(...args), subject) : result;
+  return onDisk(
+    () =>
+      new Promise<number>((resolve, reject) => {
+        const done = (error: unknown, value: number): void => {
+          if (error !== null && error !== undefined)
+            reject(error instanceof Error ? error : new Error(`${syscall} could not be called`));
+          else if (value === -1) reject(new SysError(syscall, koffi.errno(), subject));
+          else resolve(value);
+        };
+        (call.async as (...all: unknown[]) => void)(...args, done);
+      }),
+  );
 }
 
 /** A C structure, to be named in prototypes. */

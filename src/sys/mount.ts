@@ -1,4 +1,5 @@
 import { check, checkInBackground, native } from './libc.ts';
+import { mountFrom, type MountCall } from './mount-from.ts';
 
 // mount(2), umount(2), mount(8) for the names of options
 const mountCall = native<[string, string, string, number, string | null]>(
@@ -130,17 +131,6 @@ export function shortenOverlay(data: string): { folder: string; data: string } |
   };
 }
 
-/** Mounts on this thread, from the folder that the options are relative to: nothing else runs here meanwhile. */
-function mountFrom(folder: string, entry: Mount, flags: number, data: string, subject: string): void {
-  const before = process.cwd();
-  process.chdir(folder);
-  try {
-    check('mount', mountCall(entry.source, entry.target, entry.type, flags, data), subject);
-  } finally {
-    process.chdir(before);
-  }
-}
-
 /**
  * Performs one mount. A bind with further flags takes a second call, since the kernel ignores them in the first.
  * @throws SysError naming source, type and target
@@ -152,7 +142,7 @@ export async function mount(entry: Mount): Promise<void> {
     checkInBackground('mount', mountCall, [entry.source, entry.target, type, with_, text], subject);
   const isBind = (flags & MS_BIND) !== 0;
   const short = entry.type === 'overlay' && data.length > MAX_DATA ? shortenOverlay(data) : undefined;
-  if (short !== undefined) mountFrom(short.folder, entry, flags, short.data, subject);
+  if (short !== undefined) await mountFrom(short.folder, { ...entry, flags, data: short.data }, subject);
   else await call(entry.type, flags, isBind ? null : data);
   if (isBind && (flags & ~(MS_BIND | MS_REC)) !== 0) await call('', flags | MS_REMOUNT, null);
   if (propagation !== 0) await call('', propagation, null);
@@ -180,4 +170,12 @@ export async function unmount(target: string, options: { detach?: boolean } = {}
 /** The same on the calling thread, for processes that are about to exit. */
 export function unmountNow(target: string): void {
   check('umount2', umount2(target, UMOUNT_NOFOLLOW | MNT_DETACH), target);
+}
+
+/**
+ * One call of mount(2) on the calling thread, for threads that have nothing else to do.
+ * @throws SysError
+ */
+export function mountNow({ source, target, type, flags, data }: MountCall): void {
+  check('mount', mountCall(source, target, type, flags, data), target);
 }

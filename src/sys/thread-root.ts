@@ -12,6 +12,16 @@ const umask = native<[number]>('uint32_t umask(uint32_t mask)');
 const CLONE_FS = 0x200;
 
 /**
+ * Gives a worker thread a working folder of its own, to which only calls made on this thread are relative.
+ * @throws SysError EPERM ENOENT ENOTDIR; an Error on the main thread
+ */
+export function enterOwnFolder(folder: string): void {
+  if (isMainThread) throw new Error('the main thread must keep its working folder');
+  check('unshare', unshare(CLONE_FS));
+  check('chdir', chdir(folder), folder);
+}
+
+/**
  * Gives a worker thread a root folder of its own. Within it the kernel resolves every name, `..` and symbolic links
  * included, so that a hostile archive cannot reach outside. Only calls made on this thread (Node's synchronous ones)
  * see it: all other threads keep theirs, since unshare(2) with CLONE_FS separates this one from them.

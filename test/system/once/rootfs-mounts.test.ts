@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict';
-import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { mountRootfs, unmountBelow, unmountRootfs } from '../../../shim/container/rootfs.ts';
-import { mount } from '../../../src/sys/mount.ts';
+import { hasErrno } from '../../../src/errors.ts';
+import { mount, mountArguments } from '../../../src/sys/mount.ts';
 
 const tmpfs = (target = '') => ({ type: 'tmpfs', source: 'tmpfs', target, options: ['size=64k'] });
 
@@ -55,4 +56,27 @@ test('where nothing is mounted, or nothing is, there is nothing to do', async (t
   const { rootfs } = bundle(t);
   await unmountRootfs(rootfs);
   await unmountRootfs(join(rootfs, 'missing'));
+});
+
+test('an overlay of more layers than mount(2) has room for, with the reason where it cannot be', async (t) => {
+  const { rootfs } = bundle(t);
+  const layers = join(rootfs, '../layers-of-an-image-that-was-built-by-many-hands');
+  const lowers = Array.from({ length: 60 }, (_, at) => join(layers, `${at}/file-system`));
+  for (const [at, lower] of lowers.entries()) {
+    mkdirSync(lower, { recursive: true });
+    writeFileSync(join(lower, `of-${at}`), '');
+  }
+  const overlay = (folders: readonly string[]) => ({
+    ...{ type: 'overlay', source: 'overlay', target: rootfs, options: [`lowerdir=${folders.join(':')}`] },
+  });
+  assert.ok(mountArguments(overlay(lowers).options).data.length > 4096);
+  const before = process.cwd();
+  await mount(overlay(lowers));
+  assert.equal(readdirSync(rootfs).length, 60);
+  const missing = [...lowers.slice(1), join(layers, 'x/file-system')];
+  await assert.rejects(
+    mount(overlay(missing)),
+    (error: Error) => hasErrno(error, 'ENOENT') && error.message.includes(rootfs),
+  );
+  assert.equal(process.cwd(), before);
 });

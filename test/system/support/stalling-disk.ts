@@ -1,7 +1,7 @@
 import { mkdir, mkdtemp, rm, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { exec } from '../../../../src/sys/command.ts';
+import { exec } from '../../../src/sys/command.ts';
 
 const MIB = 1 << 20;
 
@@ -29,6 +29,11 @@ export class StallingDisk {
     await writeFile(disk.device, '');
     await truncate(disk.device, 192 * MIB);
     return disk;
+  }
+
+  /** Where it is mounted. */
+  get mountPoint(): string {
+    return `${this.#folder}/mnt`;
   }
 
   /** A sparse file of 192 MiB. */

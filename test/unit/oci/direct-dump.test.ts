@@ -93,16 +93,16 @@ test('a dump refers to the one before, and only then has the kernel told which p
   assert.doesNotMatch((await dumped(usual))?.args.join(' ') ?? '', /--track-mem/);
 });
 
-test('a copy beforehand leaves the cgroup alone, and each but the first refers to the one before', () => {
+test('a copy beforehand leaves the cgroup alone, and each but the first refers to the one before', async () => {
   const folders = { id: 'web', imageDir: join(root, 'pre-1'), workDir: join(root, 'work') };
   writeFileSync(join(root, 'web/state.json'), JSON.stringify(usual));
-  const first = directPreDump(root, folders)?.args.join(' ') ?? '';
+  const first = (await directPreDump(root, folders))?.args.join(' ') ?? '';
   assert.match(first, new RegExp(`^pre-dump --tree ${process.pid} --images-dir \\S+/pre-1 `));
   assert.match(first, / --track-mem( |$)/);
   assert.doesNotMatch(first, /--prev-images-dir|--freeze-cgroup|--leave-running|mnt\[/);
-  const second = directPreDump(root, { ...folders, parentPath: '../pre-1' })?.args ?? [];
+  const second = (await directPreDump(root, { ...folders, parentPath: '../pre-1' }))?.args ?? [];
   assert.equal(second[second.indexOf('--prev-images-dir') + 1], '../pre-1');
   const mapped = { ...usual, config: { ...usual.config, uid_mappings: [{}] } };
   writeFileSync(join(root, 'web/state.json'), JSON.stringify(mapped));
-  assert.equal(directPreDump(root, folders), undefined);
+  assert.equal(await directPreDump(root, folders), undefined);
 });

@@ -28,7 +28,7 @@ async function course(t: TestContext): Promise<Course> {
   const path = join(folder, 'fifo');
   execFileSync('mkfifo', [path]);
   const { childFd, readFd } = await outputPipe({ uid: 0, gid: 0 });
-  const flow = new Flow(readFd, openFifoForWriting(path));
+  const flow = new Flow(readFd, await openFifoForWriting(path));
   const read = openSync(path, O_RDONLY | O_NONBLOCK);
   t.after(() => {
     flow.close();

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -89,6 +90,27 @@ test('options: bare and full type URLs, none, the generic kind, and nothing else
   const wrong = new BinaryWriter().tag(3, WireType.LengthDelimited).string('NoSuchKey = 1').finish();
   await assert.rejects(readOptions(any('runtimeoptions.v1.Options', wrong)), /NoSuchKey/);
   assert.equal(readCheckpointOptions(undefined).exit, false);
+});
+
+test('options in a file, which is read without waiting for anybody', async (t) => {
+  const folder = mkdtempSync(join(tmpdir(), 'options-'));
+  t.after(() => rmSync(folder, { recursive: true }));
+  const inFile = (path: string) =>
+    readOptions(
+      any(
+        'runtimeoptions.v1.Options',
+        new BinaryWriter().tag(2, WireType.LengthDelimited).string(path).finish(),
+      ),
+    );
+  const file = join(folder, 'options.toml');
+  writeFileSync(file, 'BinaryName = "crun"');
+  assert.equal((await inFile(file)).binaryName, 'crun');
+  const fifo = join(folder, 'fifo');
+  execFileSync('mkfifo', [fifo]);
+  await assert.rejects(inFile(fifo), { message: `runtime options in ${fifo}: it is no file` });
+  await assert.rejects(inFile(folder), /EISDIR|it is no file/);
+  writeFileSync(file, Buffer.alloc((1 << 20) + 1, ' '));
+  await assert.rejects(inFile(file), /larger than 1048576 bytes/);
 });
 
 test('JSON that is none is an invalid argument', () => {

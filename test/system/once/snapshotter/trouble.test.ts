@@ -8,7 +8,7 @@ import { Code, codeOf, messageOf } from '../../../../src/errors.ts';
 import type { SnapshotStore } from '../../../../snapshotter/store.ts';
 import { slowness } from '../../support/slowness.ts';
 import { poolOn, skip, type RealPool } from './real-pool.ts';
-import { StallingDisk } from './stalling-disk.ts';
+import { StallingDisk } from '../../support/stalling-disk.ts';
 
 const LAYER = 'default/2/layer';
 const MIB = 1 << 20;
