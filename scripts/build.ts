@@ -65,6 +65,7 @@ await build({
     'diff-worker': join(root, 'snapshotter/diff/worker.ts'),
     'mount-from-worker': join(root, 'src/sys/mount-from-worker.ts'),
     shim: join(root, 'shim/main.ts'),
+    guard: join(root, 'shim/guard/main.ts'),
   },
   outdir: place.lib,
   format: 'esm',

@@ -27,6 +27,7 @@ const expected = [
   'dist/lib/mount-from-worker.mjs',
   'dist/lib/setup.cjs',
   'dist/lib/shim.mjs',
+  'dist/lib/guard.mjs',
   'dist/lib/stasis-main.cjs',
   'dist/lib/stasis.cjs',
   'dist/lib/stasisd.mjs',

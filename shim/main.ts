@@ -9,6 +9,7 @@ import { serve } from './lifecycle/serve.ts';
 import { runtimeInfo } from './lifecycle/info.ts';
 import { readStdin } from './lifecycle/stdin.ts';
 import { runDelete } from './lifecycle/delete.ts';
+import { work } from './worker/work.ts';
 
 async function main(): Promise<void> {
   const args = parseArguments(process.argv.slice(2));
@@ -25,6 +26,9 @@ async function main(): Promise<void> {
   switch (args.action) {
     case 'start':
       await serve(args, loadConfig(), process.env);
+      return;
+    case 'worker':
+      await work(loadConfig());
       return;
     case 'delete':
       await runDelete(args, loadConfig(), process.env);

@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import { basename, dirname, join } from 'node:path';
 import { InvalidArgument } from '../src/errors.ts';
 
 /**
@@ -7,6 +8,8 @@ import { InvalidArgument } from '../src/errors.ts';
  * | path | what |
  * |---|---|
  * | `s/<hash>` | socket of a shim |
+ * | `s/w<hash>` | that of its worker, where it has a guard |
+ * | `events/<hash>` | the events of such a shim that containerd has not acknowledged |
  * | `resident/<containerd's address>/<namespace>/shim` | `pid starttime socket` of the namespace's shared shim; the launcher reads it |
  * | `resident/<containerd's address>/<namespace>/starting` | locked by the launcher that is starting that shim |
  * | `locks/<hash>` | held by a living shim with flock(2) |
@@ -37,6 +40,16 @@ export class Paths {
       });
     }
     return path;
+  }
+
+  /** Where the worker of the shim at `socket` listens: no longer than that path. */
+  workerSocket(socket: string): string {
+    return join(dirname(socket), `w${basename(socket).slice(1)}`);
+  }
+
+  /** The journal of events of the shim at `socket`. */
+  events(socket: string): string {
+    return `${this.runDir}/events/${basename(socket)}`;
   }
 
   lock(address: string, namespace: string, group: string): string {

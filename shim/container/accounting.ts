@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { FailedPrecondition, NotFound } from '../../src/errors.ts';
 import type { Any } from '../../src/proto/gen/google/protobuf/any.ts';
-import { cgroupPids, findCgroup, type Cgroup } from '../../src/sys/cgroup.ts';
+import { cgroupAt, cgroupPids, findCgroup, type Cgroup } from '../../src/sys/cgroup.ts';
 import { freezerOf, type Freezer } from '../../src/sys/cgroup-freezer.ts';
 import { watchOom, type OomWatch } from '../../src/sys/cgroup-oom.ts';
 import { killCgroup } from '../../src/sys/cgroup-remove.ts';
@@ -24,10 +24,19 @@ export class Accounting {
 
   /** Finds the cgroup through its process; a process that is gone already leaves it unknown. */
   async learn(pid: number, onOom: () => void): Promise<void> {
-    this.#cgroup = await findCgroup(pid).catch(() => undefined);
-    if (this.#cgroup === undefined) return;
-    this.#stats = openStats(this.#cgroup);
-    this.#oom = watchOom(this.#cgroup, this.#stats, onOom);
+    this.#watch(await findCgroup(pid).catch(() => undefined), onOom);
+  }
+
+  /** The same for a cgroup whose process may be gone. @param path inside the hierarchy */
+  async learnAt(path: string, onOom: () => void): Promise<void> {
+    this.#watch(await cgroupAt(path).catch(() => undefined), onOom);
+  }
+
+  #watch(cgroup: Cgroup | undefined, onOom: () => void): void {
+    this.#cgroup = cgroup;
+    if (cgroup === undefined) return;
+    this.#stats = openStats(cgroup);
+    this.#oom = watchOom(cgroup, this.#stats, onOom);
   }
 
   /** @throws NotFound where there is no cgroup */

@@ -8,22 +8,42 @@ import { startTimeOf } from '../../src/sys/process.ts';
 import { ExecProcess } from '../process/exec.ts';
 import { InitProcess, notCreated, sendIfAlive } from '../process/init.ts';
 import type { Exit, Expectation } from '../reaper/reaper.ts';
-import type { IoContext } from '../stdio/index.ts';
+import type { ExecStateName, InitStateName } from '../process/state.ts';
+import { takeKeptIo, type IoContext, type ProcessIo, type StdioAddresses } from '../stdio/index.ts';
 import { timestamp } from '../timestamp.ts';
 import { together } from '../together.ts';
 import { Accounting } from './accounting.ts';
 import type { ShimContext } from './context.ts';
 import { ExitOrder } from './exit-order.ts';
-import { openFill, type Fill } from './fill.ts';
+import { openFill, type ContainerFill } from './fill.ts';
+import { LeftFill } from './left-fill.ts';
 import { readJson } from '../../src/containerd/task-options.ts';
 import { pause, thawEnded } from './pause.ts';
 import { Queue } from './queue.ts';
-import { writing, type RecordFile, type TaskRecord } from './record.ts';
+import {
+  exitOf,
+  exitRecord,
+  type ExecTakeUp,
+  type RecordFile,
+  type TakeUp,
+  type TaskRecord,
+} from './record.ts';
 import { RootDisk } from './root-disk.ts';
 import { openContainerRuntime, type ContainerRuntime } from './runtime.ts';
 import type { ContainerSpec } from './spec.ts';
+import {
+  decodeExec,
+  describeExec,
+  encodeCreate,
+  encodeExec,
+  hasStarted,
+  programOf,
+  type KnownExec,
+} from './take-up.ts';
 
 const SIGKILL = 9;
+/** How many deleted execs are remembered. */
+const MAX_DELETED = 16;
 
 export interface ContainerParts {
   readonly request: CreateTaskRequest;
@@ -31,6 +51,8 @@ export interface ContainerParts {
   readonly spec: ContainerSpec;
   readonly record: RecordFile;
   readonly log: Logger;
+  /** What an earlier worker wrote down of it; undefined for one that is to be made. */
+  readonly left?: TaskRecord;
 }
 
 /**
@@ -39,6 +61,8 @@ export interface ContainerParts {
  * INVARIANTS
  * - What changes the container as a whole (start, pause, resume, checkpoint, update, delete) runs alone in its queue;
  *   starts of execs run there beside each other. Questions and signals pass the queue by.
+ * - What happens is written down before anybody is told, with a guard, so that a worker can follow at any instant. An event is in its
+ *   journal before what it tells of is written down: one that is told again is known there.
  * - Events: create, start, exit, delete for the first process; exec-added, exec-started, exit for the others. The first
  *   process's exit is the last exit. No exit precedes the event of its start.
  */
@@ -53,7 +77,7 @@ export class Container {
   readonly queue = new Queue();
   readonly execs = new Map<string, ExecProcess>();
   /** Brings the memory of a restored container in while it runs; undefined where it was all there at once. */
-  readonly fill: Fill | undefined;
+  readonly fill: ContainerFill | undefined;
   readonly accounting = new Accounting();
   readonly #context: ShimContext;
   readonly #spec: ContainerSpec;
@@ -62,9 +86,14 @@ export class Container {
   readonly #io: IoContext;
   readonly #order = new ExitOrder((exit) => void this.#endInit(exit));
   #startTime = '';
+  #made = false;
+  #starting = false;
+  #waitingAs = '';
+  readonly #known = new Map<string, KnownExec>();
+  #deleted: TakeUp['deleted'] = [];
 
   private constructor(context: ShimContext, parts: ContainerParts, runtime: ContainerRuntime) {
-    const { request, options, spec, record, log } = parts;
+    const { request, options, spec, record, log, left } = parts;
     this.id = request.id;
     this.bundle = request.bundle;
     this.rootfs = join(request.bundle, 'rootfs');
@@ -83,18 +112,24 @@ export class Container {
     };
     const checkpoint = request.checkpoint || options.criuImagePath;
     const restore = { imageDir: checkpoint, workDir: options.criuWorkPath || join(request.bundle, 'work') };
-    this.fill = checkpoint === '' ? undefined : openFill(context, restore, this, log);
+    this.fill =
+      left?.fill !== undefined
+        ? new LeftFill(left.fill, context.reaper, this.accounting, log)
+        : checkpoint === '' || left !== undefined
+          ? undefined
+          : openFill(context, restore, this, log);
     this.init = new InitProcess({
       id: request.id,
       bundle: request.bundle,
       stdio: request,
       runtime: runtime.door,
-      io: this.#io,
+      io: this.#ioOf(''),
       socketFolder: context.socketFolder,
       noPivot: options.noPivotRoot,
       noNewKeyring: options.noNewKeyring,
       startsSpecially: spec.startsSpecially,
       restore: checkpoint === '' ? undefined : { ...restore, fill: this.fill },
+      state: left?.state as InitStateName | undefined,
     });
   }
 
@@ -109,8 +144,42 @@ export class Container {
     return container;
   }
 
+  /**
+   * Goes on with a task that an earlier worker has made. What is still under way of what that one did is dealt with in the task's
+   * queue, before anything that is asked for now.
+   * @param whenAlone waits until no program of the earlier worker's is at work any more
+   */
+  static async takeUp(
+    context: ShimContext,
+    parts: ContainerParts & { readonly left: TaskRecord },
+    whenAlone: () => Promise<void>,
+  ): Promise<Container> {
+    const runtime = await openContainerRuntime(context, parts.request, parts.options, parts.spec, {
+      isNew: false,
+    });
+    const container = new Container(context, parts, runtime);
+    await container.#takeUp(parts.left, whenAlone);
+    return container;
+  }
+
   get pid(): number {
     return this.init.pid;
+  }
+
+  /** How one of the execs has ended that were deleted last. */
+  findDeleted(execId: string): { readonly pid: number; readonly exit: Exit | undefined } | undefined {
+    const found = this.#deleted.find(({ id }) => id === execId);
+    if (found === undefined) return undefined;
+    const { pid, exit } = found;
+    return { pid, exit: exit === undefined ? undefined : exitOf(pid, exit) };
+  }
+
+  /** Where a process's streams are kept: the first one's have no exec id. */
+  #ioOf(execId: string): IoContext {
+    const { kept } = this.#context;
+    return kept === undefined
+      ? this.#io
+      : { ...this.#io, kept: { ...kept, prefix: `io/${this.id}/${execId}/` } };
   }
 
   get namespace(): string {
@@ -142,20 +211,38 @@ export class Container {
     const { execId } = request;
     if (this.execs.has(execId)) throw new AlreadyExists(`id ${execId}`, { subject: execId });
     this.init.state.require('exec');
-    const exec = new ExecProcess({
+    this.#add(request);
+    this.#context.events.publish('exec-added', { containerId: this.id, execId });
+    this.#save();
+  }
+
+  #add(request: ExecProcessRequest, left: { readonly state?: ExecStateName } = {}): KnownExec {
+    const { execId } = request;
+    const process = new ExecProcess({
       id: execId,
       containerId: this.id,
       bundle: this.bundle,
       stdio: request,
       runtime: this.runtime.door,
-      io: this.#io,
+      io: this.#ioOf(execId),
       socketFolder: this.#context.socketFolder,
       init: () => this.pid,
       process: readJson(request.spec, 'process spec'),
+      ...left,
     });
-    this.execs.set(execId, exec);
-    this.#context.events.publish('exec-added', { containerId: this.id, execId });
-    this.#save();
+    this.execs.set(execId, process);
+    const known = {
+      process,
+      request: this.#isKept ? encodeExec(request) : '',
+      starting: false,
+      startTime: '',
+    };
+    this.#known.set(execId, known);
+    return known;
+  }
+
+  get #isKept(): boolean {
+    return this.#context.kept !== undefined;
   }
 
   /** Sends a signal to one process, or to all of the container. */
@@ -210,7 +297,11 @@ export class Container {
     if (process instanceof ExecProcess) {
       await process.delete();
       this.execs.delete(execId);
+      this.#known.delete(execId);
+      const ended = { id: execId, pid: process.pid, ...exitRecord(process.exit) };
+      this.#deleted = [ended, ...this.#deleted.filter(({ id }) => id !== execId)].slice(0, MAX_DELETED);
       this.#save();
+      this.#context.reaper.forget(process.pid);
       return process;
     }
     return this.queue.run(async () => {
@@ -226,6 +317,7 @@ export class Container {
       this.accounting.close();
       await this.fill?.remove();
       this.#record.finish(answer());
+      for (const { pid } of [this.init, ...this.execs.values()]) this.#context.reaper.forget(pid);
       return this.init;
     });
   }
@@ -254,7 +346,7 @@ export class Container {
       const io = { stdin, stdout, stderr, terminal };
       events.publish('create', { containerId: this.id, bundle, rootfs, io, checkpoint, pid });
       if (this.pid !== 0) this.#watchInit(expectation);
-      committed = true;
+      committed = this.#made = true;
       this.#save();
     } finally {
       if (!committed) await this.#abandon();
@@ -275,17 +367,21 @@ export class Container {
     }
   }
 
+  readonly #onOom = (): void => this.#context.events.publish('oom', { containerId: this.id });
+
   /** What can be known of the first process only once it exists. */
   async #learn(): Promise<void> {
-    const onOom = (): void => this.#context.events.publish('oom', { containerId: this.id });
     this.#startTime = startTimeOf(this.pid);
-    await this.accounting.learn(this.pid, onOom);
+    if (this.#isKept) this.#waitingAs = programOf(this.pid);
+    await this.accounting.learn(this.pid, this.#onOom);
   }
 
   async #startInit(): Promise<number> {
     this.init.state.require('start');
     const expectation = this.#context.reaper.expect();
     const restores = this.pid === 0;
+    this.#starting = true;
+    if (this.#isKept) this.#save();
     this.#order.starting();
     try {
       await this.init.start(this.disk.isLate ? () => this.disk.mountLate() : undefined);
@@ -293,7 +389,10 @@ export class Container {
       this.fill?.restored();
       this.#context.events.publish('start', { containerId: this.id, pid: this.pid });
       if (restores) this.#watchInit(expectation);
+      this.#save();
     } finally {
+      this.#starting = false;
+      if (this.#isKept) this.#save();
       expectation.close();
       this.#order.announced();
     }
@@ -304,20 +403,33 @@ export class Container {
 
   async #startExec(exec: ExecProcess): Promise<number> {
     this.#order.execStarting(this.id);
+    const known = this.#known.get(exec.id);
+    if (known !== undefined) known.starting = true;
+    if (this.#isKept) this.#save();
     const expectation = this.#context.reaper.expect();
     let committed = false;
     try {
       await exec.start();
-      const { pid } = exec;
-      this.#context.events.publish('exec-started', { containerId: this.id, execId: exec.id, pid });
-      expectation.claim(pid, (exit) => this.#endExec(exec, exit));
+      this.#execStarted(exec, known, expectation);
       committed = true;
-      this.#save();
-      return pid;
+      return exec.pid;
     } finally {
+      if (known !== undefined) known.starting = false;
       if (!committed) this.#order.execEnded();
+      if (!committed && this.#isKept) this.#save();
       expectation.close();
     }
+  }
+
+  #execStarted(exec: ExecProcess, known: KnownExec | undefined, expectation: Expectation): void {
+    const { pid } = exec;
+    this.#context.events.publish('exec-started', { containerId: this.id, execId: exec.id, pid });
+    expectation.claim(pid, (exit) => this.#endExec(exec, exit));
+    if (known !== undefined) {
+      known.starting = false;
+      known.startTime = startTimeOf(pid);
+    }
+    this.#save();
   }
 
   #endExec(exec: ExecProcess, exit: Exit): void {
@@ -376,7 +488,8 @@ export class Container {
     const { request, init } = this;
     const { exit } = init;
     return {
-      ...writing,
+      version: 1,
+      shim: this.#context.self,
       id: this.id,
       namespace: this.#context.namespace,
       bundle: this.bundle,
@@ -391,10 +504,114 @@ export class Container {
       state: init.state.name,
       pid: init.pid,
       startTime: this.#startTime,
-      ...(exit === undefined
-        ? {}
-        : { exit: { status: exit.status, seconds: String(exit.at.seconds), nanos: exit.at.nanos } }),
+      ...exitRecord(exit),
       execs: [...this.execs.values()].map(({ id, pid, state }) => ({ id, pid, state: state.name })),
+      ...(this.#isKept ? { takeUp: this.#describeTakeUp() } : {}),
     };
+  }
+
+  #describeTakeUp(): TakeUp {
+    return {
+      request: (this.#encoded ||= encodeCreate(this.request)),
+      made: this.#made,
+      starting: this.#starting,
+      waitingAs: this.#waitingAs,
+      cgroup: this.accounting.cgroup?.path ?? '',
+      execs: [...this.#known.values()].map(describeExec),
+      deleted: this.#deleted,
+    };
+  }
+
+  /** Of its request, which does not change. */
+  #encoded = '';
+
+  async #takeUp(left: TaskRecord, whenAlone: () => Promise<void>): Promise<void> {
+    const { takeUp } = left;
+    const expectation = this.#context.reaper.expect();
+    this.#made = true;
+    this.#startTime = left.startTime;
+    this.#waitingAs = takeUp?.waitingAs ?? '';
+    this.#deleted = takeUp?.deleted ?? [];
+    const exit = left.exit === undefined ? undefined : exitOf(left.pid, left.exit);
+    const started = this.init.state.name === 'created' && hasStarted(left);
+    const runs = this.init.state.name !== 'created' || started;
+    this.init.takeUp(left.pid, exit, this.#takeStreams(this.init, '', runs && exit === undefined));
+    if (takeUp !== undefined && takeUp.cgroup !== '')
+      await this.accounting.learnAt(takeUp.cgroup, this.#onOom);
+    if (started) {
+      this.init.state.to('running');
+      this.#context.events.publish('start', { containerId: this.id, pid: this.pid });
+    }
+    const unfinished = left.execs.flatMap(({ id, pid, state }) => {
+      const saved = takeUp?.execs.find((exec) => exec.id === id);
+      return saved !== undefined && this.#takeUpExec(saved, pid, state as ExecStateName, expectation)
+        ? [id]
+        : [];
+    });
+    if (exit !== undefined) this.#order.initGone();
+    else if (this.pid !== 0) this.#watchInit(expectation);
+    this.#save();
+    void this.queue
+      .run(async () => {
+        if (unfinished.length > 0 || (await this.#isLeftFrozen())) await whenAlone();
+        for (const id of unfinished) await this.#finishExec(id, expectation);
+        if (await this.#isLeftFrozen()) await this.accounting.freezer().thaw();
+      })
+      .catch((error: unknown) => {
+        this.#log.error('what an earlier worker had begun could not be brought to an end', {
+          error: messageOf(error),
+        });
+      })
+      .finally(() => expectation.close());
+  }
+
+  /** Those that the worker before has left with the guard. */
+  #takeStreams(
+    { stdio }: { stdio: StdioAddresses },
+    execId: string,
+    takesInput: boolean,
+  ): ProcessIo | undefined {
+    const io = this.#ioOf(execId);
+    return io.kept === undefined ? undefined : takeKeptIo(stdio, io, io.kept, takesInput);
+  }
+
+  /** A checkpoint was under way: nobody else freezes a container that is not paused. */
+  async #isLeftFrozen(): Promise<boolean> {
+    if (this.init.state.name !== 'running' || this.accounting.cgroup === undefined) return false;
+    return this.accounting.freezer().isFrozen();
+  }
+
+  /** @returns whether its start was under way */
+  #takeUpExec(saved: ExecTakeUp, pid: number, state: ExecStateName, expectation: Expectation): boolean {
+    const known = this.#add(decodeExec(saved), { state });
+    const { process } = known;
+    known.startTime = saved.startTime;
+    if (saved.starting) return true;
+    const exit = saved.exit === undefined ? undefined : exitOf(pid, saved.exit);
+    process.takeUp(pid, exit, this.#takeStreams(process, process.id, state === 'running'));
+    if (state === 'running') {
+      this.#order.execStarting(this.id);
+      expectation.claim(pid, (ended) => this.#endExec(process, ended));
+    }
+    return false;
+  }
+
+  /** The OCI runtime has gone on without the worker that called it: either there is a process now, or there is none and none comes. */
+  async #finishExec(id: string, expectation: Expectation): Promise<void> {
+    const known = this.#known.get(id);
+    if (known === undefined) return;
+    const { process } = known;
+    const pid = process.pidOfStart();
+    const streams = this.#takeStreams(process, id, pid !== undefined);
+    if (pid === undefined || process.stdio.terminal) {
+      if (pid !== undefined) sendIfAlive(pid, SIGKILL); // its terminal went to the worker that is no more
+      streams?.close();
+      this.#save();
+      return;
+    }
+    process.takeUp(pid, undefined, streams);
+    process.state.to('running');
+    this.#order.execStarting(this.id);
+    this.#execStarted(process, known, expectation);
   }
 }

@@ -6,6 +6,8 @@ import type { Exec } from '../../src/sys/command.ts';
 import type { Events } from '../events/queue.ts';
 import type { Paths } from '../paths.ts';
 import type { Reaper } from '../reaper/reaper.ts';
+import type { Kept } from '../stdio/keeper.ts';
+import type { Keeping } from './record.ts';
 
 /** The `log` FIFOs of the bundles that are being served. */
 export interface LogFifos {
@@ -25,6 +27,10 @@ export interface ShimContext {
   readonly events: Events;
   readonly log: Logger;
   readonly logs: LogFifos;
+  /** Who keeps the tasks, to others: this process, or its guard. */
+  readonly self: Keeping;
+  /** Keeps what outlives this process; undefined where there is no guard. */
+  readonly kept: Omit<Kept, 'prefix'> | undefined;
   /** Folder for console sockets; its path is short. */
   readonly socketFolder: string;
   /** Soft limit of open files that containerd gave its shims; undefined where it is not known. */

@@ -34,6 +34,12 @@ export function openFill(
   return new Fill({ folder, imageDir, servers, log, timeoutMs, pids, end, breakOff });
 }
 
+/** What a container does with it, whoever has started it. */
+export type ContainerFill = Pick<
+  Fill,
+  'folder' | 'ended' | 'lost' | 'isMissing' | 'start' | 'restored' | 'stop' | 'remove'
+>;
+
 export interface FillOptions {
   /** See fill-files.ts. */
   readonly folder: string;

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { hasErrno } from '../../src/errors.ts';
 import { startTimeOf } from '../../src/sys/process.ts';
 import type { Mount } from '../../src/sys/mount.ts';
+import type { Exit } from '../reaper/reaper.ts';
 
 /** What a process other than the one that made a task needs to take it up, or to clear it away. */
 export interface TaskRecord {
@@ -23,20 +24,68 @@ export interface TaskRecord {
   /** The OCI runtime: program, root folder, and whether systemd keeps the cgroups. */
   readonly runtime: { readonly path: string; readonly root: string; readonly systemdCgroup: boolean };
   /** The process that keeps the record, the shim. Older ones did not say. */
-  readonly shim?: { readonly pid: number; readonly startTime: string };
+  readonly shim?: Keeping;
   readonly state: string;
   readonly pid: number;
   /** When the process started, in clock ticks since boot: a pid alone may be used again, proc(5). */
   readonly startTime: string;
-  readonly exit?: { readonly status: number; readonly seconds: string; readonly nanos: number };
+  readonly exit?: ExitRecord;
   readonly execs: readonly { readonly id: string; readonly pid: number; readonly state: string }[];
+  /** What only the worker that follows in this shim needs: without a guard nobody takes a task up. */
+  readonly takeUp?: TakeUp;
 }
 
-/** What all records say that this process writes. */
-export const writing = {
-  version: 1,
-  shim: { pid: process.pid, startTime: startTimeOf(process.pid) },
-} as const;
+/** How a process ended: seconds as text, as JSON has no such numbers. */
+export interface ExitRecord {
+  readonly status: number;
+  readonly seconds: string;
+  readonly nanos: number;
+}
+
+/** All of a task that is nowhere else. */
+export interface TakeUp {
+  /** CreateTaskRequest, in base64. */
+  readonly request: string;
+  /** Whether Create has come to its end. */
+  readonly made: boolean;
+  /** Whether Start is at work. */
+  readonly starting: boolean;
+  /** What the first process runs until it is started: the OCI runtime's program. */
+  readonly waitingAs: string;
+  readonly cgroup: string;
+  readonly execs: readonly ExecTakeUp[];
+  /** How the last execs ended that were deleted: a Delete whose answer got lost asks again. */
+  readonly deleted: readonly { readonly id: string; readonly pid: number; readonly exit?: ExitRecord }[];
+}
+
+export interface ExecTakeUp {
+  readonly id: string;
+  /** ExecProcessRequest, in base64. */
+  readonly request: string;
+  readonly starting: boolean;
+  readonly startTime: string;
+  readonly exit?: ExitRecord;
+}
+
+/** The process that keeps records, as they name it. */
+export interface Keeping {
+  readonly pid: number;
+  readonly startTime: string;
+}
+
+export function thisProcess(): Keeping {
+  return { pid: process.pid, startTime: startTimeOf(process.pid) };
+}
+
+export function exitRecord(exit: Exit | undefined): { readonly exit?: ExitRecord } {
+  if (exit === undefined) return {};
+  const { status, at } = exit;
+  return { exit: { status, seconds: String(at.seconds), nanos: at.nanos } };
+}
+
+export function exitOf(pid: number, { status, seconds, nanos }: ExitRecord): Exit {
+  return { pid, status, at: { seconds: BigInt(seconds), nanos } };
+}
 
 /**
  * Keeps a task's record in the run folder; of several saves in one turn the last is written. On this thread: the folder
@@ -49,8 +98,12 @@ export class RecordFile {
   #scheduled = false;
   #removed = false;
 
-  constructor(folder: string) {
+  readonly #atOnce: boolean;
+
+  /** @param atOnce whether each save is written before it returns, as a worker needs it that may be replaced at any instant */
+  constructor(folder: string, { atOnce = false } = {}) {
     this.#folder = folder;
+    this.#atOnce = atOnce;
   }
 
   /** Makes the folder, names the shim in it, and writes the first record. */
@@ -66,18 +119,26 @@ export class RecordFile {
   /** Writes what `record` says by the end of this turn. Never throws: the record serves a later process, not this one. */
   save(record: () => TaskRecord): void {
     this.#waiting = record;
+    if (this.#atOnce) {
+      this.#flush();
+      return;
+    }
     if (this.#scheduled) return;
     this.#scheduled = true;
     setImmediate(() => {
       this.#scheduled = false;
-      if (this.#waiting === undefined || this.#removed) return;
-      try {
-        this.#write(this.#waiting());
-      } catch {
-        // The next save tries again.
-      }
-      this.#waiting = undefined;
+      this.#flush();
     });
+  }
+
+  #flush(): void {
+    if (this.#waiting === undefined || this.#removed) return;
+    try {
+      this.#write(this.#waiting());
+    } catch {
+      // The next save tries again.
+    }
+    this.#waiting = undefined;
   }
 
   /** Leaves the answer of the shim binary's `delete` behind, and nothing else. */

@@ -16,6 +16,7 @@ export interface ContainerRuntime {
 
 /**
  * Opens the OCI runtime that the client's options name, or else the configured one, for a container that is to be made.
+ * @param isNew false for one that lives
  * @throws OciError of kind `missing-runtime`
  */
 export async function openContainerRuntime(
@@ -23,6 +24,7 @@ export async function openContainerRuntime(
   { id, bundle }: { readonly id: string; readonly bundle: string },
   options: Options,
   spec: ContainerSpec,
+  { isNew = true } = {},
 ): Promise<ContainerRuntime> {
   const { config, namespace, paths, exec } = context;
   const [binary, criuDir] = await Promise.all([
@@ -41,7 +43,7 @@ export async function openContainerRuntime(
   const common = { exec, binary, bundle, env: environment, isRootSlow };
   const door = openRuntime({ ...common, ...record, ...criu, ...files });
   const runtime = { door, record };
-  await clearStale(id, runtime);
+  if (isNew) await clearStale(id, runtime);
   return runtime;
 }
 

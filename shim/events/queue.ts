@@ -14,6 +14,7 @@ import {
   TaskStart,
 } from '../../src/proto/gen/containerd/events.ts';
 import type { MessageType } from '../../ttrpc/index.ts';
+import type { EventJournal } from './journal.ts';
 
 /** An event as it goes out: containerd's envelope without its namespace. */
 export interface Event {
@@ -84,21 +85,39 @@ const MAX_WAITING = 10_000;
 export class EventQueue implements Events {
   readonly #sink: Sink;
   readonly #log: Logger;
+  readonly #journal: EventJournal | undefined;
   readonly #waiting: Event[] = [];
+  /** What earlier processes have said and containerd has not acknowledged, by its content. */
+  readonly #said = new Set<string>();
   #draining: Promise<void> | undefined;
 
-  constructor(sink: Sink, log: Logger) {
+  /** @param journal keeps what is not out for the process that follows this one; its events go out first */
+  constructor(sink: Sink, log: Logger, journal?: EventJournal) {
     this.#sink = sink;
     this.#log = log;
+    this.#journal = journal;
+    if (journal === undefined || journal.left.length === 0) return;
+    this.#waiting.push(...journal.left);
+    for (const event of journal.left) this.#said.add(contentOf(event));
+    this.#draining = this.#drain();
+  }
+
+  /** From now on nothing is taken for a repetition of what an earlier process has said. */
+  resumed(): void {
+    this.#said.clear();
   }
 
   publish<K extends EventKind>(kind: K, event: Messages[K]): void {
     const { typeUrl, encode }: Codec<Messages[K]> = codecs[kind];
+    const next = { timestamp: wallTime(), topic: `/tasks/${kind}`, typeUrl, value: encode(event) };
+    if (this.#said.size > 0 && this.#said.delete(contentOf(next))) return;
     if (this.#waiting.length >= MAX_WAITING) {
       const dropped = this.#waiting.shift();
+      this.#journal?.shift();
       this.#log.warn('too many events wait, one was dropped', { topic: dropped?.topic });
     }
-    this.#waiting.push({ timestamp: wallTime(), topic: `/tasks/${kind}`, typeUrl, value: encode(event) });
+    this.#waiting.push(next);
+    this.#journal?.add(next);
     this.#draining ??= this.#drain();
   }
 
@@ -130,7 +149,13 @@ export class EventQueue implements Events {
       } catch (error) {
         this.#log.error('an event could not be published', { topic: event.topic, error: messageOf(error) });
       }
+      this.#journal?.shift();
     }
     this.#draining = undefined;
   }
+}
+
+/** What an event says, without when. */
+function contentOf({ topic, value }: Event): string {
+  return `${topic} ${Buffer.from(value).toString('base64')}`;
 }

@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Unavailable } from '../../src/errors.ts';
 import { closeQuietly } from '../../src/sys/descriptor.ts';
 import { tryLock } from '../../src/sys/lock.ts';
-import { startTimeOf } from '../../src/sys/process.ts';
+import { thisProcess } from '../container/record.ts';
 
 const WAIT_MS = 10_000;
 const POLL_MS = 5;
@@ -68,15 +68,15 @@ export function answers(path: string): Promise<boolean> {
   });
 }
 
-/** Tells the launcher of this shim: `pid starttime socket`. */
-export async function announce(file: string, socket: string): Promise<void> {
+/** Tells the launcher of this shim, which is this process or its guard: `pid starttime socket`. */
+export async function announce(file: string, socket: string, self = thisProcess()): Promise<void> {
   await mkdir(dirname(file), { recursive: true, mode: 0o711 });
-  await writeFile(`${file}.${process.pid}`, `${process.pid} ${startTimeOf(process.pid)} ${socket}\n`);
+  await writeFile(`${file}.${process.pid}`, `${self.pid} ${self.startTime} ${socket}\n`);
   await rename(`${file}.${process.pid}`, file);
 }
 
 /** Takes the announcement back, unless it is another's by now. */
-export async function retract(file: string): Promise<void> {
+export async function retract(file: string, self = thisProcess()): Promise<void> {
   const text = await readFile(file, 'utf8').catch(() => '');
-  if (text.startsWith(`${process.pid} `)) await rm(file, { force: true });
+  if (text.startsWith(`${self.pid} `)) await rm(file, { force: true });
 }

@@ -1,5 +1,7 @@
 import { closeSync, constants, openSync, writeSync } from 'node:fs';
 import { closeQuietly } from '../../src/sys/descriptor.ts';
+import { LOG } from '../guard/held.ts';
+import type { Keeper } from '../stdio/keeper.ts';
 
 const { O_RDWR, O_NONBLOCK } = constants;
 
@@ -9,12 +11,20 @@ const { O_RDWR, O_NONBLOCK } = constants;
  */
 export class LogSink {
   readonly #fifos = new Map<string, number>();
+  readonly #keeper: Keeper | undefined;
+
+  /** @param keeper keeps them open while this process is replaced: containerd stops to read at their end */
+  constructor(keeper?: Keeper) {
+    this.#keeper = keeper;
+  }
 
   /** Opens a bundle's FIFO; containerd may be away, so both ends. */
   open(id: string, bundle: string): void {
     this.close(id);
     try {
-      this.#fifos.set(id, openSync(`${bundle}/log`, O_RDWR | O_NONBLOCK));
+      const fd = openSync(`${bundle}/log`, O_RDWR | O_NONBLOCK);
+      this.#fifos.set(id, fd);
+      void this.#keeper?.hold(LOG + id, fd).catch(() => undefined);
     } catch {
       // No containerd made this bundle.
     }
@@ -22,7 +32,9 @@ export class LogSink {
 
   close(id: string): void {
     const fd = this.#fifos.get(id);
-    if (fd !== undefined) closeQuietly(fd);
+    if (fd === undefined) return;
+    closeQuietly(fd);
+    this.#keeper?.drop([LOG + id]);
     this.#fifos.delete(id);
   }
 

@@ -1,7 +1,9 @@
 import { openSync, writeSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import type { Config } from '../../src/config/config.ts';
-import { closeQuietly, replaceDescriptor } from '../../src/sys/descriptor.ts';
+import { Unimplemented } from '../../src/errors.ts';
+import { closeQuietly, keepOverExec, replaceDescriptor } from '../../src/sys/descriptor.ts';
 import { joinCgroup } from '../../src/sys/cgroup.ts';
 import {
   becomeSubreaper,
@@ -13,12 +15,13 @@ import { poolMade, widenPool } from '../../src/sys/thread-pool.ts';
 import { Any } from '../../src/proto/gen/google/protobuf/any.ts';
 import type { ShimArguments } from '../arguments.ts';
 import { isOptions, readOptions } from '../../src/containerd/task-options.ts';
+import type { GuardStart } from '../guard/main.ts';
 import { Paths } from '../paths.ts';
 import { readBootstrap } from './bootstrap.ts';
 import { readStdin } from './stdin.ts';
 import { claimPlace, type Place } from './claim.ts';
 import { groupOf, isSet } from './group.ts';
-import { Shim } from './shim.ts';
+import { Shim, type ShimStart } from './shim.ts';
 
 /**
  * Becomes a shim and serves until there is nothing to do, or says which shim serves already. Standard output gets the
@@ -45,18 +48,19 @@ export async function serve(args: ShimArguments, config: Config, env: NodeJS.Pro
   // What the launcher and we ourselves have added: runtimes and hooks get containerd's environment.
   delete env['STASIS_OPEN_FILES'];
   poolMade(env);
-  await settleDown(bootstrap?.extensions ?? [Any.decode(stdin)], env);
+  const guarded = config.shim.guard === 'on';
+  await settleDown(bootstrap?.extensions ?? [Any.decode(stdin)], env, guarded);
   leaveSession();
-  becomeSubreaper();
-  const shim = await Shim.listen({
+  const start: ShimStart = {
     args,
-    config,
     ttrpcAddress: env['TTRPC_ADDRESS'] ?? bootstrap?.ttrpcAddress ?? '',
-    paths,
-    socket: place.socket,
     openFiles: Number.isSafeInteger(openFiles) ? openFiles : undefined,
     shared,
-  });
+    socket: place.socket,
+  };
+  if (guarded) becomeGuard(start, paths, lock);
+  becomeSubreaper();
+  const shim = await Shim.listen({ ...start, config, paths });
   await answer(args, place);
   detach();
   await shim.served;
@@ -68,7 +72,11 @@ export async function serve(args: ShimArguments, config: Config, env: NodeJS.Pro
  * name, a core scheduling cookie, and an earlier end than containerd's own when memory is short.
  * @throws NotFound for a cgroup that does not exist; SysError where the kernel has no core scheduling
  */
-async function settleDown(extensions: readonly Any[], env: NodeJS.ProcessEnv): Promise<void> {
+async function settleDown(
+  extensions: readonly Any[],
+  env: NodeJS.ProcessEnv,
+  guarded: boolean,
+): Promise<void> {
   for (const any of extensions.filter(isOptions)) {
     // What is malformed is refused by Create, with the right code.
     const options = await readOptions(any).catch(() => undefined);
@@ -76,13 +84,33 @@ async function settleDown(extensions: readonly Any[], env: NodeJS.ProcessEnv): P
     if (cgroup !== '') await joinCgroup(cgroup, process.pid);
   }
   if (isSet(env['SCHED_CORE'])) createCoreSchedulingCookie();
-  yieldToParent();
+  if (!guarded) yieldToParent(); // else the worker does: it is to go first
+}
+
+/** Goes on as the guard's program, which starts the worker, listens, and answers the caller; or as nothing, where that fails. */
+function becomeGuard(start: ShimStart, paths: Paths, lock: number): never {
+  const { args, socket } = start;
+  const guard: GuardStart = {
+    program: [process.argv[1] ?? '', 'worker'],
+    socket,
+    workerSocket: paths.workerSocket(socket),
+    start,
+    addressFile: addressFile(args),
+  };
+  keepOverExec(lock);
+  const node = process.execPath;
+  process.execve?.(node, [node, join(import.meta.dirname, 'guard.mjs'), JSON.stringify(guard)], process.env);
+  throw new Unimplemented('this Node cannot become another program');
+}
+
+function addressFile({ bundle }: ShimArguments): string {
+  return bundle === '' ? 'address' : `${bundle}/address`;
 }
 
 /** containerd 1.6 and 1.7 find the shim again through the file; all read standard output to its end. */
 async function answer(args: ShimArguments, place: Place): Promise<void> {
   const address = `unix://${place.socket}`;
-  await writeFile(args.bundle === '' ? 'address' : `${args.bundle}/address`, address);
+  await writeFile(addressFile(args), address);
   writeSync(1, address);
 }
 

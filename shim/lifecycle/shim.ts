@@ -7,10 +7,13 @@ import { createLogger, type Logger } from '../../src/log.ts';
 import { RuntimeBinaries } from '../../src/oci/binary.ts';
 import { TaskDefinition } from '../../src/proto/gen/containerd/task.ts';
 import { EngineDefinition } from '../../src/proto/gen/stasis/engine.ts';
+import { Readiness } from '../../src/sys/epoll.ts';
 import { releaseProgramPages } from '../../src/sys/program-pages.ts';
 import { Server } from '../../ttrpc/index.ts';
 import type { ShimArguments } from '../arguments.ts';
 import type { ShimContext } from '../container/context.ts';
+import { thisProcess } from '../container/record.ts';
+import { EventJournal } from '../events/journal.ts';
 import { EventQueue, type Events } from '../events/queue.ts';
 import { ContainerdSink } from '../events/sink.ts';
 import { CriuPageServers } from '../../src/pages/criu-page-server.ts';
@@ -20,6 +23,9 @@ import { ChildReaper } from '../reaper/reaper.ts';
 import { Containers } from '../service/containers.ts';
 import { engineOf, instantTools } from '../service/engine.ts';
 import { taskService } from '../service/task-service.ts';
+import { GuardedReaper } from '../worker/guarded-reaper.ts';
+import type { GuardLink } from '../worker/link.ts';
+import { leftoversOf, takeUpAll } from '../worker/take-up.ts';
 import { Answers } from './answers.ts';
 import { announce, retract } from './claim.ts';
 import { withClearLock } from './clear-lock.ts';
@@ -28,17 +34,23 @@ import { IdleTimer } from './idle.ts';
 import { LogSink } from './log-sink.ts';
 import { QuietTime } from './quiet.ts';
 
-export interface ShimOptions {
+/** What a shim is started with, besides its configuration. */
+export interface ShimStart {
   readonly args: ShimArguments;
-  readonly config: Config;
   /** containerd's ttrpc socket; empty where it has none. */
   readonly ttrpcAddress: string;
-  readonly paths: Paths;
   readonly socket: string;
   /** See ShimContext. */
   readonly openFiles: number | undefined;
   /** Whether this is the namespace's shim, which the launcher may know of. */
   readonly shared: boolean;
+}
+
+export interface ShimOptions extends ShimStart {
+  readonly config: Config;
+  readonly paths: Paths;
+  /** Where this process is a guard's worker, which listens elsewhere. */
+  readonly guard?: GuardLink;
 }
 
 /** Together less than what a shim that follows waits for: claim.ts. */
@@ -64,10 +76,12 @@ export class Shim {
 
   static async listen(options: ShimOptions): Promise<Shim> {
     const { args, config, ttrpcAddress, paths, socket, openFiles, shared } = options;
-    const sink = new LogSink();
+    const { guard } = options;
+    const sink = new LogSink(guard);
     const log = createLogger((line) => sink.write(line), args.debug ? 'debug' : config.log.level);
     surviveMistakes(log);
-    const reaper = new ChildReaper().start();
+    const reaper =
+      guard === undefined ? new ChildReaper().start() : new GuardedReaper((pids) => guard.forget(pids));
     const exec = execWith(reaper);
     const events = new ContainerdSink({
       namespace: args.namespace,
@@ -76,7 +90,8 @@ export class Shim {
       publishBinary: args.publishBinary,
       exec,
     });
-    const queue = new EventQueue(events, log);
+    const journal = guard === undefined ? undefined : new EventJournal(paths.events(socket));
+    const queue = new EventQueue(events, log, journal);
     const quiet = new QuietTime({
       quietMs: QUIET_MS,
       againMs: RELEASE_EVERY_MS,
@@ -96,15 +111,21 @@ export class Shim {
       events: noting(quiet, queue),
       log,
       logs: sink,
+      self: guard ?? thisProcess(),
+      kept: guard === undefined ? undefined : { keeper: guard, readiness: new Readiness() },
       socketFolder: dirname(socket),
       openFiles,
       socket,
     };
     const containers = new Containers();
     const resident = paths.resident(args.address, args.namespace);
-    const publish = async (): Promise<void> => (shared ? announce(resident, socket) : undefined);
-    const withdraw = async (): Promise<void> => (shared ? retract(resident) : undefined);
-    const listener = await listenAt(socket);
+    const publish = async (): Promise<void> =>
+      shared ? announce(resident, socket, context.self) : undefined;
+    const withdraw = async (): Promise<void> => (shared ? retract(resident, context.self) : undefined);
+    if (guard !== undefined && reaper instanceof GuardedReaper)
+      await goOn(guard, reaper, context, containers);
+    queue.resumed();
+    const listener = await listenAt(guard?.begin.socket ?? socket);
     const idle = new IdleTimer({
       timeoutMs: config.shim.idle_timeout * 1000,
       shared,
@@ -119,14 +140,17 @@ export class Shim {
       .register(TaskDefinition, tasks, { fullName: 'containerd.task.v3.Task' })
       .register(EngineDefinition, engineOf(containers, tools))
       .listen(listener);
-    process.on('SIGTERM', () => idle.terminate());
+    if (guard === undefined) process.on('SIGTERM', () => idle.terminate());
+    else guard.onTerminate(() => idle.terminate());
     const answers = new Answers(paths.tasks(args.namespace));
     await publish();
+    guard?.ready();
     void clearLeftovers(context);
     return new Shim(
       (async () => {
         await idle.left;
         await withdraw();
+        guard?.leaving();
         answers.stop();
         quiet.stop();
         if (shared) await answers.sweep(LATE_DELETE_MS);
@@ -134,10 +158,28 @@ export class Shim {
         await queue.close(LAST_EVENTS_MS);
         reaper.stop();
         sink.closeAll();
-        await rm(socket, { force: true });
+        journal?.remove();
+        context.kept?.readiness.close();
+        if (guard === undefined) await rm(socket, { force: true });
       })(),
     );
   }
+}
+
+/** Takes up what earlier workers have left. */
+async function goOn(
+  guard: GuardLink,
+  reaper: GuardedReaper,
+  context: ShimContext,
+  containers: Containers,
+): Promise<void> {
+  const expectation = reaper.expect();
+  for (const exit of guard.begin.exits) reaper.ended(exit);
+  guard.onExit((exit) => reaper.ended(exit));
+  await takeUpAll(context, containers);
+  const leftovers = leftoversOf(guard.names, containers);
+  if (leftovers.length > 0) guard.drop(leftovers);
+  expectation.close();
 }
 
 /** All that happens to a container is an event. */

@@ -1,6 +1,6 @@
 import { rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { FailedPrecondition } from '../../src/errors.ts';
+import { FailedPrecondition, hasErrno } from '../../src/errors.ts';
 import type { OciRuntime } from '../../src/oci/types.ts';
 import { openIo, type IoContext, type StdioAddresses } from '../stdio/index.ts';
 import { finished, readPid, send } from './init.ts';
@@ -19,6 +19,8 @@ export interface ExecProcessOptions {
   readonly init: () => number;
   /** OCI `process`. */
   readonly process: Record<string, unknown>;
+  /** What it was when an earlier worker wrote it down; undefined for one that is to be made. */
+  readonly state?: ExecStateName;
 }
 
 /** A process that joins a running container. */
@@ -27,7 +29,7 @@ export class ExecProcess extends Process<ExecStateName, ExecVerb> {
   #size: readonly [number, number] | undefined;
 
   constructor(options: ExecProcessOptions) {
-    super(options.id, options.stdio, new StateMachine(execStates, 'created'));
+    super(options.id, options.stdio, new StateMachine(execStates, options.state ?? 'created'));
     this.#options = options;
   }
 
@@ -51,13 +53,30 @@ export class ExecProcess extends Process<ExecStateName, ExecVerb> {
     this.state.to('running');
   }
 
+  /** The pid of one whose start an earlier worker did not come to the end of, if that has come to be. */
+  pidOfStart(): number | undefined {
+    const { pidFile, processFile } = this.#files;
+    try {
+      return readPid(pidFile);
+    } catch (error) {
+      if (hasErrno(error, 'ENOENT')) return undefined;
+      throw error;
+    } finally {
+      for (const file of [processFile, pidFile]) rmSync(file, { force: true });
+    }
+  }
+
+  get #files(): { readonly pidFile: string; readonly processFile: string } {
+    const { bundle } = this.#options;
+    return { pidFile: join(bundle, `${this.id}.pid`), processFile: join(bundle, `${this.id}.process.json`) };
+  }
+
   async #run(
     stdioFds: readonly [number | 'ignore', number | 'ignore', number | 'ignore'],
     consoleSocket: string | undefined,
   ): Promise<void> {
-    const { containerId, bundle, runtime, stdio } = this.#options;
-    const pidFile = join(bundle, `${this.id}.pid`);
-    const processFile = join(bundle, `${this.id}.process.json`);
+    const { containerId, runtime, stdio } = this.#options;
+    const { pidFile, processFile } = this.#files;
     const process = { ...this.#options.process, terminal: stdio.terminal };
     // On this thread, as in readPid.
     writeFileSync(processFile, JSON.stringify(process), { mode: 0o600 });

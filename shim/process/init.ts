@@ -1,10 +1,18 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { Code, FailedPrecondition, hasErrno, messageOf, NotFound, StasisError } from '../../src/errors.ts';
+import {
+  Code,
+  FailedPrecondition,
+  hasErrno,
+  messageOf,
+  NotFound,
+  StasisError,
+  Unavailable,
+} from '../../src/errors.ts';
 import { isOciError } from '../../src/oci/error.ts';
 import type { OciRuntime } from '../../src/oci/types.ts';
-import type { Fill } from '../container/fill.ts';
+import type { ContainerFill } from '../container/fill.ts';
 import { openIo, type IoContext, type StdioAddresses } from '../stdio/index.ts';
 import { together } from '../together.ts';
 import { Process } from './process.ts';
@@ -15,7 +23,7 @@ export interface Restore {
   readonly imageDir: string;
   readonly workDir: string;
   /** Brings the memory in while the container runs; undefined where it is all there when Start returns. */
-  readonly fill: Fill | undefined;
+  readonly fill: ContainerFill | undefined;
 }
 
 export interface InitOptions {
@@ -31,6 +39,8 @@ export interface InitOptions {
   readonly startsSpecially: boolean;
   /** Images to restore from at Start; undefined for a usual process. */
   readonly restore: Restore | undefined;
+  /** What it was when an earlier worker wrote it down; undefined for one that is to be made. */
+  readonly state: InitStateName | undefined;
 }
 
 /** Milliseconds after a restore until its mounts are taken away. */
@@ -47,8 +57,9 @@ export class InitProcess extends Process<InitStateName, InitVerb> {
 
   constructor(options: InitOptions) {
     const first = options.restore === undefined ? 'created' : 'restorable';
-    super(options.id, options.stdio, new StateMachine(initStates, first));
+    super(options.id, options.stdio, new StateMachine(initStates, options.state ?? first));
     this.#options = options;
+    this.#made = options.state !== undefined;
   }
 
   /** Images to restore from; undefined for a usual process. */
@@ -96,7 +107,7 @@ export class InitProcess extends Process<InitStateName, InitVerb> {
       await runtime.start(id, startsSpecially ? {} : { first: { pid: this.pid, ended: this.#gone.signal } });
     } else {
       const prepared = this.#prepared;
-      if (prepared === undefined) throw new StasisError(Code.Unknown, 'the restore was not prepared');
+      if (prepared === undefined) throw restoreLost(id);
       const lazyPages = restore.fill !== undefined;
       try {
         await this.#launch((common) => prepared.run({ ...common, noPivot, lazyPages }, disk));
@@ -216,6 +227,14 @@ interface Launch {
 
 export function finished(): NotFound {
   return new NotFound('process already finished');
+}
+
+/** A restore that was made ready by a worker that is no more. */
+function restoreLost(id: string): Unavailable {
+  return new Unavailable(
+    `the shim's worker has ended between Create and Start of ${id}, and what it had made ready for the restore is gone`,
+    { subject: id, remedy: 'delete the task and create it again from the checkpoint' },
+  );
 }
 
 function memoryLost(id: string, why: string): FailedPrecondition {

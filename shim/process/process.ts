@@ -25,6 +25,13 @@ export class Process<Name extends string, Verb extends string> {
     this.state = state;
   }
 
+  /** Goes on with a process that another worker has started; `exit` where it has ended since, and that is written down. */
+  takeUp(pid: number, exit: Exit | undefined, io: ProcessIo | undefined): void {
+    this.pid = pid;
+    this.io = io;
+    if (exit !== undefined) this.setExited(exit);
+  }
+
   get status(): Status {
     return this.state.status;
   }

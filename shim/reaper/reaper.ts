@@ -28,6 +28,8 @@ export interface Reaper {
   expect(): Expectation;
   /** Calls back once with the end of a child that was started in this very turn, so that its pid is nobody else's. */
   child(pid: number, onExit: (exit: Exit) => void): void;
+  /** Nobody will ask any more how a claimed process has ended: its end is written down, and its container's book is closed. */
+  forget(pid: number): void;
 }
 
 /**
@@ -88,6 +90,10 @@ export class ChildReaper implements Reaper {
 
   child(pid: number, onExit: (exit: Exit) => void): void {
     this.#watched.set(pid, onExit);
+  }
+
+  forget(): void {
+    // What was handed over is not kept.
   }
 
   #collect(): void {

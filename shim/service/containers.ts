@@ -50,6 +50,11 @@ export class Containers {
     return this.get(id);
   }
 
+  /** One that an earlier worker has made. */
+  takeUp(container: Container): void {
+    this.#known.set(container.id, container);
+  }
+
   remove(id: string): void {
     this.#known.delete(id);
   }

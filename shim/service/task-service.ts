@@ -15,13 +15,14 @@ import { checkpointTask } from '../container/checkpoint.ts';
 import { Container } from '../container/container.ts';
 import type { ShimContext } from '../container/context.ts';
 import { readJson, readOptions } from '../../src/containerd/task-options.ts';
-import { RecordFile } from '../container/record.ts';
+import { recordOf } from '../worker/take-up.ts';
 import { cgroupOf, readSpec } from '../container/spec.ts';
 import { assertNobodyIn } from '../container/cgroup-check.ts';
 import { asPrintfArgument } from '../lifecycle/answer.ts';
 import { clearFormer } from '../lifecycle/dead.ts';
 import { checkName } from '../paths.ts';
 import { timestamp } from '../timestamp.ts';
+import { answeringAgain } from './again.ts';
 import { withKnownErrors } from './errors.ts';
 import { Reloads } from './reloads.ts';
 import type { Containers } from './containers.ts';
@@ -46,7 +47,7 @@ export function taskService(
   tools: InstantTools,
 ): Handlers<TaskDefinition> {
   const reloads = new Reloads();
-  return withKnownErrors<Handlers<TaskDefinition>>({
+  const handlers: Handlers<TaskDefinition> = {
     async create(request, { connection }) {
       reloads.note(connection, 'Create');
       lifecycle.busy();
@@ -65,20 +66,15 @@ export function taskService(
 
     async delete({ id, execId }) {
       const container = containers.get(id);
-      const process = await container.delete(execId, () => asPrintfArgument(answerOf(container.init)));
+      const process = await container.delete(execId, () => {
+        const answer = answerOf(container.init);
+        context.events.publish('delete', { containerId: id, ...answer, id: '' });
+        return asPrintfArgument(answer);
+      });
       if (execId === '') {
         containers.remove(id);
         context.logs.close(id);
         lifecycle.idle();
-        const { pid, exit } = process;
-        const exitStatus = exit?.status ?? 0;
-        context.events.publish('delete', {
-          containerId: id,
-          pid,
-          exitStatus,
-          exitedAt: timestamp(exit),
-          id: '',
-        });
       }
       return answerOf(process);
     },
@@ -169,20 +165,21 @@ export function taskService(
       const taskPid = reloads.note(connection, 'Connect')
         ? (await containers.getMade(id)).pid
         : (containers.find(id)?.pid ?? 0);
-      return { shimPid: process.pid, taskPid, version };
+      return { shimPid: context.self.pid, taskPid, version };
     },
 
     async shutdown() {
       lifecycle.leave();
       return EMPTY;
     },
-  });
+  };
+  return withKnownErrors(answeringAgain(handlers, context, containers));
 }
 
 async function create(context: ShimContext, request: CreateTaskRequest): Promise<Container> {
   await clearFormer(context.paths, context.namespace, request.id, context.exec);
   const options = await readOptions(request.options);
-  const record = new RecordFile(context.paths.task(context.namespace, request.id));
+  const record = recordOf(context, request.id);
   const spec = readSpec(request.bundle);
   // `ctr containers restore` gives a copy the cgroup of its source, which may run.
   const restores = request.checkpoint !== '' || options.criuImagePath !== '';
@@ -198,7 +195,8 @@ async function create(context: ShimContext, request: CreateTaskRequest): Promise
   }
 }
 
-function answerOf({ pid, exit }: { pid: number; exit: Container['init']['exit'] }): DeleteResponse {
+/** What Delete says of a process. */
+export function answerOf({ pid, exit }: { pid: number; exit: Container['init']['exit'] }): DeleteResponse {
   return { pid, exitStatus: exit?.status ?? 0, exitedAt: timestamp(exit) };
 }
 

@@ -1,7 +1,9 @@
 import { openConsoleIo } from './console-io.ts';
+import { openKeptIo } from './kept-io.ts';
 import { openPipeIo, type IoContext } from './pipe-io.ts';
 import type { ProcessIo, StdioAddresses } from './stdio.ts';
 
+export { takeKeptIo } from './kept-io.ts';
 export type { IoContext } from './pipe-io.ts';
 export type { ProcessIo, StdioAddresses } from './stdio.ts';
 
@@ -15,6 +17,7 @@ export function openIo(
   context: IoContext,
   socketFolder: string,
 ): Promise<ProcessIo> {
+  if (context.kept !== undefined) return openKeptIo(addresses, context, context.kept, socketFolder);
   return addresses.terminal
     ? openConsoleIo(addresses, context, socketFolder)
     : openPipeIo(addresses, context);

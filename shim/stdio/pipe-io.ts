@@ -8,6 +8,7 @@ import { together } from '../together.ts';
 import { parseOutputAddress, type OutputAddress } from './address.ts';
 import { Flow } from './flow.ts';
 import { openFifoForReading, openFifoForWriting, type Input } from './fifo.ts';
+import type { Kept } from './keeper.ts';
 import { LogProgram } from './log-program.ts';
 import { isFifo, openFile, passOn } from './output.ts';
 import { Held, inputPipe, outputPipe, type Owner } from './pipes.ts';
@@ -26,6 +27,8 @@ export interface IoContext {
    * FIFO is not there leads nowhere too: the client of the task that was checkpointed, or rewound, has left.
    */
   readonly piped?: boolean;
+  /** Where they are kept, so that they outlive this process; undefined where nobody keeps them. */
+  readonly kept?: Kept;
 }
 
 /** Connects a process without a terminal. On failure nothing stays open. */

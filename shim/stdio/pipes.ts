@@ -34,9 +34,15 @@ export async function outputPipe(owner: Owner): Promise<{ childFd: number; readF
 
 /** A pipe that we write to and the process reads from. */
 export async function inputPipe(owner: Owner): Promise<ChildPipe> {
+  const { childFd, ours } = await inputDescriptors(owner);
+  return { childFd, stream: new Socket({ fd: ours, readable: false, writable: true }) };
+}
+
+/** The same, with our end as a descriptor. */
+export async function inputDescriptors(owner: Owner): Promise<{ childFd: number; ours: number }> {
   const { read, write } = pipe();
   await own(read, owner);
-  return { childFd: read, stream: new Socket({ fd: write, readable: false, writable: true }) };
+  return { childFd: read, ours: write };
 }
 
 async function own(fd: number, { uid, gid }: Owner): Promise<void> {

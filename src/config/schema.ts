@@ -135,6 +135,14 @@ export const schema = {
         what: 'Who shares a shim: all containers of a containerd namespace, those of a pod, or nobody.',
         effect: 'shim',
       }),
+      guard: choice({
+        default: 'off',
+        choices: ['on', 'off'],
+        what:
+          'Whether a small process holds the connections, ends and streams of containers, so that the one that does the work can be ' +
+          'killed and started again while they run: docs/guard.md.',
+        effect: 'shim',
+      }),
       idle_timeout: number({
         default: 30,
         unit: 'seconds',

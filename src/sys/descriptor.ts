@@ -8,6 +8,10 @@ const dup2 = native<[number, number]>('int dup2(int from, int to)');
 const fcntl = native<[number, number, number]>('int fcntl(int fd, int command, int argument)');
 
 const O_CLOEXEC = 0o2000000;
+const F_SETFD = 2;
+const F_GETFL = 3;
+const F_SETFL = 4;
+const O_NONBLOCK = 0o4000;
 const F_SETPIPE_SZ = 1031;
 
 export interface Pipe {
@@ -32,6 +36,17 @@ export function pipe(): Pipe {
  */
 export function enlargePipe(fd: number, bytes: number): void {
   fcntl(fd, F_SETPIPE_SZ, bytes);
+}
+
+/** Reads and writes of an open file answer EAGAIN instead of waiting, for all who have it open: fcntl(2). @throws SysError */
+export function doNotWait(fd: number): void {
+  const flags = check('fcntl', fcntl(fd, F_GETFL, 0), 'F_GETFL');
+  check('fcntl', fcntl(fd, F_SETFL, flags | O_NONBLOCK), 'F_SETFL');
+}
+
+/** A descriptor stays open in the program that takes this one's place, fcntl(2). @throws SysError EBADF */
+export function keepOverExec(fd: number): void {
+  check('fcntl', fcntl(fd, F_SETFD, 0), 'F_SETFD');
 }
 
 /**

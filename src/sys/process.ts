@@ -7,6 +7,8 @@ const prctl = native<[number, number, number, number, number]>(
 );
 const setsid = native<[]>('int setsid()');
 
+const SIGKILL = 9;
+const PR_SET_PDEATHSIG = 1;
 const PR_SET_CHILD_SUBREAPER = 36;
 const PR_SCHED_CORE = 62;
 const PR_SCHED_CORE_CREATE = 1;
@@ -15,6 +17,11 @@ const PIDTYPE_TGID = 1;
 /** From now on orphaned descendants become children of this process: PR_SET_CHILD_SUBREAPER, prctl(2). */
 export function becomeSubreaper(): void {
   check('prctl', prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), 'PR_SET_CHILD_SUBREAPER');
+}
+
+/** The kernel kills this process when the one that started it ends, PR_SET_PDEATHSIG in prctl(2). */
+export function dieWithParent(): void {
+  check('prctl', prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0), 'PR_SET_PDEATHSIG');
 }
 
 /**

@@ -5,6 +5,7 @@ import type { OciRuntime } from '../../../src/oci/types.ts';
 
 test('who waits for the end of a restore is answered when it is deleted before it was started', async () => {
   const init = new InitProcess({
+    state: undefined,
     id: 'web',
     bundle: '/nonexistent',
     stdio: { stdin: '', stdout: '', stderr: '', terminal: false },

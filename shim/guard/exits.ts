@@ -1,0 +1,65 @@
+import { hasErrno } from '../../src/errors.ts';
+import { wallTime } from '../../src/sys/clock.ts';
+import { startTimeOf } from '../../src/sys/process.ts';
+import { peekExited, reap } from '../../src/sys/wait.ts';
+import type { ExitNote } from './messages.ts';
+
+/**
+ * Reaps whatever a container's processes and runtimes leave to this subreaper, and keeps how each has ended until the worker says that
+ * nobody will ask.
+ *
+ * INVARIANTS
+ * - A child that child_process started (the worker) is never reaped here: libuv does that, and must see its status.
+ * - Each end is told once to the worker that serves at that moment, and to every one that begins while it is kept.
+ */
+export class Exits {
+  readonly #kept = new Map<number, ExitNote>();
+  readonly #isWorker: (pid: number) => boolean;
+  readonly #tell: (exit: ExitNote) => void;
+  #looksAgain = false;
+
+  constructor(isWorker: (pid: number) => boolean, tell: (exit: ExitNote) => void) {
+    this.#isWorker = isWorker;
+    this.#tell = tell;
+    process.on('SIGCHLD', () => this.#collect());
+  }
+
+  /** Those that somebody may still ask for, oldest first. */
+  get kept(): ExitNote[] {
+    return [...this.#kept.values()];
+  }
+
+  forget(pids: readonly number[]): void {
+    for (const pid of pids) this.#kept.delete(pid);
+  }
+
+  #collect(): void {
+    this.#looksAgain = false;
+    for (;;) {
+      const exited = this.#peek();
+      if (exited === undefined) return;
+      if (this.#isWorker(exited.pid)) {
+        // libuv reaps it in this turn of its loop; what hides behind it comes up in the next.
+        if (!this.#looksAgain) setImmediate(() => this.#collect());
+        this.#looksAgain = true;
+        return;
+      }
+      const startTime = startTimeOf(exited.pid); // which a zombie still has
+      reap(exited.pid);
+      const { seconds, nanos } = wallTime();
+      const exit = { ...exited, startTime, seconds: String(seconds), nanos };
+      this.#kept.delete(exit.pid);
+      this.#kept.set(exit.pid, exit);
+      this.#tell(exit);
+    }
+  }
+
+  #peek(): { pid: number; status: number; signal?: string } | undefined {
+    try {
+      return peekExited();
+    } catch (error) {
+      if (hasErrno(error, 'ECHILD')) return undefined;
+      throw error;
+    }
+  }
+}

@@ -1,0 +1,74 @@
+// The few things of ttrpc that the guard knows: ttrpc/PROTOCOL.md.
+import { FrameType, HEADER_LENGTH, writeHeader, type MessageFrame } from '../../ttrpc/frame.ts';
+import { AGAIN } from './messages.ts';
+
+/** Fields of a Request and a Response, by number and wire type 2 (length-delimited). */
+const SERVICE = (1 << 3) | 2;
+const METHOD = (2 << 3) | 2;
+const METADATA = (5 << 3) | 2;
+const STATUS = (1 << 3) | 2;
+const STATUS_CODE = 1 << 3;
+const STATUS_MESSAGE = (2 << 3) | 2;
+const KEY = (1 << 3) | 2;
+const VALUE = (2 << 3) | 2;
+
+/** A frame as it goes over the wire. */
+export function bytesOf({ streamId, type, flags, body }: MessageFrame): Buffer {
+  const bytes = Buffer.allocUnsafe(HEADER_LENGTH + body.length);
+  writeHeader(bytes, body.length, streamId, type, flags);
+  bytes.set(body, HEADER_LENGTH);
+  return bytes;
+}
+
+/** Whom a request is for; empty where its body is none. */
+export function targetOf(body: Uint8Array): { readonly service: string; readonly method: string } {
+  const found = new Map<number, string>();
+  for (let at = 0; at < body.length;) {
+    const tag = body[at++] ?? 0;
+    const [value, next] = readVarint(body, at);
+    at = next;
+    if ((tag & 7) !== 2) continue; // a number
+    if (tag === SERVICE || tag === METHOD)
+      found.set(tag, Buffer.from(body.subarray(at, at + value)).toString());
+    at += value;
+  }
+  return { service: found.get(SERVICE) ?? '', method: found.get(METHOD) ?? '' };
+}
+
+/** The same request, marked as one that was given to a worker before: a field that repeats may come at the end. */
+export function marked(frame: MessageFrame): MessageFrame {
+  const entry = Buffer.concat([text(KEY, AGAIN), text(VALUE, '1')]);
+  const mark = Buffer.concat([Buffer.from([METADATA]), varint(entry.length), entry]);
+  return { ...frame, body: Buffer.concat([frame.body, mark]) };
+}
+
+/** A Response that says nothing but why there is no answer. */
+export function statusFrame(streamId: number, code: number, message: string): Buffer {
+  const status = Buffer.concat([Buffer.from([STATUS_CODE, code]), text(STATUS_MESSAGE, message)]);
+  const body = Buffer.concat([Buffer.from([STATUS]), varint(status.length), status]);
+  return bytesOf({ kind: 'message', streamId, type: FrameType.Response, flags: 0, body });
+}
+
+function text(tag: number, value: string): Buffer {
+  const bytes = Buffer.from(value);
+  return Buffer.concat([Buffer.from([tag]), varint(bytes.length), bytes]);
+}
+
+function varint(value: number): Buffer {
+  const bytes: number[] = [];
+  for (let rest = value; ; rest >>>= 7) {
+    if (rest < 0x80) return Buffer.from([...bytes, rest]);
+    bytes.push((rest & 0x7f) | 0x80);
+  }
+}
+
+/** Those beyond 2^53 lose digits, which nobody here looks at. @returns the number, and where it ends */
+function readVarint(bytes: Uint8Array, start: number): [value: number, next: number] {
+  let value = 0;
+  let at = start;
+  for (let factor = 1; ; factor *= 128) {
+    const byte = bytes[at++] ?? 0;
+    value += (byte & 0x7f) * factor;
+    if (byte < 0x80) return [value, at];
+  }
+}

@@ -1,0 +1,161 @@
+import { connect, type Socket } from 'node:net';
+import { FrameDecoder, FrameFlag, FrameType, type Frame, type MessageFrame } from '../../ttrpc/frame.ts';
+import { bytesOf, marked, statusFrame, targetOf } from './frames.ts';
+
+/** Codes of ttrpc's (and gRPC's) status. */
+const CANCELED = 1;
+const RESOURCE_EXHAUSTED = 8;
+const UNAVAILABLE = 14;
+
+/** With how many workers a request may come to its end before it is given no other: it may be what they die of. */
+const MAX_WORKERS = 3;
+
+/** Both versions of containerd's service: what is asked there the next worker can answer. */
+const TASK_SERVICE = /^containerd\.task\.v[23]\.Task$/;
+
+/**
+ * What waits for a worker even where none comes for now: who is refused a Wait never learns how the process ended, and a containerd
+ * that is refused the two that it asks at its start takes the task for dead, and has it ended.
+ */
+const PATIENT: ReadonlySet<string> = new Set(['Wait', 'Connect', 'Pids']);
+
+/** A request that is not answered. */
+interface Open {
+  readonly frame: MessageFrame;
+  readonly service: string;
+  readonly method: string;
+  /** Whether the worker that serves now has been given it. */
+  given: boolean;
+  /** How many workers have ended with it. */
+  workers: number;
+}
+
+/**
+ * A client's connection, which outlives the worker's: each worker is given a connection of its own for it.
+ *
+ * INVARIANTS
+ * - The client gets whole frames, and each request one answer: a worker's, or why there is none.
+ * - A request goes to each worker at most once, in the order of the client's.
+ */
+export class Session {
+  readonly #client: Socket;
+  readonly #fromClient = new FrameDecoder();
+  readonly #open = new Map<number, Open>();
+  readonly #onClose: () => void;
+  #worker: Socket | undefined;
+  /** Why requests are refused; undefined while they wait for a worker, or have one. */
+  #refusal: string | undefined;
+
+  constructor(client: Socket, onClose: () => void) {
+    this.#client = client;
+    this.#onClose = onClose;
+    client.on('data', (chunk) => {
+      for (const frame of this.#fromClient.push(chunk)) this.#request(frame);
+    });
+    client.on('drain', () => this.#worker?.resume());
+    client.on('error', () => undefined);
+    client.once('close', () => {
+      this.#worker?.destroy();
+      this.#onClose();
+    });
+  }
+
+  /** A worker serves: it gets all that is unanswered. */
+  attach(path: string): void {
+    this.#refusal = undefined;
+    const worker = connect(path);
+    const decoder = new FrameDecoder();
+    this.#worker = worker;
+    worker.on('data', (chunk) => {
+      for (const frame of decoder.push(chunk)) this.#answer(frame);
+    });
+    worker.on('drain', () => this.#client.resume());
+    worker.on('error', () => undefined);
+    worker.once('close', () => {
+      if (this.#worker === worker) this.#worker = undefined;
+    });
+    for (const open of this.#open.values()) this.#give(open);
+  }
+
+  /** The worker has ended. @param why for those whose requests end with it */
+  detach(why: string): void {
+    const worker = this.#worker;
+    this.#worker = undefined;
+    worker?.destroy();
+    for (const [streamId, open] of this.#open) {
+      if (!open.given) continue;
+      open.given = false;
+      open.workers++;
+      const { service, method, workers } = open;
+      if (!TASK_SERVICE.test(service) || open.frame.flags !== 0) {
+        this.#refuse(streamId, `${method} was cut off: ${why}`);
+      } else if (workers >= MAX_WORKERS && !PATIENT.has(method)) {
+        this.#refuse(
+          streamId,
+          `${method} is given up, as ${workers} workers have ended while they dealt with it: ${why}`,
+        );
+      }
+    }
+  }
+
+  /** No worker comes for now: requests are answered with the reason. */
+  refuse(reason: string): void {
+    this.#refusal = reason;
+    for (const [streamId, { method }] of this.#open) if (!PATIENT.has(method)) this.#refuse(streamId, reason);
+  }
+
+  /** Lets the client go, once it has what was written. */
+  end(): void {
+    this.#client.end();
+  }
+
+  #request(frame: Frame): void {
+    const { streamId } = frame;
+    if (frame.kind === 'oversize') {
+      this.#write(
+        statusFrame(streamId, RESOURCE_EXHAUSTED, `a message of ${frame.length} bytes is too large`),
+      );
+      return;
+    }
+    const open = this.#open.get(streamId);
+    if (frame.type === FrameType.Request) {
+      const copy = { ...frame, body: Buffer.from(frame.body) };
+      const next = { frame: copy, ...targetOf(copy.body), given: false, workers: 0 };
+      this.#open.set(streamId, next);
+      if (this.#refusal !== undefined && !PATIENT.has(next.method)) this.#refuse(streamId, this.#refusal);
+      else this.#give(next);
+    } else if (open !== undefined && !open.given && frame.type === FrameType.Cancel) {
+      this.#open.delete(streamId);
+      this.#write(statusFrame(streamId, CANCELED, 'context canceled'));
+    } else if (open?.given !== false) {
+      this.#pass(bytesOf(frame));
+    }
+  }
+
+  #give(open: Open): void {
+    if (this.#worker === undefined) return;
+    open.given = true;
+    this.#pass(bytesOf(open.workers > 0 ? marked(open.frame) : open.frame));
+  }
+
+  /** What is written before the connection stands is sent once it does. */
+  #pass(bytes: Buffer): void {
+    if (this.#worker?.write(bytes) === false) this.#client.pause();
+  }
+
+  #answer(frame: Frame): void {
+    if (frame.kind === 'oversize') return; // no worker sends one
+    const isLast = frame.type === FrameType.Response || (frame.flags & FrameFlag.RemoteClosed) !== 0;
+    if (isLast) this.#open.delete(frame.streamId);
+    this.#write(bytesOf(frame));
+  }
+
+  #refuse(streamId: number, reason: string): void {
+    this.#open.delete(streamId);
+    this.#write(statusFrame(streamId, UNAVAILABLE, `${reason}: unavailable`));
+  }
+
+  #write(bytes: Buffer): void {
+    if (!this.#client.write(bytes)) this.#worker?.pause();
+  }
+}

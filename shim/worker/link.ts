@@ -1,0 +1,118 @@
+import { takeDescriptor, withPidFd } from '../../src/sys/pidfd.ts';
+import { dieWithParent, startTimeOf } from '../../src/sys/process.ts';
+import { Unavailable } from '../../src/errors.ts';
+import type { Begin, ExitNote, ToGuard, ToWorker } from '../guard/messages.ts';
+import type { Keeper } from '../stdio/keeper.ts';
+
+/**
+ * The worker's end of the channel to its guard.
+ *
+ * INVARIANTS
+ * - A worker does not outlive its guard.
+ * - What `hold` has settled for outlives the worker.
+ */
+export class GuardLink implements Keeper {
+  readonly begin: Begin;
+  readonly pid = process.ppid;
+  readonly startTime = startTimeOf(process.ppid);
+  readonly #held: Map<string, number>;
+  readonly #calls = new Map<number, { resolve: () => void; reject: (error: Error) => void }>();
+  #lastCall = 0;
+  #exited: ((exit: ExitNote) => void) | undefined;
+  #terminate: () => void = () => undefined;
+  readonly #early: ExitNote[] = [];
+
+  private constructor(begin: Begin) {
+    this.begin = begin;
+    this.#held = new Map(begin.held);
+  }
+
+  /** Waits for what the guard gives a worker that begins. @throws Unavailable where no guard has started this process */
+  static async open(): Promise<GuardLink> {
+    if (!process.connected) throw new Unavailable('a worker is started by its guard alone');
+    dieWithParent();
+    // The guard is gone: nothing of this process may go on, nor wait for its threads.
+    process.once('disconnect', () => process.kill(process.pid, 'SIGKILL'));
+    return new Promise((resolve) => {
+      let link: GuardLink | undefined;
+      process.on('message', (message: ToWorker) => {
+        if (message.kind === 'begin') resolve((link = new GuardLink(message)));
+        else if (link !== undefined) link.#receive(message);
+      });
+    });
+  }
+
+  /** Ends are told from now on, those included that came before. */
+  onExit(listener: (exit: ExitNote) => void): void {
+    this.#exited = listener;
+    for (const exit of this.#early.splice(0)) listener(exit);
+  }
+
+  /** SIGTERM, which the guard gets. */
+  onTerminate(listener: () => void): void {
+    this.#terminate = listener;
+  }
+
+  hold(name: string, fd: number): Promise<void> {
+    const call = ++this.#lastCall;
+    return new Promise((resolve, reject) => {
+      this.#calls.set(call, { resolve, reject });
+      this.#send({ kind: 'hold', call, name, fd });
+    });
+  }
+
+  take(name: string): number | undefined {
+    const fd = this.#held.get(name);
+    return fd === undefined ? undefined : withPidFd(this.pid, (pidFd) => takeDescriptor(pidFd, fd));
+  }
+
+  drop(names: readonly string[]): void {
+    for (const name of names) this.#held.delete(name);
+    this.#send({ kind: 'drop', names });
+  }
+
+  /** Names of what earlier workers left in the guard. */
+  get names(): string[] {
+    return [...this.#held.keys()];
+  }
+
+  forget(pids: readonly number[]): void {
+    this.#send({ kind: 'forget', pids });
+  }
+
+  ready(): void {
+    this.#send({ kind: 'ready' });
+  }
+
+  leaving(): void {
+    this.#send({ kind: 'leaving' });
+  }
+
+  #send(message: ToGuard): void {
+    process.send?.(message);
+  }
+
+  #receive(message: ToWorker): void {
+    switch (message.kind) {
+      case 'ping':
+        this.#send({ kind: 'pong' });
+        return;
+      case 'exit':
+        if (this.#exited === undefined) this.#early.push(message.exit);
+        else this.#exited(message.exit);
+        return;
+      case 'held': {
+        const call = this.#calls.get(message.call);
+        this.#calls.delete(message.call);
+        if (message.error === undefined) call?.resolve();
+        else call?.reject(new Error(`the guard could not take a descriptor: ${message.error}`));
+        return;
+      }
+      case 'terminate':
+        this.#terminate();
+        return;
+      case 'begin':
+        return; // once in a life
+    }
+  }
+}

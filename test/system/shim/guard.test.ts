@@ -1,0 +1,220 @@
+// What containerd, its clients and containers see when the process that does a shim's work is killed, stands still, or does not start.
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { after, before, test, type TestContext } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { pidOf, removeContainer, statusOf, uniqueName } from '../support/container.ts';
+import { ended, endResidentShim, signal } from '../support/process.ts';
+import { attempt, ctr, dev, image, importImage, runtime, stack, until } from '../support/stack.ts';
+import { Recording } from './events.ts';
+import { shimPid } from './shims.ts';
+
+const config = readFileSync(stack.config, 'utf8');
+const LOOP = 'while true; do sleep 0.1; done';
+
+const useConfig = (text: string): void => writeFileSync(stack.config, text);
+const guarded = `${config}\n[shim]\nguard = "on"\n`;
+
+before(async () => {
+  await importImage();
+  useConfig(guarded);
+  await endResidentShim('SIGTERM');
+});
+after(async () => {
+  useConfig(config);
+  await endResidentShim('SIGTERM');
+});
+
+function container(t: TestContext): string {
+  const name = uniqueName('guard');
+  t.after(() => removeContainer(name));
+  return name;
+}
+
+const detached = (name: string, script: string): Promise<string> =>
+  ctr('run', '-d', '--null-io', '--runtime', runtime, image, name, '/bin/sh', '-c', script);
+
+/** The worker of a container's shim; waits for one to come. */
+async function workerPid(guard: number): Promise<number> {
+  return until('a worker', () => {
+    const children = readFileSync(`/proc/${guard}/task/${guard}/children`, 'utf8').trim().split(' ');
+    return children
+      .filter((pid) => pid !== '')
+      .map(Number)
+      .find((pid) => readCommand(pid).endsWith('\0worker\0'));
+  });
+}
+
+function readCommand(pid: number): string {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, 'utf8');
+  } catch {
+    return ''; // it has ended
+  }
+}
+
+async function killWorker(guard: number): Promise<void> {
+  const pid = await workerPid(guard);
+  signal(pid, 'SIGKILL');
+  await ended(pid);
+}
+
+/** Runs ctr beside the test, and answers all that it printed and how it ended. */
+function client(...args: string[]): { readonly ended: Promise<{ out: string; code: number | null }> } {
+  const child = spawn('ctr', args, { stdio: ['ignore', 'pipe', 'inherit'] });
+  let out = '';
+  child.stdout.on('data', (chunk: Buffer) => (out += chunk.toString()));
+  return { ended: new Promise((resolve) => child.once('close', (code) => resolve({ out, code }))) };
+}
+
+const lines = (count: number): string => Array.from({ length: count }, (_, i) => `${i + 1}\n`).join('');
+const count = (to: number, pause: string): string =>
+  `n=0; while [ $n -lt ${to} ]; do n=$((n + 1)); echo $n; sleep ${pause}; done`;
+
+test('a worker that is killed again and again costs no line of output, no exit and no event, and none is doubled', async (t) => {
+  const [name, other] = [container(t), container(t)];
+  await detached(other, LOOP);
+  const guard = await shimPid(other);
+  const recording = await Recording.start(name);
+  t.after(() => recording.stop());
+  const run = client(
+    'run',
+    '--runtime',
+    runtime,
+    image,
+    name,
+    '/bin/sh',
+    '-c',
+    `${count(200, '0.02')}; exit 7`,
+  );
+  await until('the container to run', () => pidOf(name));
+  const exec = client(
+    'tasks',
+    'exec',
+    '--exec-id',
+    'e',
+    name,
+    '/bin/sh',
+    '-c',
+    `${count(100, '0.02')}; exit 3`,
+  );
+  for (let i = 0; i < 3; i++) {
+    await sleep(900);
+    await killWorker(guard);
+    assert.ok(await pidOf(name), 'its state is answered, late');
+  }
+  assert.deepEqual(await exec.ended, { out: lines(100), code: 3 });
+  assert.deepEqual(await run.ended, { out: lines(200), code: 7 });
+  await ctr('tasks', 'rm', name).catch(() => undefined); // ctr run may have
+  const events = await recording.through('/tasks/delete');
+  assert.deepEqual(
+    events.map(({ topic, id, status }) => [topic, id, status]),
+    [
+      ['/tasks/create', '', 0],
+      ['/tasks/start', '', 0],
+      ['/tasks/exec-added', 'e', 0],
+      ['/tasks/exec-started', 'e', 0],
+      ['/tasks/exit', 'e', 3],
+      ['/tasks/exit', 'init', 7],
+      ['/tasks/delete', '', 7],
+    ],
+  );
+  assert.equal(await shimPid(other), guard, 'to clients it is the same shim');
+});
+
+test('what ends while the worker stands still is told once another has taken its place', async (t) => {
+  const name = container(t);
+  await detached(name, LOOP);
+  const guard = await shimPid(name);
+  const run = client(
+    'tasks',
+    'exec',
+    '--exec-id',
+    'e',
+    name,
+    '/bin/sh',
+    '-c',
+    'echo began; sleep 1; echo over; exit 5',
+  );
+  await sleep(500);
+  const worker = await workerPid(guard);
+  signal(worker, 'SIGSTOP');
+  assert.deepEqual(await run.ended, { out: 'began\nover\n', code: 5 });
+  await ended(worker);
+  assert.equal(await statusOf(name), 'RUNNING');
+});
+
+test('containers run on while no worker starts; requests are refused with the reason, and answered once one does', async (t) => {
+  const name = container(t);
+  await detached(name, LOOP);
+  const guard = await shimPid(name);
+  const pid = await pidOf(name);
+  const waiting = client('tasks', 'exec', '--exec-id', 'e', name, '/bin/sh', '-c', 'sleep 2; exit 4');
+  await sleep(500);
+  useConfig('nonsense');
+  t.after(() => useConfig(guarded));
+  await killWorker(guard);
+  const refusal = await until('a refusal', async () => {
+    const { stderr } = await attempt('ctr', ['tasks', 'exec', '--exec-id', 'f', name, '/bin/true']);
+    return stderr.includes('the containers run on') ? stderr : undefined;
+  });
+  assert.match(refusal, /worker has ended \(.*not valid TOML.*times in a row/);
+  useConfig(guarded);
+  assert.equal((await waiting.ended).code, 4);
+  assert.equal(await pidOf(name), pid);
+});
+
+test('containerd may be started anew while workers come and go', async (t) => {
+  const name = container(t);
+  await detached(name, LOOP);
+  const guard = await shimPid(name);
+  const pid = await pidOf(name);
+  let goesOn = true;
+  const restarted = dev('restart', 'containerd').finally(() => (goesOn = false));
+  while (goesOn) {
+    await killWorker(guard);
+    await shimPid(name); // which the next one answers
+    await sleep(200);
+  }
+  await restarted;
+  assert.equal(await pidOf(name), pid);
+  assert.equal(await ctr('tasks', 'exec', '--exec-id', 'e', name, '/bin/echo', 'here'), 'here\n');
+});
+
+test('a terminal goes on under the next worker, input included', async (t) => {
+  const name = container(t);
+  await detached(name, LOOP);
+  const guard = await shimPid(name);
+  const script = spawn(
+    'script',
+    [
+      '-qec',
+      `ctr tasks exec -t --exec-id e ${name} /bin/sh -c 'read a; echo got-$a; read b; echo got-$b; exit 6'`,
+      '/dev/null',
+    ],
+    { stdio: ['pipe', 'pipe', 'inherit'] },
+  );
+  let out = '';
+  script.stdout.on('data', (chunk: Buffer) => (out += chunk.toString()));
+  const over = new Promise<number | null>((resolve) => script.once('close', resolve));
+  script.stdin.write('one\n');
+  await until('the first word', () => (out.includes('got-one') ? true : undefined));
+  await killWorker(guard);
+  script.stdin.write('two\n');
+  await until('the second word', () => (out.includes('got-two') ? true : undefined));
+  assert.equal(await over, 6);
+});
+
+test('a killed guard takes its worker along, and its containers are cleared away as those of any shim', async (t) => {
+  const name = container(t);
+  await detached(name, LOOP);
+  const guard = await shimPid(name);
+  const [worker, pid] = [await workerPid(guard), await pidOf(name)];
+  signal(guard, 'SIGKILL');
+  await ended(worker);
+  await ended(pid ?? assert.fail());
+  const next = container(t);
+  await detached(next, LOOP);
+  assert.equal(await statusOf(next), 'RUNNING');
+});

@@ -1,0 +1,67 @@
+import assert from 'node:assert/strict';
+import { appendFileSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { suite, test, type TestContext } from 'node:test';
+import { EventJournal } from '../../../../shim/events/journal.ts';
+import { EventQueue, type Event } from '../../../../shim/events/queue.ts';
+import { silent } from '../../../../src/log.ts';
+
+function file(t: TestContext): string {
+  const folder = mkdtempSync(join(tmpdir(), 'journal-'));
+  t.after(() => rmSync(folder, { recursive: true }));
+  return join(folder, 'events/x');
+}
+
+/** A containerd that takes as many events as it is told to, and then never answers. */
+function taking(count: number): {
+  topics: string[];
+  publish: (event: Event) => Promise<void>;
+  close: () => void;
+} {
+  const topics: string[] = [];
+  return {
+    topics,
+    publish: async ({ topic }) => {
+      topics.push(topic);
+      if (topics.length > count) await new Promise(() => undefined);
+    },
+    close: () => undefined,
+  };
+}
+
+const turn = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 10));
+const exit = { containerId: 'web', id: 'web', pid: 7, exitStatus: 0, exitedAt: undefined };
+
+suite('events that outlive the process that published them', () => {
+  test('what containerd has not acknowledged goes out first in the next process, in its order, and once', async (t) => {
+    const path = file(t);
+    const before = taking(1);
+    const first = new EventQueue(before, silent, new EventJournal(path));
+    first.publish('start', { containerId: 'web', pid: 7 });
+    first.publish('paused', { containerId: 'web' });
+    first.publish('exit', exit);
+    await turn();
+    assert.deepEqual(before.topics, ['/tasks/start', '/tasks/paused']);
+
+    const after = taking(9);
+    const second = new EventQueue(after, silent, new EventJournal(path));
+    second.publish('exit', exit); // it was published and not written down: the process found it anew
+    second.resumed();
+    second.publish('paused', { containerId: 'web' });
+    await second.flush();
+    assert.deepEqual(after.topics, ['/tasks/paused', '/tasks/exit', '/tasks/paused']);
+    assert.equal(readFileSync(path, 'utf8'), '', 'nothing waits');
+  });
+
+  test('a line that was cut off in its middle is nothing', (t) => {
+    const path = file(t);
+    const journal = new EventJournal(path);
+    journal.add({ timestamp: { seconds: 1n, nanos: 2 }, topic: '/a', typeUrl: 'A', value: Buffer.from('x') });
+    appendFileSync(path, '{"seconds":"1","na');
+    assert.deepEqual(
+      new EventJournal(path).left.map(({ topic }) => topic),
+      ['/a'],
+    );
+  });
+});

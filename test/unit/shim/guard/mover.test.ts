@@ -1,0 +1,94 @@
+import assert from 'node:assert/strict';
+import {
+  closeSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  readSync,
+  rmSync,
+  truncateSync,
+  writeSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, suite, test } from 'node:test';
+import { Mover } from '../../../../shim/stdio/mover.ts';
+import { pipe } from '../../../../src/sys/descriptor.ts';
+import { bytesWaiting } from '../../../../src/sys/waiting.ts';
+import { Readiness } from '../../../../src/sys/epoll.ts';
+
+const readiness = new Readiness();
+after(() => readiness.close());
+
+/** Until a condition holds: how soon, a busy machine decides. */
+async function until(holds: () => boolean): Promise<void> {
+  while (!holds()) await new Promise((resolve) => setTimeout(resolve, 1));
+}
+
+const empty =
+  (fd: number): (() => boolean) =>
+  () =>
+    bytesWaiting(fd) === 0;
+const text = (fd: number): string => {
+  const bytes = Buffer.alloc(1 << 20);
+  return bytes.toString('utf8', 0, readSync(fd, bytes));
+};
+
+suite('bytes that the kernel alone moves', () => {
+  test('come as they are written, wait for room, and end with their source', async () => {
+    const [from, to] = [pipe(), pipe()];
+    const mover = new Mover({ readiness, from: from.read, to: to.write, rest: 'lose' });
+    mover.start();
+    writeSync(from.write, 'one');
+    await until(empty(from.read));
+    assert.equal(text(to.read), 'one');
+    const flood = 'x'.repeat(60_000);
+    writeSync(from.write, flood);
+    await until(empty(from.read));
+    writeSync(from.write, flood);
+    closeSync(from.write);
+    let got = '';
+    while (got.length < 120_000) {
+      await until(() => bytesWaiting(to.read) > 0);
+      got += text(to.read);
+    }
+    assert.equal(got, flood + flood);
+    await mover.done;
+    for (const fd of [from.read, to.write]) readiness.forget(fd);
+    for (const fd of [from.read, to.write, to.read]) closeSync(fd);
+  });
+
+  test('go to the end that a file has at that moment, and nowhere once it fails', async (t) => {
+    const folder = mkdtempSync(join(tmpdir(), 'mover-'));
+    t.after(() => rmSync(folder, { recursive: true }));
+    const path = join(folder, 'log');
+    const [from, file] = [pipe(), openSync(path, 'w')];
+    const mover = new Mover({ readiness, from: from.read, to: file, rest: 'lose' });
+    mover.start();
+    writeSync(from.write, 'one\n');
+    await until(empty(from.read));
+    truncateSync(path); // as a rotation does that copies
+    writeSync(from.write, 'two\n');
+    await until(empty(from.read));
+    assert.equal(readFileSync(path, 'utf8'), 'two\n');
+    closeSync(file);
+    writeSync(from.write, 'three\n');
+    await until(empty(from.read));
+    writeSync(from.write, 'four\n');
+    closeSync(from.write);
+    await mover.done;
+    readiness.forget(from.read);
+    closeSync(from.read);
+  });
+
+  test('stay where they are when nobody is to lose them', async () => {
+    const [from, to] = [pipe(), pipe()];
+    closeSync(to.read);
+    writeSync(from.write, 'kept');
+    const mover = new Mover({ readiness, from: from.read, to: to.write, rest: 'leave' });
+    mover.start();
+    await mover.done;
+    assert.equal(text(from.read), 'kept');
+    for (const fd of [from.read, from.write, to.write]) closeSync(fd);
+  });
+});

@@ -1,0 +1,123 @@
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { createServer, type Server as Listener } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { suite, test, type TestContext } from 'node:test';
+import { AGAIN } from '../../../../shim/guard/messages.ts';
+import { Session } from '../../../../shim/guard/session.ts';
+import {
+  StateResponse,
+  TaskDefinition,
+  type StateRequest,
+} from '../../../../src/proto/gen/containerd/task.ts';
+import { Client, Server, type Handlers } from '../../../../ttrpc/index.ts';
+
+const listening = (listener: Listener, path: string): Promise<void> =>
+  new Promise((resolve) => listener.listen(path, resolve));
+
+const web = { id: 'web', execId: '' };
+const methods = Object.keys(TaskDefinition.methods);
+
+/** A client whose connection a session holds, and a way to give it workers. */
+async function open(t: TestContext) {
+  const folder = mkdtempSync(join(tmpdir(), 'session-'));
+  const sessions: Session[] = [];
+  const front = createServer((socket) => sessions.push(new Session(socket, () => undefined)));
+  await listening(front, join(folder, 'front'));
+  const client = await Client.connect(join(folder, 'front'));
+  const tasks = client.service(TaskDefinition);
+  const workers: Server[] = [];
+  t.after(async () => {
+    client.close();
+    for (const worker of workers) await worker.close();
+    front.close();
+    rmSync(folder, { recursive: true });
+  });
+  const session = async (): Promise<Session> => {
+    while (sessions[0] === undefined) await new Promise((resolve) => setImmediate(resolve));
+    return sessions[0];
+  };
+  const work = async (handlers: Partial<Handlers<TaskDefinition>>): Promise<void> => {
+    const path = join(folder, `worker-${workers.length}`);
+    const listener = createServer();
+    const all = Object.fromEntries(
+      methods.map((name) => [name, silence().handler]),
+    ) as unknown as Handlers<TaskDefinition>;
+    await listening(listener, path);
+    const worker = new Server().register(TaskDefinition, { ...all, ...handlers }).listen(listener);
+    workers.push(worker);
+    (await session()).attach(path);
+  };
+  const end = async (why: string): Promise<void> => {
+    await workers.at(-1)?.close();
+    (await session()).detach(why);
+  };
+  return { tasks, work, end, session };
+}
+
+/** A handler that never answers, and what tells that it was called. */
+function silence(): { called: Promise<void>; handler: () => Promise<never> } {
+  let call: () => void = () => undefined;
+  const called = new Promise<void>((resolve) => (call = resolve));
+  return {
+    called,
+    handler: () => {
+      call();
+      return new Promise<never>(() => undefined);
+    },
+  };
+}
+
+suite("a client's connection, over several workers", () => {
+  test('what one worker was given and did not answer the next one answers, and knows that it is the next', async (t) => {
+    const { tasks, work, end } = await open(t);
+    const first = silence();
+    await work({ state: first.handler });
+    const answer = tasks.state(web);
+    await first.called;
+    await end('SIGKILL');
+    const marks: (string | undefined)[] = [];
+    await work({
+      state: async ({ id }: StateRequest, { metadata }) => {
+        marks.push(metadata.get(AGAIN));
+        return { ...StateResponse.decode(new Uint8Array()), id, pid: 5 };
+      },
+    });
+    assert.equal((await answer).pid, 5);
+    assert.equal((await tasks.state(web)).pid, 5);
+    assert.deepEqual(marks, ['1', undefined]);
+  });
+
+  test('a request that comes while there is no worker waits for one', async (t) => {
+    const { tasks, work } = await open(t);
+    const answer = tasks.pids(web);
+    await work({ pids: async () => ({ processes: [] }) });
+    assert.deepEqual(await answer, { processes: [] });
+  });
+
+  test('where no worker comes requests are refused with the reason, but for those whose refusal would cost a container', async (t) => {
+    const { tasks, work, session } = await open(t);
+    const [state, wait] = [tasks.state(web), tasks.wait(web)];
+    state.catch(() => undefined);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    (await session()).refuse('it does not start');
+    await assert.rejects(state, { code: 14, message: 'it does not start: unavailable' });
+    await assert.rejects(tasks.state(web), { code: 14 });
+    await work({ wait: async () => ({ exitStatus: 3, exitedAt: undefined }) });
+    assert.equal((await wait).exitStatus, 3);
+  });
+
+  test('a request that workers die of is not given to a fourth', async (t) => {
+    const { tasks, work, end } = await open(t);
+    const state = tasks.state(web);
+    state.catch(() => undefined);
+    for (let i = 0; i < 3; i++) {
+      const { called, handler } = silence();
+      await work({ state: handler });
+      await called;
+      await end('SIGSEGV');
+    }
+    await assert.rejects(state, /State is given up, as 3 workers have ended.*SIGSEGV/);
+  });
+});
