@@ -55,7 +55,7 @@ export function assertKnown(pool: Pool, datasets: readonly string[]): void {
 
 function reasonToSkip(node: Node, owner: string): string | undefined {
   if (node.snapshot === undefined) return 'it is no container or layer';
-  if (node.snapshot.owner === owner && !node.received) return "it is this containerd's already";
+  if (node.snapshot.owner === owner && !node.received && !node.lost) return "it is this containerd's already";
   if (node.state === 'adopted' || isForeign(node, owner)) return undefined;
   return 'it was removed where it was in use';
 }
@@ -74,7 +74,7 @@ async function take(pool: Pool, node: Node, owner: string): Promise<boolean> {
     await pool.zfs.set(node.dataset, { [property.state]: stateValue('adopted', since) });
     pool.index.change(node, { state: 'adopted', since });
     await pool.zfs.set(holder, { [property.owner]: encodeText(owner) });
-    pool.index.change(node, { snapshot: { ...snapshot, owner }, received: false });
+    pool.index.change(node, { snapshot: { ...snapshot, owner }, received: false, lost: false });
     return true;
   });
 }

@@ -86,6 +86,7 @@ async function makeAt(
       labelHead: properties[property.labels],
       inTrash: false,
       received: false,
+      lost: false,
     };
     index.add(node);
     return { node, rootfs };

@@ -58,7 +58,7 @@ function assertDroppable(
   if (node?.snapshot === undefined) {
     throw refuse('is no container or layer', 'stasis adopt --dry-run shows what came from elsewhere');
   }
-  if (node.snapshot.owner === owner && node.state !== 'adopted' && !node.received) {
+  if (node.snapshot.owner === owner && node.state !== 'adopted' && !node.received && !node.lost) {
     throw refuse(
       "is this containerd's",
       'remove the container or image with its client; its checkpoints with stasis rm',

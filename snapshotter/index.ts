@@ -32,6 +32,8 @@ export interface Node {
   inTrash: boolean;
   /** It came by `zfs receive`, and nobody has taken it over: not in use here, whoever's it says it is. */
   received: boolean;
+  /** The database of the containerd that it belongs to was lost, and the present one does not know it; see lost.ts. */
+  lost: boolean;
 }
 
 /**
@@ -158,7 +160,7 @@ export class SnapshotIndex {
   /** Changes what a node is: its snapshot (Commit, Update) or its state (Remove, rewind). */
   change(
     node: Node,
-    changes: Partial<Pick<Node, 'snapshot' | 'state' | 'since' | 'labelHead' | 'received'>>,
+    changes: Partial<Pick<Node, 'snapshot' | 'state' | 'since' | 'labelHead' | 'received' | 'lost'>>,
   ): void {
     this.#demote(node);
     Object.assign(node, changes);
@@ -303,13 +305,14 @@ export class SnapshotIndex {
 }
 
 export function isLive(node: Node): boolean {
-  return node.state === 'live' && !node.inTrash && !node.received;
+  return node.state === 'live' && !node.inTrash && !node.received && !node.lost;
 }
 
 /** Whether it was in use elsewhere, or for another containerd, and can be taken over. */
 export function isForeign(node: Node, owner: string): boolean {
-  const { snapshot, state, inTrash, received } = node;
-  return snapshot !== undefined && state === 'live' && !inTrash && (received || snapshot.owner !== owner);
+  const { snapshot, state, inTrash, received, lost } = node;
+  if (snapshot === undefined || state !== 'live' || inTrash) return false;
+  return received || lost || snapshot.owner !== owner;
 }
 
 function identity(owner: string, name: string): string {

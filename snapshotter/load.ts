@@ -4,6 +4,7 @@ import { messageOf, NotFound } from '../src/errors.ts';
 import { datasetOf, snapshotOf } from '../src/zfs/names.ts';
 import type { Property, Row, Zfs } from '../src/zfs/zfs.ts';
 import type { Node } from './index.ts';
+import { settleLost } from './lost.ts';
 import type { Pool } from './pool.ts';
 import {
   chunkProperties,
@@ -63,6 +64,7 @@ export async function loadIndex(pool: Pool, listing: readonly Row[]): Promise<vo
   }
   const nodes = await interpret(pool, layout.root, listing);
   await settleMoved(pool, nodes);
+  await settleLost(pool, nodes);
   for (const node of nodes) pool.index.add(node);
   for (const dataset of [layout.layers, layout.containers, layout.trash]) {
     if (!pool.index.has(dataset)) await ensureContainer(pool, dataset);
@@ -109,6 +111,7 @@ function plainNode(dataset: string): Node {
     labelHead: undefined,
     inTrash: false,
     received: false,
+    lost: false,
   };
 }
 

@@ -14,13 +14,22 @@ const kinds: Readonly<Record<SnapshotKind, Kind>> = {
   committed: Kind.COMMITTED,
 };
 
+/** Who looks whether containerd's database is the one that the snapshots were made with. */
+export interface DatabaseWatch {
+  look(owner: string): Promise<void>;
+  asked(owner: string, name: string): void;
+}
+
 /**
  * containerd's Snapshots service (containerd/snapshots.proto) over a store.
  * @param ownerOf the UUID of the containerd that calls; undefined: the store's own
+ * @param database what is awaited before whatever a containerd with another database would begin with, and what is told of names that it asks for
+ *   and that are not in use
  */
 export function snapshotsService(
   store: SnapshotStore,
   ownerOf: (context: GrpcContext) => Promise<string | undefined> | string | undefined = () => undefined,
+  database: DatabaseWatch = { look: async () => undefined, asked: () => undefined },
 ): GrpcHandlers<SnapshotsDefinition> {
   const ownerFor = async (context: GrpcContext): Promise<string> => {
     const owner = (await ownerOf(context)) ?? store.owner;
@@ -42,6 +51,7 @@ export function snapshotsService(
     context: GrpcContext,
   ): Promise<{ mounts: Mount[] }> => {
     const owner = await ownerFor(context);
+    await database.look(owner);
     const { key: name, parent, labels } = request;
     return {
       mounts: toMounts(
@@ -62,10 +72,16 @@ export function snapshotsService(
       return {};
     },
     remove: async (request, context) => {
-      await store.remove(request.key, await ownerFor(context));
+      const owner = await ownerFor(context);
+      await database.look(owner);
+      await store.remove(request.key, owner);
       return {};
     },
-    stat: async (request, context) => ({ info: toInfo(store.stat(request.key, await ownerFor(context))) }),
+    stat: async (request, context) => {
+      const owner = await ownerFor(context);
+      if (store.lookup(request.key, owner) === undefined) database.asked(owner, request.key);
+      return { info: toInfo(store.stat(request.key, owner)) };
+    },
     update: async (request, context) => {
       const { info, updateMask: paths } = request;
       if (info === undefined) throw new InvalidArgument('update names no snapshot', { subject: 'info' });
@@ -74,6 +90,7 @@ export function snapshotsService(
     },
     list: async function* (request, context) {
       const owner = await ownerFor(context);
+      await database.look(owner);
       let batch: Info[] = [];
       for (const snapshot of [...store.list(request.filters, owner)]) {
         batch.push(toInfo(snapshot));

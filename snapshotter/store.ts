@@ -25,6 +25,7 @@ import { notice } from './received.ts';
 import { remove, sweep, type Swept } from './remove.ts';
 import { rewind, type Rewound } from './rewind.ts';
 import { ROOTFS, splitName, type Labels, type Snapshot } from './snapshot.ts';
+import { find, inUse, lose } from './lost.ts';
 import { noting } from './unsettled.ts';
 import { usage } from './usage.ts';
 
@@ -320,6 +321,27 @@ export class SnapshotStore {
   /** Takes in what came by `zfs receive` since the pool was read; see received.ts. @param listing what `readPool` answers now */
   async notice(listing: readonly Row[]): Promise<void> {
     await notice(this.#pool, listing);
+  }
+
+  /** Snapshots of a containerd that are in use, the oldest first. */
+  inUse(owner: string): readonly Node[] {
+    return inUse(this.#pool, owner);
+  }
+
+  /** Takes those out of use that are older than its database, in seconds since 1970; see lost.ts. */
+  async lose(owner: string, before: number): Promise<readonly Node[]> {
+    return lose(this.#pool, owner, before);
+  }
+
+  /** Puts them back into use; see lost.ts. */
+  async find(owner: string): Promise<readonly Node[]> {
+    return find(this.#pool, owner);
+  }
+
+  /** Names of a containerd's snapshots that are out of use because its database was lost. */
+  lostNames(owner: string): ReadonlySet<string> {
+    const lost = this.datasets().filter((node) => node.lost && node.snapshot?.owner === owner);
+    return new Set(lost.map(({ snapshot }) => snapshot?.name ?? ''));
   }
 
   /** Destroys foreign and adopted datasets by name; see drop.ts. */

@@ -124,5 +124,5 @@ function refreshed(known: Node | undefined, now: Node): Node {
   known.snapshots.clear();
   for (const [name, about] of now.snapshots) known.snapshots.set(name, about);
   const received = known.received && now.received; // where the pool was moved, what was received is in use
-  return Object.assign(known, { ...now, received, snapshots: known.snapshots });
+  return Object.assign(known, { ...now, received, lost: known.lost, snapshots: known.snapshots });
 }

@@ -33,6 +33,7 @@ import { version } from '../version.ts';
 import { ZfsMounter } from '../zfs/mounter.ts';
 import { openZfs } from '../zfs/zfs.ts';
 import { assertUnclaimed, claim } from './claim.ts';
+import { Database } from './database.ts';
 import { ContainerdPeer } from './containerd-peer.ts';
 import { listenForShims } from './disks-listener.ts';
 import { keepNewSpaceSmall } from './heap.ts';
@@ -70,7 +71,11 @@ async function main(): Promise<void> {
   });
 
   const threads = new DiffThreads(log);
-  const peer = new ContainerdPeer(config.containerd.address, () => host.containerd.forgetUuid());
+  const database = new Database(host.containerd, host.store, log);
+  const peer = new ContainerdPeer(config.containerd.address, () => {
+    host.containerd.forgetUuid();
+    database.forget();
+  });
   const listener = await listen({
     path: socketPath(config),
     log,
@@ -78,7 +83,7 @@ async function main(): Promise<void> {
     trusted: (register) => {
       register(
         SnapshotsDefinition,
-        snapshotsService(host.store, () => host.containerd.uuid()),
+        snapshotsService(host.store, () => host.containerd.uuid(), database),
       );
       register(DiffDefinition, diffService({ store: host.store, containerd: host.containerd, threads }));
     },
@@ -106,7 +111,10 @@ async function main(): Promise<void> {
 
   host.later(
     'find containerd',
-    host.identify().catch(() => undefined),
+    host
+      .identify()
+      .then((uuid) => database.look(uuid))
+      .catch(() => undefined),
   ); // it may start after us
   const sweep = (): void => {
     host.later('remove what unfinished operations left', removeUnfinished(host));

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, suite, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -134,6 +134,44 @@ suite('strangers at the pool', () => {
     await progress(web, 1);
     assert.deepEqual(await checkpointsOf(web), ['kept']);
     assert.match(await ctr('snapshots', '--snapshotter', 'stasis', 'ls'), new RegExp(web));
+  });
+
+  test('a containerd whose database was lost while its UUID stayed makes nothing vanish, and all is as it was when that is back', async () => {
+    const file = join(stack.state, 'data/containerd/io.containerd.metadata.v1.bolt/meta.db');
+    const layers = (): string[] => datasets().filter((dataset) => dataset.includes('/layers/'));
+    const states = (): Promise<string> =>
+      must('zfs', ['get', '-H', '-r', '-s', 'local', 'stasis:state', `${stack.root}/layers`]);
+    const before = [...own(), ...layers()];
+    const marks = await states();
+    const snapshots = ['snapshots', '--snapshotter', 'stasis'];
+    await dev('stop', 'containerd');
+    renameSync(file, `${file}.aside`);
+    try {
+      await dev('start', 'containerd');
+      await until('it to reach stasisd', async () =>
+        (await attempt('ctr', [...snapshots, 'prepare', 'mine'])).exitCode === 0 ? true : undefined,
+      );
+      assert.doesNotMatch(await ctr(...snapshots, 'ls'), /sha256/, 'it is a new database');
+      await ctr(...snapshots, 'rm', 'mine');
+      await ctr('leases', 'create', '--id', 'l');
+      await ctr('leases', 'rm', '--sync', 'l');
+      await sleep(500);
+      assert.deepEqual([...own(), ...layers()], before);
+      assert.match(await stasis('adopt', '--dry-run'), new RegExp(`containers/default/${web} `));
+      assert.equal(await states(), marks, 'nothing is removed');
+    } finally {
+      await dev('stop', 'containerd');
+      renameSync(`${file}.aside`, file);
+      await dev('start', 'containerd');
+    }
+    await routed();
+    await ctr(...snapshots, 'prepare', 'again');
+    await ctr(...snapshots, 'rm', 'again');
+    assert.match(await ctr(...snapshots, 'ls'), new RegExp(web));
+    assert.doesNotMatch(await stasis('adopt', '--dry-run'), new RegExp(web));
+    assert.deepEqual(await checkpointsOf(web), ['kept']);
+    await stasis('restore', web, '--snapshot', 'kept', '--require-memory');
+    await progress(web, 1);
   });
 
   test('a second stasisd on the same pool refuses to start, and touches nothing', async () => {
