@@ -1,8 +1,13 @@
+import { InvalidArgument } from '../src/errors.ts';
 import { MAX_NAME } from '../src/zfs/names.ts';
 import { isExtraction, REF_LABEL, splitName, type Labels } from './snapshot.ts';
 
 /** Readable leaves stay short: the name has to hold the root, the namespace and a checkpoint's name too. */
 const MAX_LEAF = 64;
+/** Characters for `.2`, and the like. */
+const SUFFIX = 8;
+/** A chain id's 16 digits, or a time of removal with something of the name. */
+const MIN_LEAF = 16;
 
 /** Where datasets of each class live below the root; docs/zfs-layout.md. */
 export class Layout {
@@ -28,7 +33,7 @@ export class Layout {
       ? this.layers
       : `${this.containers}/${namespace === '' ? '_' : readable(namespace)}`;
     const leaf = isExtraction(name, labels) ? layerLeaf(key, labels) : readable(key);
-    return free(`${parent}/${leaf}`, taken);
+    return free(below(parent, leaf), taken);
   }
 
   /** The next generation's dataset: beside the present one, under its name without a suffix of ours. */
@@ -39,7 +44,7 @@ export class Layout {
   /** Where a removed dataset waits; the name begins with the time of removal in seconds. */
   placeInTrash(dataset: string, seconds: number, taken: (dataset: string) => boolean): string {
     const leaf = dataset.slice(dataset.lastIndexOf('/') + 1);
-    return free(`${this.trash}/${Math.floor(seconds)}-${leaf}`, taken);
+    return free(below(this.trash, `${Math.floor(seconds)}-${leaf}`), taken);
   }
 
   /** When a dataset was put in the trash, in seconds; undefined where it is not in the trash. */
@@ -69,8 +74,23 @@ function readable(text: string): string {
   return clean === '' ? '_' : clean.slice(0, MAX_LEAF);
 }
 
-function free(wanted: string, taken: (dataset: string) => boolean): string {
-  const base = wanted.slice(0, MAX_NAME - 8);
+/**
+ * A name in a folder, cut to what ZFS takes with a suffix of ours.
+ * @throws InvalidArgument where nothing that could be told apart would be left of it
+ */
+function below(parent: string, leaf: string): string {
+  const room = MAX_NAME - SUFFIX - parent.length - 1;
+  if (room < Math.min(leaf.length, MIN_LEAF)) {
+    throw new InvalidArgument(`the name of dataset ${parent} is too long for datasets below it`, {
+      subject: parent,
+      reason: 'name-too-long',
+      remedy: 'give zfs.root a shorter name',
+    });
+  }
+  return `${parent}/${leaf.slice(0, room)}`;
+}
+
+function free(base: string, taken: (dataset: string) => boolean): string {
   if (!taken(base)) return base;
   for (let suffix = 2; ; suffix++) {
     const candidate = `${base}.${suffix}`;

@@ -47,6 +47,7 @@ const table: readonly (readonly [RegExp, Kind, string?])[] = [
   [/^(Unable to open \/dev\/zfs: |cannot .+: )[Pp]ermission denied\.?$/, PermissionDenied],
   [/^cannot .+: (Operation not permitted|insufficient privileges|permission denied)$/, PermissionDenied],
   [/^Permission denied the ZFS utilities must be run as root\.$/, PermissionDenied],
+  [/^connect: Permission denied$/, PermissionDenied, 'zfs-fuse answers root alone'],
   [
     /^cannot .+: (out of space|No space left on device|disk quota exceeded|Disk quota exceeded|size is greater than available space|size is less than current used or reserved space)$/,
     ResourceExhausted,

@@ -81,6 +81,14 @@ test('a dataset is found where an administrator would look for it', () => {
     layout.placeBeside('tank/stasis/containers/default/web.2', (name) => !name.endsWith('.3')),
     'tank/stasis/containers/default/web.3',
   );
+  const deep = new Layout(`tank/${'d'.repeat(140)}`);
+  const long = deep.place(`${'n'.repeat(76)}/7/${'k'.repeat(200)}`, {}, free);
+  assert.match(long, /\/containers\/n{64}\/k{16,}$/, 'the last part is what is cut');
+  assert.ok(long.length <= 247);
+  assert.throws(
+    () => new Layout(`tank/${'d'.repeat(220)}`).place('namespace/7/some-long-container-name', {}, free),
+    /too long for datasets below it/,
+  );
   assert.equal(layout.trashedAt(layout.placeInTrash('tank/stasis/containers/default/web', 17.5, free)), 17);
 });
 
