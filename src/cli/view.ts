@@ -5,7 +5,8 @@ import {
   type ContainerSummary,
   type Disk,
   DiskKind,
-  type DiskUsage,
+  type CheckpointUsage,
+  DiskUsage,
   type Filling,
   MemoryKind,
   type RestoreResult,
@@ -121,9 +122,22 @@ export function usageView(usage: DiskUsage) {
     kind: usage.kind,
     container: orNull(usage.container),
     uniqueBytes: Number(usage.uniqueBytes),
+    sharedBytes: Number(usage.sharedBytes),
     referencedBytes: Number(usage.referencedBytes),
+    checkpoint: orNull(usage.checkpoint),
     waitsFor: usage.waitsFor,
     expiresAt: rfc3339(usage.expiresAt),
+  };
+}
+
+export function checkpointUsageView(usage: CheckpointUsage) {
+  return {
+    namespace: usage.namespace,
+    container: usage.container,
+    name: usage.name,
+    uniqueBytes: Number(usage.uniqueBytes),
+    sharedBytes: Number(usage.sharedBytes),
+    referencedBytes: Number(usage.referencedBytes),
   };
 }
 

@@ -1,9 +1,11 @@
 import { timestamp, wallTimestamp } from '../api/convert.ts';
+import type { CheckpointEntry } from '../checkpoint/entry.ts';
 import type { Host } from '../checkpoint/host.ts';
 import type {
   AdoptRequest,
   AdoptResponse,
   Disk,
+  CheckpointUsage,
   DiskUsage,
   DiskUsageRequest,
   DiskUsageResponse,
@@ -77,6 +79,7 @@ export async function diskUsage(host: Host, request: DiskUsageRequest): Promise<
     ]),
   );
   const entries: DiskUsage[] = [];
+  const sums = new Map<string, CheckpointUsage>();
   for (const row of rows) {
     const bytes = (name: string): bigint => BigInt(row.properties.get(name)?.value ?? '0');
     const common = {
@@ -84,12 +87,20 @@ export async function diskUsage(host: Host, request: DiskUsageRequest): Promise<
       referencedBytes: bytes('referenced'),
       waitsFor: [],
       expiresAt: undefined,
+      checkpoint: '',
     };
+    const split = (unique: bigint) => ({
+      uniqueBytes: unique,
+      sharedBytes: beyond(common.referencedBytes, unique),
+    });
     const entry = checkpoints.get(row.name);
     if (entry !== undefined) {
       if (!request.allNamespaces && entry.namespace !== request.namespace) continue;
       const kind = row.name === entry.memorySnapshot ? 'memory' : 'checkpoint';
-      entries.push({ ...common, kind, container: entry.container, uniqueBytes: bytes('used') });
+      const { container, name: checkpoint } = entry;
+      const usage = { ...common, kind, container, checkpoint, ...split(bytes('used')) };
+      entries.push(usage);
+      sums.set(entry.id, added(sums.get(entry.id), entry, usage));
       continue;
     }
     const node = nodes.get(row.name);
@@ -105,7 +116,7 @@ export async function diskUsage(host: Host, request: DiskUsageRequest): Promise<
       ...common,
       kind,
       container: layer ? '' : key,
-      uniqueBytes: bytes('usedbydataset'),
+      ...split(bytes('usedbydataset')),
       waitsFor: needed,
       expiresAt:
         kind === 'trash'
@@ -119,6 +130,27 @@ export async function diskUsage(host: Host, request: DiskUsageRequest): Promise<
     poolSizeBytes: BigInt(status.sizeBytes),
     pool,
     poolHealth: status.health,
+    checkpoints: [...sums.values()],
+  };
+}
+
+/** A dataset that was just written to may be counted as larger than what it refers to. */
+function beyond(all: bigint, part: bigint): bigint {
+  return all > part ? all - part : 0n;
+}
+
+function added(
+  sum: CheckpointUsage | undefined,
+  { namespace, container, name }: CheckpointEntry,
+  usage: DiskUsage,
+): CheckpointUsage {
+  return {
+    namespace,
+    container,
+    name,
+    uniqueBytes: (sum?.uniqueBytes ?? 0n) + usage.uniqueBytes,
+    sharedBytes: (sum?.sharedBytes ?? 0n) + usage.sharedBytes,
+    referencedBytes: (sum?.referencedBytes ?? 0n) + usage.referencedBytes,
   };
 }
 

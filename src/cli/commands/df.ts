@@ -1,12 +1,13 @@
-import type { DiskUsage } from '../../proto/gen/stasis/stasis.ts';
+import type { CheckpointUsage, DiskUsage } from '../../proto/gen/stasis/stasis.ts';
 import type { Session } from '../session.ts';
 import { table } from '../table.ts';
 import { printable } from '../text.ts';
 import { milliseconds, duration, size } from '../../units.ts';
-import { usageView } from '../view.ts';
+import { checkpointUsageView, usageView } from '../view.ts';
 
 /** Names in the column KEPT: a line should fit in a terminal's. */
 const MAX_KEPT_FOR = 2;
+const SIZES = ['UNIQUE', 'SHARED', 'REFERENCED'];
 
 /** `stasis df` */
 export async function df(session: Session, options: { allNamespaces?: boolean }): Promise<void> {
@@ -14,10 +15,11 @@ export async function df(session: Session, options: { allNamespaces?: boolean })
     { namespace: session.globals.namespace, allNamespaces: options.allNamespaces ?? false },
     session.options,
   );
-  const { entries, pool, poolHealth, poolFreeBytes, poolSizeBytes } = answer;
+  const { entries, checkpoints, pool, poolHealth, poolFreeBytes, poolSizeBytes } = answer;
   session.print(
     () => ({
       entries: entries.map(usageView),
+      checkpoints: checkpoints.map(checkpointUsageView),
       pool: {
         name: pool,
         health: poolHealth,
@@ -31,16 +33,30 @@ export async function df(session: Session, options: { allNamespaces?: boolean })
         entry.kind,
         entry.container || '-',
         size(entry.uniqueBytes),
+        size(entry.sharedBytes),
         size(entry.referencedBytes),
         keptBy(entry, now),
         entry.dataset,
       ]);
-      const titles = ['KIND', 'CONTAINER', 'UNIQUE', 'REFERENCED', 'KEPT', 'DATASET'];
+      const titles = ['KIND', 'CONTAINER', ...SIZES, 'KEPT', 'DATASET'];
       const state = `${size(poolFreeBytes)} free of ${size(poolSizeBytes)}, ${poolHealth}`;
-      return `${table(titles, rows, ['UNIQUE', 'REFERENCED'])}pool ${printable(`${pool}: ${state}`)}\n`;
+      const disks = table(titles, rows, SIZES);
+      return `${disks}${sumsOf(checkpoints)}pool ${printable(`${pool}: ${state}`)}\n`;
     },
     () => entries.map(({ dataset }) => dataset),
   );
+}
+
+/** A line for each checkpoint, disk and memory together; nothing where there are none. */
+function sumsOf(checkpoints: readonly CheckpointUsage[]): string {
+  if (checkpoints.length === 0) return '';
+  const rows = checkpoints.map((sum) => [
+    `${sum.container}@${sum.name}`,
+    size(sum.uniqueBytes),
+    size(sum.sharedBytes),
+    size(sum.referencedBytes),
+  ]);
+  return `\n${table(['CHECKPOINT', ...SIZES], rows, SIZES)}\n`;
 }
 
 /** The first names without their folders, which the column DATASET shows; `--json` has them all. */

@@ -69,6 +69,29 @@ suite('a container that came by zfs receive while stasisd ran', () => {
     assert.deepEqual(await checkpointsOf(web), ['good']);
   });
 
+  test('has what its checkpoint takes summed up, disk and memory, the unique and the shared', async () => {
+    interface Usage {
+      name: string;
+      checkpoint: string | null;
+      container: string | null;
+      uniqueBytes: number;
+      sharedBytes: number;
+      referencedBytes: number;
+    }
+    const usage = JSON.parse(await stasis('df', '--json')) as { entries: Usage[]; checkpoints: Usage[] };
+    const halves = usage.entries.filter((entry) => entry.container === web && entry.checkpoint === 'good');
+    assert.equal(halves.length, 2);
+    const [sum] = usage.checkpoints.filter(({ container, name }) => container === web && name === 'good');
+    for (const field of ['uniqueBytes', 'sharedBytes', 'referencedBytes'] as const)
+      assert.equal(
+        sum?.[field],
+        halves.reduce((total, half) => total + half[field], 0),
+        field,
+      );
+    assert.ok((sum?.referencedBytes ?? 0) > 100_000, 'memory and disk of a program');
+    for (const half of halves) assert.equal(half.uniqueBytes + half.sharedBytes, half.referencedBytes);
+  });
+
   test("is not containerd's, before it is adopted or after, and its collector leaves it alone", async () => {
     for (const step of ['received', 'adopted']) {
       if (step === 'adopted') assert.equal((await adopt(place)).adopted[0]?.dataset, place);

@@ -438,6 +438,25 @@ test('df names few of many that keep something, without their folders', async ()
   assert.partialDeepStrictEqual(json(await against(handlers, ['df', '--json'])), { entries: [{ waitsFor }] });
 });
 
+test('df sums up what each checkpoint takes, disk and memory', async () => {
+  const checkpoints = [
+    { container: 'web', name: 'good', uniqueBytes: 1024n, sharedBytes: 3072n, referencedBytes: 4096n },
+  ];
+  const handlers: Partial<Handlers> = {
+    diskUsage: async () => DiskUsageResponse.fromPartial({ checkpoints, pool: 'tank' }),
+  };
+  const { stdout } = await against(handlers, ['df'], { now });
+  assert.match(
+    stdout,
+    /\n\nCHECKPOINT {3}UNIQUE {3}SHARED {2}REFERENCED\nweb@good {4}1\.0 KiB {2}3\.0 KiB {5}4\.0 KiB\n\npool tank/,
+  );
+  assert.partialDeepStrictEqual(json(await against(handlers, ['df', '--json'])), {
+    checkpoints: [
+      { container: 'web', name: 'good', uniqueBytes: 1024, sharedBytes: 3072, referencedBytes: 4096 },
+    ],
+  });
+});
+
 test('df shows what keeps the trash', async () => {
   const handlers: Partial<Handlers> = {
     diskUsage: async () =>
@@ -447,6 +466,7 @@ test('df shows what keeps the trash', async () => {
             dataset: 'tank/stasis/trash/1',
             kind: 'trash',
             uniqueBytes: 1024n,
+            sharedBytes: 3072n,
             referencedBytes: 4096n,
             waitsFor: ['web-1'],
           },
@@ -459,7 +479,10 @@ test('df shows what keeps the trash', async () => {
       }),
   };
   const text = await against(handlers, ['df'], { now });
-  assert.match(text.stdout, /^trash {2}- {10}1\.0 KiB {5}4\.0 KiB {2}for web-1 {7}tank\/stasis\/trash\/1\n/m);
+  assert.match(
+    text.stdout,
+    /^trash {2}- {10}1\.0 KiB {2}3\.0 KiB {5}4\.0 KiB {2}for web-1 {7}tank\/stasis\/trash\/1\n/m,
+  );
   assert.match(
     text.stdout,
     /for 1 min 30 s {2}tank\/stasis\/trash\/2\npool tank: 1\.0 GiB free of 2\.0 GiB, ONLINE\n$/,
