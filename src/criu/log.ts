@@ -19,6 +19,9 @@ const generic = [
   // Of tasks that CRIU has not stopped yet when it lets go of all.
   /^Unable to detach from \d+: No such process$/,
   /^Timeout reached\. Try to interrupt/,
+  // The helper that moves tasks between cgroups ends with the restore that asked it.
+  /^cg: cgroupd: recv req error/,
+  /^Unable to open fd=\d+ id=0x[0-9a-f]+$/,
 ];
 
 /** What the reader can do about the reasons met most. */

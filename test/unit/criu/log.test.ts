@@ -21,6 +21,15 @@ test('an error of a restored task is read without its pid', () => {
   assert.equal(parseLastError(log)?.message, 'File bin/x has bad size 3 (expect 4)');
 });
 
+test('a file that cannot be opened again is named', () => {
+  const log = `(00.220293)     27: Error (criu/files-reg.c:2353): Can't open file data/1262 on restore: Permission denied
+(00.220297)     27: Error (criu/files-reg.c:2267): Can't open file data/1262: Permission denied
+(00.220299)     27: Error (criu/files.c:1221): Unable to open fd=6 id=0x44
+(00.257608) Error (criu/cr-restore.c:2331): Restoring FAILED.
+(00.267338) Error (criu/cgroup.c:2055): cg: cgroupd: recv req error: No such file or directory`;
+  assert.equal(parseLastError(log)?.message, "Can't open file data/1262: Permission denied");
+});
+
 test('where CRIU only says that it failed, that is the reason', () => {
   assert.equal(
     parseLastError('(00.1) Error (criu/cr-dump.c:1): Dumping FAILED.')?.message,
