@@ -1,11 +1,13 @@
 import { rm } from 'node:fs/promises';
 import { rootProperties } from '../../snapshotter/load.ts';
-import { AlreadyExists, messageOf } from '../errors.ts';
+import { socketPath } from '../config/config.ts';
+import { AlreadyExists, FailedPrecondition, messageOf } from '../errors.ts';
 import { openZfs, type Zfs } from '../zfs/zfs.ts';
 import { destroyIfEmpty } from './dataset.ts';
-import type { Surroundings } from './facts.ts';
+import { DROP_IN, namesDropIn, withoutImport } from './containerd-config.ts';
+import { readIfThere, type Surroundings } from './facts.ts';
 import type { Step } from './plan.ts';
-import { restartContainerd, START_TIMEOUT_MS, succeeds, systemctl } from './services.ts';
+import { listens, restartContainerd, START_TIMEOUT_MS, succeeds, systemctl } from './services.ts';
 import {
   type Entry,
   makeFolders,
@@ -25,26 +27,30 @@ export type Tell = (line: string) => void;
 /**
  * Carries the steps out in order. If one fails, what this run did is undone, and containerd, if it was restarted, is
  * restarted with its old configuration.
- * @throws what the step threw
+ * @param signal is looked at between two steps
+ * @throws what the step threw, or the signal's reason
  */
 export async function applySteps(
   steps: readonly Step[],
   around: Surroundings,
   state: SetupState,
   tell: Tell,
+  signal?: AbortSignal,
 ): Promise<void> {
   const before = state.entries.length;
   let restarted = false;
   try {
     for (const step of steps) {
+      signal?.throwIfAborted();
       tell(describe(step));
       if (step.kind === 'restart-containerd') {
         restarted = true;
         await restartContainerd(around);
       } else await change(step, around, state);
     }
+    signal?.throwIfAborted();
   } catch (error) {
-    tell(`failed: ${messageOf(error)}; undoing it`);
+    tell(signal?.aborted === true ? 'cancelled; undoing it' : `failed: ${messageOf(error)}; undoing it`);
     const kept = await undoEntries(state.entries.slice(before), around, state, { keepData: false, tell });
     for (const text of kept) tell(text);
     if (restarted) {
@@ -107,6 +113,28 @@ async function change(
   }
 }
 
+/** What undoing an entry would do, a line; files are looked at. */
+export async function describeUndo(entry: Entry, { prefix }: Surroundings): Promise<string> {
+  switch (entry.kind) {
+    case 'file': {
+      const now = await readWhole(prefix + entry.path);
+      if (now === undefined) return `leave ${entry.path} alone, which was removed since`;
+      if (
+        now.content !== entry.before?.content &&
+        sha256(Buffer.from(now.content, 'base64')) !== entry.after
+      ) {
+        const import_ = withoutImport(Buffer.from(now.content, 'base64').toString('utf8')) !== undefined;
+        return `leave ${entry.path} as it is, which was edited since${import_ ? `, but take the import of ${DROP_IN} out` : ''}`;
+      }
+      return `${entry.before === undefined ? 'remove' : 'restore'} ${entry.path}`;
+    }
+    case 'dataset':
+      return `destroy the dataset ${entry.name}, if nothing is in it`;
+    case 'service':
+      return `stop and disable ${SERVICE}, as it was`;
+  }
+}
+
 export interface UndoOptions {
   /** Leave the dataset alone, whatever it holds. */
   readonly keepData: boolean;
@@ -156,7 +184,7 @@ async function undo(
 ): Promise<string | undefined> {
   switch (entry.kind) {
     case 'file':
-      return undoFile(entry, around.prefix, tell);
+      return undoFile(entry, around, tell);
     case 'service':
       if (!entry.active) await around.exec('systemctl', ['stop', SERVICE], { timeoutMs: START_TIMEOUT_MS });
       if (!entry.enabled)
@@ -165,6 +193,8 @@ async function undo(
       return undefined;
     case 'dataset': {
       if (keepData) return `the dataset ${entry.name} stays, with all that is in it`;
+      if (await listens(around.prefix + socketPath(around.config)))
+        throw new FailedPrecondition('stasisd runs and serves it: stop stasisd first');
       const outcome = await destroyIfEmpty(await zfsOf(around), entry.name);
       if (outcome === 'used')
         return `the dataset ${entry.name} is not empty and stays; to destroy it: zfs destroy -R ${entry.name}`;
@@ -176,7 +206,7 @@ async function undo(
 
 async function undoFile(
   { path, before, after, folders }: Entry & { kind: 'file' },
-  prefix: string,
+  { prefix, containerdConfig: main }: Surroundings,
   tell: Tell,
 ): Promise<string | undefined> {
   const now = await readWhole(prefix + path);
@@ -185,8 +215,24 @@ async function undoFile(
     if (before === undefined) await removeFolders(folders.map((folder) => prefix + folder));
     return undefined;
   }
-  if (now === undefined || sha256(Buffer.from(now.content, 'base64')) !== after) {
-    return `${path} was ${now === undefined ? 'removed' : 'edited'} since, and stays as it is`;
+  if (now === undefined) return `${path} was removed since, and stays so`;
+  if (sha256(Buffer.from(now.content, 'base64')) !== after) {
+    const text = Buffer.from(now.content, 'base64').toString('utf8');
+    const shorter = withoutImport(text);
+    if (shorter === undefined) return `${path} was edited since, and stays as it is`;
+    await replaceFile(prefix + path, Buffer.from(shorter), now);
+    return `${path} was edited since: it stays as it is, but for the import of ${DROP_IN}, which was taken out`;
+  }
+  if (
+    before === undefined &&
+    path === DROP_IN &&
+    namesDropIn((await readIfThere(prefix + main).catch(() => undefined)) ?? '')
+  ) {
+    // Edited so that the import could not be taken out: without the file containerd would not start.
+    await replaceFile(prefix + path, Buffer.from('# Of stasis, which is not here any more.\n'), {
+      mode: 0o644,
+    });
+    return `${path} is empty now, and stays, as ${main} imports it: take it out there, then remove it`;
   }
   if (before === undefined) {
     await rm(prefix + path, { force: true });

@@ -28,6 +28,8 @@ export interface ContainerdFiles {
   readonly text: string | undefined;
   /** Files that it imports, other than ours, in containerd's order. */
   readonly imported: readonly { readonly path: string; readonly text: string }[];
+  /** Files other than ours that it imports by name, and that are not there. */
+  readonly missing: readonly string[];
 }
 
 export interface ContainerdChange {
@@ -57,6 +59,16 @@ export function containerdChange(
   const others = files.imported.map(({ path, text }) => ({ path, table: read(path, text) }));
   const generation = generationOf(version);
   const format = formatOf(main, files.text, generation);
+  const [missing] = files.missing;
+  if (missing !== undefined && generation !== '2')
+    throw new FailedPrecondition(
+      `${files.path} imports ${missing}, which is not there: containerd cannot start so`,
+      {
+        subject: missing,
+        reason: 'containerd-config',
+        remedy: `make ${missing}, or take it out of imports in ${files.path}`,
+      },
+    );
   const notes: string[] = [];
   for (const { path, table } of [{ path: files.path, table: main }, ...others]) refuseOurNames(path, table);
 
@@ -189,6 +201,63 @@ function withImport(files: ContainerdFiles, main: Table, format: number): string
     });
   }
   return changed;
+}
+
+/**
+ * A main file that was edited since we wrote it, without our entry in `imports`; all else of it stays.
+ * @returns undefined where the entry is not there, or cannot be taken out safely
+ */
+export function withoutImport(text: string): string | undefined {
+  let main: Table;
+  try {
+    main = parse(text);
+  } catch {
+    return undefined;
+  }
+  const rest = list(main['imports']).filter((one) => one !== DROP_IN);
+  if (rest.length === list(main['imports']).length) return undefined;
+  const lines = text.split('\n');
+  const at = findLines(text).get(linePath('imports')) ?? 0;
+  const { imports: _, ...others } = main;
+  const line = lines[at - 1] ?? '';
+  const shorter = line.replace(new RegExp(`["']${DROP_IN}["']\\s*,?\\s*`), '');
+  // The line was ours alone where nothing else is on it, or an empty list of before: then nobody misses the list.
+  const candidates = [
+    lines.with(at - 1, shorter),
+    ...(rest.length === 0 && /^\s*imports\s*=\s*\[\s*\]\s*$/.test(shorter)
+      ? [lines.toSpliced(at - 1, 1)]
+      : []),
+  ].toReversed();
+  for (const candidate of candidates) {
+    const changed = candidate.join('\n');
+    try {
+      const { imports = [], ...kept } = parse(changed);
+      if (isDeepStrictEqual(kept, others) && isDeepStrictEqual(imports, rest)) return changed;
+    } catch {
+      // not that way
+    }
+  }
+  return undefined;
+}
+
+/** Whether a main file names our drop-in itself, without which containerd up to 1.7 then does not start. */
+export function namesDropIn(text: string): boolean {
+  try {
+    return list(parse(text)['imports']).includes(DROP_IN);
+  } catch {
+    return text.includes(DROP_IN);
+  }
+}
+
+/** What a drop-in of ours tells containerd of, in words. */
+export function contentOf(dropIn: string): string {
+  const { proxy_plugins: proxies, plugins } = parse(dropIn);
+  const names = [
+    'snapshotter',
+    ...(isTable(proxies) && 'stasis-diff' in proxies ? ['differ'] : []),
+    ...(isTable(plugins) && JSON.stringify(plugins).includes('io.containerd.stasis.v2') ? ['runtime'] : []),
+  ];
+  return names.length === 1 ? 'snapshotter' : `${names.slice(0, -1).join(', ')} and ${names.at(-1)}`;
 }
 
 function refuseOurNames(path: string, table: Table): void {

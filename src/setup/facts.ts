@@ -13,7 +13,6 @@ import { type ContainerdFiles, DROP_IN } from './containerd-config.ts';
 
 /** What `stasis setup` found on the host. Whatever is undefined is not there; `…Error` says why. */
 export interface Facts {
-  readonly root: boolean;
   readonly containerd: { readonly version: string } | undefined;
   readonly containerdError: string;
   readonly files: ContainerdFiles;
@@ -75,7 +74,6 @@ export async function gatherFacts(around: Surroundings): Promise<Facts> {
     systemdFacts(exec, prefix),
   ]);
   return {
-    root: around.uid === 0,
     containerd: containerd.value === undefined ? undefined : { version: containerd.value },
     containerdError: containerd.error,
     files,
@@ -138,14 +136,17 @@ async function zfsFacts(exec: Exec, config: Config) {
 async function containerdFiles(prefix: string, path: string): Promise<ContainerdFiles> {
   const text = await readIfThere(prefix + path);
   const imported: { path: string; text: string }[] = [];
+  const missing: string[] = [];
   for (const pattern of importsOf(text)) {
     const full = isAbsolute(pattern) ? pattern : join(dirname(path), pattern);
     for (const file of await expand(prefix, full)) {
-      const content = file === DROP_IN ? undefined : await readIfThere(prefix + file);
+      if (file === DROP_IN) continue;
+      const content = await readIfThere(prefix + file);
       if (content !== undefined) imported.push({ path: file, text: content });
+      else missing.push(file);
     }
   }
-  return { path, text, imported };
+  return { path, text, imported, missing };
 }
 
 function importsOf(text: string | undefined): string[] {

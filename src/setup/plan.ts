@@ -1,7 +1,7 @@
 import { stringify } from 'smol-toml';
 import { findLines, linePath } from '../config/lines.ts';
 import { messageOf, StasisError } from '../errors.ts';
-import { containerdChange, DROP_IN } from './containerd-config.ts';
+import { containerdChange, contentOf, DROP_IN } from './containerd-config.ts';
 import type { Facts } from './facts.ts';
 
 /** One thing that setup does. */
@@ -56,7 +56,6 @@ export function makePlan(facts: Facts, wishes: Wishes, stasis: StasisFiles): Pla
   const stop = (what: string, text: string, remedy: string): void =>
     void findings.push({ level: 'stop', what, text, remedy });
 
-  if (!facts.root) stop('user', 'setup changes the system, and this is not root', 'sudo stasis setup');
   const root = rootDataset(facts, wishes, stasis, { ok, stop });
   if (root !== undefined) {
     if (!facts.datasets.includes(root)) steps.push({ kind: 'dataset', name: root });
@@ -79,7 +78,15 @@ export function makePlan(facts: Facts, wishes: Wishes, stasis: StasisFiles): Pla
   else steps.push({ kind: 'service' });
 
   const changed = containerd(facts, stasis, { ok, note, stop }, steps);
-  if (changed && wishes.restartContainerd) steps.push({ kind: 'restart-containerd' });
+  if (changed && wishes.restartContainerd) {
+    if (facts.systemd !== undefined) steps.push({ kind: 'restart-containerd' });
+    else
+      note(
+        'service',
+        'containerd cannot be restarted from here without systemd',
+        'restart it yourself, then run stasis setup --yes again to check it',
+      );
+  }
   const stopped = findings.some(({ level }) => level === 'stop');
   return { findings, steps: stopped ? [] : steps, rootDataset: root ?? '' };
 }
@@ -199,7 +206,7 @@ function containerd(facts: Facts, stasis: StasisFiles, { ok, note, stop }: Says,
   }
   const before = steps.length;
   if (facts.dropIn !== change.dropIn) {
-    steps.push({ kind: 'file', path: DROP_IN, text: change.dropIn, why: 'snapshotter, differ and runtime' });
+    steps.push({ kind: 'file', path: DROP_IN, text: change.dropIn, why: contentOf(change.dropIn) });
   }
   if (change.main !== undefined) {
     steps.push({ kind: 'file', path: facts.files.path, text: change.main, why: 'imports the former' });

@@ -1,3 +1,4 @@
+import { connect } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { snapshotterName } from '../checkpoint/host.ts';
 import { Containerd } from '../containerd/client.ts';
@@ -65,6 +66,18 @@ export async function systemctl(exec: Exec, args: readonly string[], remedy: str
     subject: args.at(-1),
     reason: 'service-failed',
     remedy,
+  });
+}
+
+/** Whether a process accepts connections at a socket. */
+export function listens(path: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect(path);
+    const answer = (is: boolean) => (): void => {
+      socket.destroy();
+      resolve(is);
+    };
+    socket.once('connect', answer(true)).once('error', answer(false));
   });
 }
 

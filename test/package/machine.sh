@@ -36,7 +36,6 @@ until_counts() { # CONTAINER NUMBER: waits until the container has counted furth
   done
   fail "$1 does not count on from $2"
 }
-ended() { ctr tasks ls | grep -q "^$1 .*STOPPED"; }
 active() {
   local service
   for service in "$@"; do [ "$(systemctl is-active "$service")" = active ] || fail "$service is $(systemctl is-active "$service")"; done
@@ -250,17 +249,23 @@ after() {
   ctr containers rm web-1
   pid=$(task web)
   now=$(number web)
+  if apt-get remove -y stasis >/tmp/refused 2>&1; then fail 'removed from under a container that runs'; fi
+  cat /tmp/refused
+  grep -q 'default/web' /tmp/refused || fail 'the refusal does not name the container'
+  active stasisd containerd
+  [ -e /etc/containerd/conf.d/stasis.toml ] || fail 'a refused removal took our file from containerd'
+  dpkg-query -W -f '${Status}\n' stasis | grep -q ' ok installed' || fail 'a refused removal left half a package'
+  [ "$(task web)" = "$pid" ] || fail 'the container is gone'
+  until_counts web "$now"
+
+  step remove
+  ctr tasks rm -f web
+  ctr containers rm web
   apt-get remove -y stasis stasis-criu
   [ -e /etc/stasis/config.toml ] || fail 'remove took the configuration'
   [ ! -e /etc/containerd/conf.d ] || fail 'remove left our file to containerd'
   ! systemctl is-active --quiet stasisd.service || fail 'stasisd still runs'
   zfs list -H -o name -r tank/stasis >/dev/null || fail 'remove took the data'
-  [ "$(task web)" = "$pid" ] || fail 'the container is gone'
-  until_counts web "$now"
-  ctr tasks kill --signal SIGKILL web
-  until_ok ended web
-  ctr tasks rm web
-  ctr containers rm --keep-snapshot web
   systemctl restart containerd.service
   until_ok ctr version
   ctr snapshots --snapshotter overlayfs ls >/dev/null

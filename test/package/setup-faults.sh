@@ -45,7 +45,7 @@ small() { # FOLDER SIZE
 
 step 'no root'
 # /usr/bin/env, since the shell's own functions do not reach another user
-refuses 'not root' 'sudo stasis setup' -- setpriv --reuid=65534 --regid=65534 --clear-groups /usr/bin/env stasis setup --yes
+refuses 'only root' 'sudo stasis setup' -- setpriv --reuid=65534 --regid=65534 --clear-groups /usr/bin/env stasis setup --yes
 as_before
 
 step 'without --yes'

@@ -1,11 +1,12 @@
 import { openSync } from 'node:fs';
 import { configPath, loadConfig, readConfig, socketPath } from '../../config/config.ts';
 import { Containerd } from '../../containerd/client.ts';
-import { Aborted, FailedPrecondition } from '../../errors.ts';
-import { applySteps, describe, undoEntries } from '../../setup/apply.ts';
+import { Aborted, FailedPrecondition, PermissionDenied } from '../../errors.ts';
+import { applySteps, describe, describeUndo, undoEntries } from '../../setup/apply.ts';
 import { DROP_IN } from '../../setup/containerd-config.ts';
 import { type Facts, gatherFacts, type Surroundings } from '../../setup/facts.ts';
 import { makePlan, type Plan } from '../../setup/plan.ts';
+import { runningContainers } from '../../setup/running.ts';
 import { selfCheck } from '../../setup/self-check.ts';
 import { restartContainerd } from '../../setup/services.ts';
 import { SetupState } from '../../setup/state.ts';
@@ -42,12 +43,24 @@ export async function setup(session: Session, options: SetupOptions): Promise<vo
     prefix: env['STASIS_SETUP_PREFIX'] ?? '',
     containerdConfig: options.containerdConfig ?? CONTAINERD_CONFIG,
   };
+  if (around.uid !== 0) {
+    throw new PermissionDenied('setup looks at what only root may see, and changes the system', {
+      reason: 'not-root',
+      remedy: `sudo stasis setup${options.undo === true ? ' --undo' : ''}`,
+    });
+  }
   const change = options.yes === true && options.dryRun !== true;
   if (change) takeLock(around.prefix + LOCK);
   const state = await SetupState.load(around.prefix);
   if (options.undo === true) return undo(session, around, state, options, change);
 
-  const facts = await gatherFacts(around);
+  const { signal } = session.host;
+  // Whatever waits for a pool that hangs, a signal ends.
+  const facts = await gatherFacts({
+    ...around,
+    exec: (file, args, how) => exec(file, args, { signal, ...how }),
+  });
+  signal.throwIfAborted();
   const plan = makePlan(
     facts,
     { pool: options.pool, restartContainerd: options.restartContainerd === true },
@@ -60,7 +73,7 @@ export async function setup(session: Session, options: SetupOptions): Promise<vo
     },
   );
   const stops = plan.findings.filter(({ level }) => level === 'stop');
-  if (!session.globals.json) session.host.stdout.write(planText(plan, change));
+  if (!session.globals.json) session.host.stdout.write(planText(plan, change, again(options)));
   if (stops.length > 0) {
     session.partial = view(plan, false);
     throw new FailedPrecondition(`this host cannot be set up: ${stops.map(({ text }) => text).join('; ')}`, {
@@ -75,7 +88,7 @@ export async function setup(session: Session, options: SetupOptions): Promise<vo
   }
   session.partial = view(plan, false);
   const tell = teller(session);
-  await applySteps(plan.steps, around, state, tell);
+  await applySteps(plan.steps, around, state, tell, signal);
   const checked = await check(session, around, facts, options, tell);
   const answer = { ...view(plan, true), check: checked ?? null };
   if (session.globals.json) session.host.stdout.write(`${JSON.stringify(answer, null, 2)}\n`);
@@ -118,20 +131,11 @@ async function undo(
   change: boolean,
 ): Promise<void> {
   const { stdout } = session.host;
-  if (around.uid !== 0) {
-    throw new FailedPrecondition('setup changes the system, and this is not root', {
-      reason: 'not-root',
-      remedy: 'sudo stasis setup --undo',
-    });
-  }
   const { entries } = state;
+  if (change) assertNoneRuns(runningContainers(around.prefix + around.config.daemon.run_dir));
   const files = entries.flatMap((entry) => (entry.kind === 'file' ? [entry.path] : []));
   if (!change) {
-    const lines = entries.map((entry) => {
-      if (entry.kind === 'file') return `${entry.before === undefined ? 'remove' : 'restore'} ${entry.path}`;
-      if (entry.kind === 'dataset') return `destroy the dataset ${entry.name}, if nothing is in it`;
-      return 'stop and disable stasisd.service, as it was';
-    });
+    const lines = await Promise.all(entries.map((entry) => describeUndo(entry, around)));
     if (session.globals.json) stdout.write(`${JSON.stringify({ wouldUndo: lines }, null, 2)}\n`);
     else if (lines.length === 0) stdout.write('there is nothing to undo\n');
     else
@@ -151,6 +155,33 @@ async function undo(
   } else if (restart === true) await restartContainerd({ ...around, withoutPlugin: true });
   if (session.globals.json) stdout.write(`${JSON.stringify({ undone: entries.length, left }, null, 2)}\n`);
   else stdout.write(entries.length === 0 ? 'there was nothing to undo\n' : 'undone\n');
+}
+
+/** Whoever takes containerd's settings away takes them from containers that run, at its next restart. */
+function assertNoneRuns(running: readonly string[]): void {
+  const [first] = running;
+  if (first === undefined) return;
+  const [namespace = '', id = ''] = first.split('/');
+  const more = running.length > 8 ? `, and ${running.length - 8} more` : '';
+  throw new FailedPrecondition(
+    `containers run under io.containerd.stasis.v2, and containerd would lose them at its next restart: ${running.slice(0, 8).join(', ')}${more}`,
+    {
+      subject: first,
+      reason: 'containers-run',
+      remedy: `checkpoint those that are to come back, then end each: ctr --namespace ${namespace} tasks kill --signal SIGKILL ${id}`,
+    },
+  );
+}
+
+/** The command that does what a dry run has shown. */
+function again({ pool, restartContainerd, containerdConfig, check }: SetupOptions): string {
+  return [
+    'stasis setup --yes',
+    ...(pool === undefined ? [] : [`--pool ${pool}`]),
+    ...(containerdConfig === undefined ? [] : [`--containerd-config ${containerdConfig}`]),
+    ...(restartContainerd === true ? ['--restart-containerd'] : []),
+    ...(check === false ? ['--no-check'] : []),
+  ].join(' ');
 }
 
 /** Held until the process ends. */
@@ -190,7 +221,7 @@ function view({ findings, steps, rootDataset }: Plan, applied: boolean) {
   };
 }
 
-function planText({ findings, steps }: Plan, change: boolean): string {
+function planText({ findings, steps }: Plan, change: boolean, command: string): string {
   const rows = findings.map(({ level, what, text, remedy }) => [
     level === 'stop' ? 'STOP' : level,
     what,
@@ -205,7 +236,7 @@ function planText({ findings, steps }: Plan, change: boolean): string {
       return `  ${printable(describe(step))}\n${content}`;
     })
     .join('');
-  return `${found}${change ? 'Doing' : 'To do'}:\n${list}${change ? '' : '\nNothing was changed. To do it: stasis setup --yes\n'}`;
+  return `${found}${change ? 'Doing' : 'To do'}:\n${list}${change ? '' : `\nNothing was changed. To do it: ${printable(command)}\n`}`;
 }
 
 function indent(text: string): string {

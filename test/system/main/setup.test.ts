@@ -108,7 +108,7 @@ suite(`setup's files in containerd ${version}`, () => {
       if (host.other !== undefined) writeFileSync(other, host.other);
       const main = host.main === undefined ? undefined : here(host.main);
       const imported = host.other === undefined ? [] : [{ path: other, text: host.other }];
-      const change = containerdChange({ path, text: main, imported }, version, SOCKET, true);
+      const change = containerdChange({ path, text: main, imported, missing: [] }, version, SOCKET, true);
       assert.notEqual(change.main, undefined, 'none of these imports our folder');
       writeFileSync(path, here(change.main ?? ''));
       mkdirSync(join(folder, 'conf.d'));

@@ -1,13 +1,17 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { chmod, mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { suite, test, type TestContext } from 'node:test';
 import { defaults } from '../../../src/config/config.ts';
-import { applySteps, undoEntries } from '../../../src/setup/apply.ts';
+import { applySteps, describeUndo, undoEntries } from '../../../src/setup/apply.ts';
 import { gatherFacts, type Surroundings } from '../../../src/setup/facts.ts';
 import type { Step } from '../../../src/setup/plan.ts';
+import { runningContainers } from '../../../src/setup/running.ts';
 import { replaceFile, SetupState } from '../../../src/setup/state.ts';
+import { startTimeOf } from '../../../src/sys/process.ts';
 import type { CommandResult, Exec } from '../../../src/sys/command.ts';
 
 const MAIN = '/etc/containerd/config.toml';
@@ -109,6 +113,86 @@ suite('setup', () => {
     const left = await undoEntries(state.entries, around, state, { keepData: true, tell: quiet });
     assert.match(left.join('\n'), /config\.toml was edited since, and stays/);
     assert.equal(await readFile(prefix + MAIN, 'utf8'), 'version = 2\nimports = []\nroot = "/mine"\n');
+  });
+
+  test('takes its import out of a file that was edited since, and is never what keeps containerd from starting', async (t) => {
+    const { prefix, around } = await hostIn(t);
+    const state = await SetupState.load(prefix);
+    const imports = `imports = ["${DROP_IN}"]\n`;
+    const write: Step[] = [
+      { kind: 'file', path: DROP_IN, text: 'ours\n', why: 'test' },
+      { kind: 'file', path: MAIN, text: `version = 2\n${imports}`, why: 'test' },
+    ];
+    await applySteps(write, around, state, quiet);
+    await writeFile(prefix + MAIN, `version = 2\n${imports}root = "/mine"\n`);
+    const lines = await Promise.all(state.entries.map((entry) => describeUndo(entry, around)));
+    assert.match(
+      lines.join('\n'),
+      /leave .*config\.toml as it is, which was edited since, but take the import/,
+    );
+    assert.match(
+      (await undoEntries(state.entries, around, state, { keepData: true, tell: quiet })).join(),
+      /taken out/,
+    );
+    assert.equal(await readFile(prefix + MAIN, 'utf8'), 'version = 2\nroot = "/mine"\n');
+    await assert.rejects(stat(prefix + DROP_IN), { code: 'ENOENT' });
+
+    await applySteps(write, around, state, quiet);
+    const spread = `version = 2\nimports = [\n  "${DROP_IN}",\n]\n`;
+    await writeFile(prefix + MAIN, spread);
+    const left = await undoEntries(state.entries, around, state, { keepData: true, tell: quiet });
+    assert.match(left.join('\n'), /stasis\.toml is empty now, and stays/);
+    assert.equal(await readFile(prefix + MAIN, 'utf8'), spread);
+    assert.doesNotMatch(await readFile(prefix + DROP_IN, 'utf8'), /^[^#]/m);
+  });
+
+  test('is undone when it is cancelled between two steps', async (t) => {
+    const { prefix, around } = await hostIn(t);
+    const before = await tree(prefix);
+    const gone = new AbortController();
+    const lines: string[] = [];
+    const tell = (line: string): void => {
+      lines.push(line);
+      if (line.startsWith('write')) gone.abort(new Error('cancelled'));
+    };
+    await assert.rejects(
+      applySteps(steps.slice(2), around, await SetupState.load(prefix), tell, gone.signal),
+      /cancelled/,
+    );
+    await rm(join(prefix, 'var'), { recursive: true, force: true });
+    assert.deepEqual(await tree(prefix), before);
+    assert.ok(lines.includes('cancelled; undoing it'));
+  });
+
+  test('does not destroy a dataset that a stasisd serves', async (t) => {
+    const { prefix, around, calls } = await hostIn(t);
+    const state = await SetupState.load(prefix);
+    await applySteps(steps.slice(0, 1), around, state, quiet);
+    const runDir = join(prefix, around.config.daemon.run_dir);
+    await mkdir(runDir, { recursive: true });
+    const server = createServer().listen(join(runDir, 'stasisd.sock'));
+    t.after(() => server.close());
+    await once(server, 'listening');
+    const left = await undoEntries(state.entries, around, state, { keepData: false, tell: quiet });
+    assert.match(left.join(), /stop stasisd first.*to try again: stasis setup --undo/);
+    assert.ok(!calls.some((call) => call.startsWith('zfs destroy')));
+    assert.equal(state.entries.length, 1);
+  });
+
+  test('finds the containers that run under our shims, by the shims’ records', async (t) => {
+    const { prefix } = await hostIn(t);
+    const record = async (id: string, text: string): Promise<void> => {
+      await mkdir(join(prefix, 'tasks', id), { recursive: true });
+      await writeFile(join(prefix, 'tasks', id, 'state.json'), text);
+    };
+    const startTime = startTimeOf(process.pid);
+    await record('default/web', JSON.stringify({ pid: process.pid, startTime }));
+    await record('default/old', JSON.stringify({ pid: process.pid, startTime: '1' }));
+    await record('default/new', JSON.stringify({ pid: 0, startTime: '' }));
+    await record('default/torn', '{');
+    await record('stasis-setup-check/check', JSON.stringify({ pid: process.pid, startTime }));
+    assert.deepEqual(runningContainers(prefix), ['default/web']);
+    assert.deepEqual(runningContainers(join(prefix, 'nothing')), []);
   });
 
   test('that was cut off before a change was made has nothing to undo there', async (t) => {

@@ -4,7 +4,13 @@ import { join } from 'node:path';
 import { suite, test } from 'node:test';
 import { parse } from 'smol-toml';
 import { StasisError } from '../../../src/errors.ts';
-import { containerdChange, DROP_IN } from '../../../src/setup/containerd-config.ts';
+import {
+  containerdChange,
+  contentOf,
+  DROP_IN,
+  namesDropIn,
+  withoutImport,
+} from '../../../src/setup/containerd-config.ts';
 
 const MAIN = '/etc/containerd/config.toml';
 const SOCKET = '/run/stasis/stasisd.sock';
@@ -17,7 +23,12 @@ function change(
   imported: { path: string; text: string }[] = [],
   mapsIds = false,
 ) {
-  const { dropIn, main, notes } = containerdChange({ path: MAIN, text, imported }, version, SOCKET, mapsIds);
+  const { dropIn, main, notes } = containerdChange(
+    { path: MAIN, text, imported, missing: [] },
+    version,
+    SOCKET,
+    mapsIds,
+  );
   return { dropIn: plain(dropIn) as Tree, main, notes };
 }
 
@@ -164,4 +175,50 @@ suite("containerd's own file", () => {
   test('of a containerd before 1.6 is refused', () => {
     assert.throws(() => change('1.5.9', ''), /containerd 1\.5\.9 is too old/);
   });
+});
+
+test('our import goes out of a file that was edited since, and nothing else of it', () => {
+  const ours = '"/etc/containerd/conf.d/stasis.toml"';
+  const edited = (imports: string): string => `version = 2\n${imports}# mine\n[debug]\n  level = "warn"\n`;
+  for (const [before, after] of [
+    [`imports = [${ours}]\n`, ''],
+    [`imports = [${ours}, "/etc/mine.toml"]\n`, 'imports = ["/etc/mine.toml"]\n'],
+    [`imports = ["/etc/mine.toml", ${ours}]\n`, undefined],
+    [`imports = ['/etc/containerd/conf.d/stasis.toml'] # why\n`, 'imports = [] # why\n'],
+  ] as const) {
+    const now = withoutImport(edited(before));
+    if (after !== undefined) assert.equal(now, edited(after));
+    else assert.deepEqual(plain(now ?? ''), plain(edited('imports = ["/etc/mine.toml"]\n')));
+    assert.equal(namesDropIn(now ?? ours), false);
+  }
+  for (const other of ['imports = ["/etc/containerd/conf.d/*.toml"]\n', '', 'imports = [\n'])
+    assert.equal(withoutImport(edited(other)), undefined);
+  const lines = `imports = [\n  ${ours},\n]\n`;
+  assert.equal(withoutImport(edited(lines)), undefined, 'a list over several lines is left to its owner');
+  assert.equal(namesDropIn(edited(lines)), true);
+});
+
+test('a drop-in says what it holds', () => {
+  assert.equal(
+    contentOf(
+      containerdChange({ path: MAIN, text: '', imported: [], missing: [] }, '1.6.20', SOCKET, false).dropIn,
+    ),
+    'snapshotter',
+  );
+  const text = 'version = 2\n';
+  const on = (version: string): string =>
+    contentOf(
+      containerdChange({ path: MAIN, text, imported: [], missing: [] }, version, SOCKET, false).dropIn,
+    );
+  assert.equal(on('1.7.24'), 'snapshotter and differ');
+  assert.equal(on('2.1.4'), 'snapshotter, differ and runtime');
+});
+
+test('an import of a file that is not there is told where containerd would not start', () => {
+  const text = 'version = 2\nimports = ["/etc/gone.toml"]\n';
+  const missing = ['/etc/gone.toml'];
+  const on = (version: string) =>
+    containerdChange({ path: MAIN, text, imported: [], missing }, version, SOCKET, false);
+  assert.throws(() => on('1.7.24'), /imports \/etc\/gone\.toml, which is not there/);
+  assert.ok(on('2.1.4').dropIn.length > 0);
 });

@@ -9,10 +9,9 @@ const tank = { name: 'tank', health: 'ONLINE', sizeBytes: 2 ** 35, freeBytes: 2 
 
 /** A Debian 13 host on which nothing was set up yet. */
 const host: Facts = {
-  root: true,
   containerd: { version: '1.7.24' },
   containerdError: '',
-  files: { path: MAIN, text: 'version = 2\n', imported: [] },
+  files: { path: MAIN, text: 'version = 2\n', imported: [], missing: [] },
   dropIn: undefined,
   zfs: { kind: 'openzfs', version: '2.3.2', mapsIds: true },
   zfsError: '',
@@ -64,19 +63,24 @@ const cases: Case[] = [
   },
   {
     name: 'no configuration of containerd',
-    facts: { files: { path: MAIN, text: undefined, imported: [] } },
+    facts: { files: { path: MAIN, text: undefined, imported: [], missing: [] } },
     steps: all,
   },
   {
     name: 'a configuration of containerd that imports conf.d',
     facts: {
-      files: { path: MAIN, text: 'version = 2\nimports = ["/etc/containerd/conf.d/*.toml"]\n', imported: [] },
+      files: {
+        path: MAIN,
+        text: 'version = 2\nimports = ["/etc/containerd/conf.d/*.toml"]\n',
+        imported: [],
+        missing: [],
+      },
     },
     steps: all.slice(0, 3),
   },
   {
     name: 'a broken configuration of containerd',
-    facts: { files: { path: MAIN, text: '[', imported: [] } },
+    facts: { files: { path: MAIN, text: '[', imported: [], missing: [] } },
     stop: /not valid TOML/,
   },
   {
@@ -170,7 +174,13 @@ const cases: Case[] = [
     steps: [all[0] ?? '', ...all.slice(2)],
     note: /systemd does not run/,
   },
-  { name: 'not root', facts: { root: false }, stop: /not root/ },
+  {
+    name: 'no systemd, and containerd to be restarted',
+    facts: { systemd: undefined },
+    wishes: { restartContainerd: true },
+    steps: [all[0] ?? '', ...all.slice(2)],
+    note: /restart it yourself, then run stasis setup --yes again/,
+  },
 ];
 
 suite('setup plans', () => {
@@ -210,7 +220,7 @@ suite('setup plans', () => {
     const done: Facts = {
       ...host,
       datasets: ['tank', 'tank/stasis'],
-      files: { path: MAIN, text: text(MAIN), imported: [] },
+      files: { path: MAIN, text: text(MAIN), imported: [], missing: [] },
       dropIn: text(DROP_IN),
       systemd: { unit: true, enabled: true, active: true },
     };
