@@ -158,8 +158,8 @@ function isSettled({ execSessions }: TakeRequest, { name }: Obstacle): boolean {
   return name === 'exec-session' && execSessions !== 'leave';
 }
 
-/** Without a parent where it has no snapshot any more. */
-async function originOf(client: NamespaceClient, record: Container): Promise<SnapshotOrigin> {
+/** How a container's snapshot was made; without a parent where it has none any more. */
+export async function originOf(client: NamespaceClient, record: Container): Promise<SnapshotOrigin> {
   if (record.snapshotKey === '') return { parent: '' };
   const { snapshotter, snapshotKey: key } = record;
   const answer = await client.snapshots.stat({ snapshotter, key }).catch((error: unknown) => {

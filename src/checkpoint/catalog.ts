@@ -141,21 +141,37 @@ export class Catalog {
     });
   }
 
+  /** The latest that has its memory here, or never had any. What a stock client took is nobody's default: the memory is with it. */
+  latest(namespace: string, container: string): CheckpointEntry | undefined {
+    return this.of(namespace, container).findLast(({ memory }) => memory !== 'external');
+  }
+
   /**
-   * The checkpoint of that name, or the latest where the name is empty.
+   * The checkpoint of that name, or the latest (see `latest`) where the name is empty.
    * @throws NotFound naming what there is
    */
   resolve(namespace: string, container: string, name: string): CheckpointEntry {
     const all = this.of(namespace, container);
     const named = all.filter((entry) => entry.name === name);
     // Of two containers of one name, the one that is here is meant and not the one that came from elsewhere.
-    const found = name === '' ? all.at(-1) : (named.find(({ id }) => !this.#received.has(id)) ?? named[0]);
+    const found =
+      name === ''
+        ? this.latest(namespace, container)
+        : (named.find(({ id }) => !this.#received.has(id)) ?? named[0]);
     if (found !== undefined) return found;
     if (all.length === 0) {
       throw new NotFound(`container ${container} has no checkpoints in namespace ${namespace}`, {
         subject: container,
         reason: 'no-checkpoints',
         remedy: `take one with: stasis checkpoint ${container}`,
+      });
+    }
+    if (name === '') {
+      const names = all.map((entry) => entry.name).join(', ');
+      throw new NotFound(`all checkpoints of container ${container} were taken by other clients: ${names}`, {
+        subject: container,
+        reason: 'no-checkpoints',
+        remedy: `restore the memory by the client that took it, or the disk alone: stasis restore ${container} --snapshot ${all.at(-1)?.name}`,
       });
     }
     throw new NotFound(`container ${container} has no checkpoint ${name}`, {

@@ -4,10 +4,11 @@ import { assertFreeName, createFromCheckpoint, nameTaken, type NewContainer } fr
 import type { CheckpointEntry } from './entry.ts';
 import { type Host, lockKey, type Report } from './host.ts';
 import type { OpenMemory } from './memory-store.ts';
+import { openCheckpoint } from './open.ts';
 import { cloneNames, MAX_CLONES, validateContainerId, validateNamespace } from './names.ts';
 import { findCheckpoint } from './find.ts';
 import { removeCheckpoints } from './remove.ts';
-import { assertMemory, type Restored } from './restore.ts';
+import { warnOfNoMemory, type Restored } from './restore.ts';
 import { assertLazyBefore, isLazy, type Paging } from './paging.ts';
 import { takeLocked } from './take.ts';
 
@@ -74,12 +75,12 @@ async function cloneFrom(
   tell: Cloned,
   report: Report,
 ): Promise<void> {
-  assertMemory(entry, false, report);
   if (entry.memory === 'image') await assertSafeForClones(host, entry);
   tell.checkpoint(entry);
   await host.catalog.reading(entry, async () => {
-    const memory = await host.memory.open(entry);
+    const memory = await openCheckpoint(host, entry);
     try {
+      warnOfNoMemory(entry, report);
       const lazy = await isLazy(host, memory.record.container, entry, paging);
       await cloneAll(host, { namespace, names, entry, memory, lazy, signal }, tell, report);
     } finally {

@@ -3,6 +3,7 @@ import { InvalidArgument } from '../errors.ts';
 import { type Host, lockKey, type Report } from './host.ts';
 import { validateCheckpointName, validateContainerId, validateNamespace } from './names.ts';
 import type { Paging } from './paging.ts';
+import { openCheckpoint } from './open.ts';
 import { isUp, type PodMember, podsAmong, RewindTogether } from './pod.ts';
 import { restore, restoreLocked, type Restored, type RestoreRequest } from './restore.ts';
 import { noSuchSet } from './unfinished-sets.ts';
@@ -85,12 +86,13 @@ async function podsOf(
     wanted.map(async ({ container: id, checkpoint }): Promise<PodMember | undefined> => {
       const record = containers.find((one) => one.id === id);
       if (record !== undefined) return { id, record };
-      const found = host.catalog
-        .of(namespace, id)
-        .findLast((entry) => checkpoint === '' || entry.name === checkpoint);
+      const found =
+        checkpoint === ''
+          ? host.catalog.latest(namespace, id)
+          : host.catalog.of(namespace, id).findLast((entry) => entry.name === checkpoint);
       if (found === undefined) return undefined; // its restore says so
       return host.catalog.reading(found, async () => {
-        const memory = await host.memory.open(found);
+        const memory = await openCheckpoint(host, found);
         const { container } = memory.record;
         await memory.close();
         return { id, record: container };

@@ -6,6 +6,7 @@ import { createFromCheckpoint, nameTaken, type NewContainer } from './create.ts'
 import { type Host, lockKey, type Report } from './host.ts';
 import { isLazy, type Paging } from './paging.ts';
 import type { OpenMemory } from './memory-store.ts';
+import { openCheckpoint } from './open.ts';
 import { validateContainerId, validateNamespace } from './names.ts';
 import { assertNoPodAround, inPodOfNow, type RewindPlace } from './pod.ts';
 import { rewind, type RewindTimes } from './rewind.ts';
@@ -71,13 +72,14 @@ export async function restoreLocked(
   const target = request.as === '' ? container : request.as;
   const client = host.containerd.namespace(namespace);
   const entry = await findCheckpoint(host, client, container, request.checkpoint);
-  assertMemory(entry, request.requireMemory, report);
+  if (request.requireMemory) assertMemory(entry);
   return host.catalog.reading(entry, async () => {
-    const opened = host.memory.open(entry);
+    const opened = openCheckpoint(host, entry);
     try {
       const found = [findContainer(client, target), findTask(client, target)] as const;
       const [read, record, task] = await Promise.all([opened, ...found]);
       signal.throwIfAborted();
+      warnOfNoMemory(entry, report);
       if (request.as !== '' && record !== undefined) throw nameTaken(request.as);
       if (record !== undefined) await assertNoPodAround(client, record, entry);
       const memory = await inPod(client, read);
@@ -119,18 +121,30 @@ async function inPod(client: NamespaceClient, memory: OpenMemory): Promise<OpenM
   };
 }
 
-/** @throws FailedPrecondition where memory is insisted on and the checkpoint has none */
-export function assertMemory(entry: CheckpointEntry, required: boolean, report: Report): void {
+/** @throws FailedPrecondition where the checkpoint has no memory, for those who insist on it */
+function assertMemory(entry: CheckpointEntry): void {
   if (entry.memory === 'image') return;
-  const why = entry.memoryError === '' ? '' : ` (${entry.memoryError})`;
-  if (required) {
-    throw new FailedPrecondition(`checkpoint ${entry.name} of ${entry.container} holds no memory${why}`, {
+  throw new FailedPrecondition(
+    `checkpoint ${entry.name} of ${entry.container} holds no memory${whyNone(entry)}`,
+    {
       subject: `${entry.container}@${entry.name}`,
       reason: 'no-memory-image',
       remedy: "without --require-memory the process is started anew on the checkpoint's disk",
-    });
-  }
-  report.warn(`checkpoint ${entry.name} holds no memory${why}: the process starts anew on its disk`);
+    },
+  );
+}
+
+/** Says of a checkpoint without memory what its restore will be. */
+export function warnOfNoMemory(entry: CheckpointEntry, report: Report): void {
+  if (entry.memory === 'image') return;
+  report.warn(
+    `checkpoint ${entry.name} holds no memory${whyNone(entry)}: the process starts anew on its disk`,
+  );
+}
+
+function whyNone({ memory, memoryError }: CheckpointEntry): string {
+  const why = memory === 'external' ? 'that was left to the client that took it' : memoryError;
+  return why === '' ? '' : ` (${why})`;
 }
 
 async function restoreNew(

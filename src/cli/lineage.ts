@@ -168,9 +168,10 @@ export function storedText({ storing, storeError }: Checkpoint): string {
   return storeError === '' ? '' : `not stored: ${storeError}`;
 }
 
-/** `memory 8.1 MiB`, or `disk only`. */
+/** `memory 8.1 MiB`, `disk only`, or `memory elsewhere` where a stock client keeps it. */
 export function memoryText({ memory, memoryBytes }: Checkpoint): string {
-  return memory === MemoryKind.MEMORY_NONE ? 'disk only' : `memory ${size(memoryBytes)}`;
+  if (memory === MemoryKind.MEMORY_NONE) return 'disk only';
+  return `memory ${memory === MemoryKind.MEMORY_EXTERNAL ? 'elsewhere' : size(memoryBytes)}`;
 }
 
 function order(a: Checkpoint['createdAt'], b: Checkpoint['createdAt']): number {

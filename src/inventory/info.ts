@@ -1,4 +1,5 @@
 import { statfs } from 'node:fs/promises';
+import { dirname } from 'node:path';
 import { configPath } from '../config/config.ts';
 import { criuFeatures } from '../criu/find.ts';
 import { messageOf } from '../errors.ts';
@@ -6,8 +7,13 @@ import type { Finding, InfoResponse } from '../proto/gen/stasis/stasis.ts';
 import { version } from '../version.ts';
 import { type Host, snapshotterName } from '../checkpoint/host.ts';
 import { hostObstacle } from '../checkpoint/paging.ts';
+import { readMountTable } from '../sys/mount-table.ts';
+import { hasXattrs } from '../sys/xattr.ts';
+import { Patience } from '../zfs/patience.ts';
 import { size } from '../units.ts';
 
+/** Milliseconds that a mounted file system may take to answer. */
+const XATTR_TIMEOUT_MS = 3000;
 const CGROUP2_SUPER_MAGIC = 0x63677270;
 
 /** What this host can do, and the fix for each thing that is missing. */
@@ -15,6 +21,7 @@ export async function hostInfo(host: Host): Promise<InfoResponse> {
   const findings = await Promise.all([
     zfs(host),
     pool(host),
+    xattr(host),
     index(host),
     criu(host),
     runtime(host),
@@ -61,6 +68,35 @@ async function pool(host: Host): Promise<Finding> {
   } catch (error) {
     return bad('pool', messageOf(error), `see: zpool status ${name}`);
   }
+}
+
+/**
+ * Whether files can have extended attributes. Without them images lose their file capabilities, and containerd's own differ, which
+ * `ctr tasks checkpoint` uses with containerd 1.6, gives up.
+ */
+async function xattr({ root, config, zfs: { kind } }: Host): Promise<Finding> {
+  const table = await readMountTable();
+  const ours = table.find(
+    ({ type, source, target }) =>
+      /(^|\.)zfs$/.test(type) &&
+      source.startsWith(`${root}/`) &&
+      dirname(target) === `${config.daemon.run_dir}/mnt`,
+  );
+  if (ours === undefined) return good('xattr', 'not known before the first container');
+  const patience = new Patience(XATTR_TIMEOUT_MS);
+  try {
+    if (await patience.wait(ours.source, () => hasXattrs(ours.target)))
+      return good('xattr', 'files can have extended attributes');
+  } catch (error) {
+    return bad('xattr', messageOf(error), `see: zpool status ${root.split('/')[0]}`);
+  }
+  return bad(
+    'xattr',
+    'no extended attributes: images lose file capabilities, and ctr tasks checkpoint and ctr containers checkpoint fail with containerd 1.6',
+    kind === 'openzfs'
+      ? `zfs set xattr=sa ${root}; it counts for what is mounted afterwards`
+      : 'with no container running, put a line "enable-xattr" into /etc/zfs/zfsrc and restart zfs-fuse',
+  );
 }
 
 /** How well the index in memory stands for the pool. What is only still in use is told, and no fault of the host. */
@@ -156,7 +192,7 @@ async function containerd(host: Host): Promise<Finding> {
 
 async function plugin(host: Host): Promise<Finding> {
   const remedy =
-    "add the proxy plugin to containerd's configuration (containerd-config.toml shows it) and restart containerd";
+    "stasis setup adds it to containerd's configuration (--dry-run shows what it would write), and restarts containerd";
   try {
     const found = await host.containerd.plugins([
       `type==io.containerd.snapshotter.v1,id==${snapshotterName}`,

@@ -1,6 +1,6 @@
 import { hasErrno } from '../errors.ts';
 import { toCString, type ByteString } from './bytes.ts';
-import { check, native } from './libc.ts';
+import { check, checkInBackground, native } from './libc.ts';
 
 // setxattr(2), getxattr(2), listxattr(2), xattr(7): the calls that do not follow a symbolic link
 const lsetxattr = native<[Buffer, Buffer, Buffer, number, number]>(
@@ -22,6 +22,19 @@ const scratch = Buffer.alloc(4096);
  */
 export function setXattr(path: ByteString, name: ByteString, value: Buffer): void {
   check('lsetxattr', lsetxattr(toCString(path), toCString(name), value, value.length, 0), path);
+}
+
+/** Whether a file's file system has extended attributes. Asked on a thread of libuv's. @throws SysError */
+export async function hasXattrs(path: ByteString): Promise<boolean> {
+  const [file, name] = [toCString(path), toCString('security.capability')];
+  try {
+    await checkInBackground('lgetxattr', lgetxattr, [file, name, null, 0], path);
+    return true;
+  } catch (error) {
+    if (hasErrno(error, 'ENODATA')) return true;
+    if (hasErrno(error, 'ENOTSUP') || hasErrno(error, 'EOPNOTSUPP')) return false;
+    throw error;
+  }
 }
 
 /** All extended attributes of a file by name; none where its file system has none. @throws SysError */

@@ -1,7 +1,6 @@
 import { NotFound } from '../../errors.ts';
 import type { ContainerSummary } from '../../proto/gen/stasis/stasis.ts';
-import { MemoryKind } from '../../proto/gen/stasis/stasis.ts';
-import { hasBranches, lineage, relatives, statusText, storedText } from '../lineage.ts';
+import { hasBranches, lineage, memoryText, relatives, statusText, storedText } from '../lineage.ts';
 import { containerName } from '../names.ts';
 import type { Session } from '../session.ts';
 import { table } from '../table.ts';
@@ -71,7 +70,7 @@ function plain(session: Session, containers: readonly ContainerSummary[], allNam
         checkpoint.name,
         ...set(checkpoint.setId || '-'),
         age(checkpoint.createdAt, now),
-        checkpoint.memory === MemoryKind.MEMORY_NONE ? 'disk only' : size(checkpoint.memoryBytes),
+        memoryText(checkpoint).replace(/^memory /, ''),
         storedText(checkpoint) || size(checkpoint.uniqueBytes),
         (checkpoint.timings?.frozenNs ?? 0n) === 0n || checkpoint.timings === undefined
           ? '-'

@@ -21,7 +21,7 @@ export async function hostObstacles(host: Host): Promise<Obstacle[]> {
     .filter(({ ok, name }) => !ok && name !== 'criu')
     .map(({ name, value, remedy }): Obstacle => ({
       name,
-      severity: name === 'staging' || name === 'pool' ? 'warning' : 'error',
+      severity: ['staging', 'pool', 'xattr'].includes(name) ? 'warning' : 'error',
       subject: `host, ${name}`,
       message: value,
       remedy,

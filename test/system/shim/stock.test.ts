@@ -161,6 +161,31 @@ test('a restore that fails leaves the disk as it was', async (t) => {
   });
 });
 
+test('for stasis it is the disk alone, and nobody’s default: the memory is with its client, or with nobody', async (t) => {
+  const name = await writer(t);
+  await stasis('checkpoint', name, '--name', 'mine');
+  const held = await checkpoint(name);
+  const stock = (await checkpointsOf(name)).find((one) => one.startsWith('stock-')) ?? '';
+  assert.match(await stasis('ls', name), /\belsewhere\b/);
+  assert.match(await stasis('restore', name), /from mine: memory and disk/);
+  await progress(name, 5);
+  await end(name);
+  await restore(name, held);
+  await progress(name, 5); // its client has memory and disk of one instant
+  await assert.rejects(
+    stasis('restore', name, '--snapshot', stock, '--require-memory'),
+    /left to the client/,
+  );
+  assert.match(await stasis('restore', name, '--snapshot', stock), new RegExp(`from ${stock}: disk only`));
+  t.after(() => removeAll(`${name}-copy`));
+  assert.match(await stasis('clone', name, '--from', stock, '--name', `${name}-copy`), /disk only/);
+  await stasis('rm', name, 'mine');
+  await assert.rejects(
+    stasis('restore', name),
+    /were taken by other clients: stock-[\s\S]*--snapshot stock-/,
+  );
+});
+
 test('memory whose disk half was removed is refused', async (t) => {
   const name = await writer(t);
   const held = await checkpoint(name);
