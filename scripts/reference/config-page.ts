@@ -46,6 +46,7 @@ function rule(key: Key): string {
     case 'number':
       return `${key.fraction === true ? 'number' : 'whole number'} of ${key.unit}, ${key.min} to ${key.max}`;
     case 'string':
+      if (key.dataset === true) return "string, a dataset's name";
       return key.absolute === true ? 'string, an absolute path' : 'string';
   }
 }

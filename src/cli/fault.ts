@@ -13,6 +13,15 @@ export interface FaultView {
   remedy?: string;
 }
 
+/** An error of a command that has data for `--json` all the same, beside the error. */
+export interface WithData extends Error {
+  readonly data: Readonly<Record<string, unknown>>;
+}
+
+export function dataOf(error: unknown): WithData['data'] {
+  return error instanceof Error && 'data' in error ? (error as WithData).data : {};
+}
+
 /** `stasis: <what> (cause)`, and the next step in a line of its own. */
 export function faultText(error: unknown): string {
   const { message, cause, remedy } = faultView(error);

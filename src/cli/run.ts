@@ -1,6 +1,6 @@
 import { CommanderError } from 'commander';
 import { InvalidArgument } from '../errors.ts';
-import { faultText, faultView } from './fault.ts';
+import { dataOf, faultText, faultView } from './fault.ts';
 import type { Globals, Host } from './host.ts';
 import { namespaceName } from './names.ts';
 import type { Actions, Options } from './grammar.ts';
@@ -51,7 +51,7 @@ export async function run(argv: readonly string[], host: Host): Promise<number> 
     const view = faultView(error);
     if (argv.includes('--json')) {
       const warnings = session === undefined ? {} : { ...session.partial, warnings: session.warnings };
-      host.stdout.write(`${JSON.stringify({ ...warnings, error: view }, null, 2)}\n`);
+      host.stdout.write(`${JSON.stringify({ ...warnings, ...dataOf(error), error: view }, null, 2)}\n`);
     }
     return view.exitCode;
   }

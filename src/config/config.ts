@@ -31,17 +31,32 @@ function withPrograms(config: Config): Config {
 
 /**
  * The text of a configuration file; undefined where there is none and none is needed.
+ * @param byEnvironment whether it was STASIS_CONFIG that named it, for the remedy
  * @throws InvalidArgument naming the file
  */
-export function readConfig(path: string, mustExist: boolean): string | undefined {
+export function readConfig(
+  path: string,
+  mustExist: boolean,
+  byEnvironment: boolean = mustExist,
+): string | undefined {
   try {
     return readFileSync(path, 'utf8');
   } catch (error) {
-    if (hasErrno(error, 'ENOENT') && !mustExist) return undefined;
-    throw new InvalidArgument(`cannot read the configuration ${path}: ${messageOf(error)}`, {
-      subject: path,
-      remedy: 'create the file, or unset STASIS_CONFIG to use the defaults',
-    });
+    const missing = hasErrno(error, 'ENOENT');
+    if (missing && !mustExist) return undefined;
+    const folder = hasErrno(error, 'EISDIR');
+    const remedy = missing ? 'create the file' : folder ? 'name a file' : 'see that it can be read';
+    throw new InvalidArgument(
+      `cannot read the configuration ${path}: ${folder ? 'it is a folder' : messageOf(error)}`,
+      {
+        subject: path,
+        remedy: byEnvironment
+          ? `${remedy}, or unset STASIS_CONFIG to use the defaults`
+          : missing
+            ? 'name a file that is there, or create it'
+            : remedy,
+      },
+    );
   }
 }
 

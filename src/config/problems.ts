@@ -1,3 +1,4 @@
+import { isDataset } from '../zfs/names.ts';
 import { type Key, sections } from './schema.ts';
 
 /** Something in a configuration file that is not understood. */
@@ -51,6 +52,8 @@ function wrong(key: Key, value: unknown): string | undefined {
       if (value.includes('\0')) return 'a string without NUL';
       if (value === '' && key.empty === undefined) return 'a string that is not empty';
       if (key.absolute === true && value !== '' && !value.startsWith('/')) return 'an absolute path';
+      if (key.dataset === true && value !== '' && !isDataset(value))
+        return "a dataset's name, such as tank/stasis";
       return undefined;
     }
   }

@@ -27,6 +27,8 @@ export interface TextKey extends Common {
   readonly empty?: string;
   /** Only absolute paths (or empty, where `empty` is given). */
   readonly absolute?: boolean;
+  /** Only what ZFS takes as a dataset's name (or empty). */
+  readonly dataset?: boolean;
 }
 export interface NumberKey extends Common {
   readonly type: 'number';
@@ -65,6 +67,7 @@ export const schema = {
       root: text({
         default: '',
         what: 'Dataset that holds everything.',
+        dataset: true,
         empty: '`<pool>/stasis` of the only pool',
         effect: 'restart',
       }),

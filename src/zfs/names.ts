@@ -24,6 +24,11 @@ export function checkDataset(name: string): string {
   return name;
 }
 
+/** Whether a pool can have a file system of this name, or be it: a pool's name begins with a letter (zpool-create(8)). */
+export function isDataset(name: string): boolean {
+  return datasetFault(name) === undefined && /^[A-Za-z]/.test(name);
+}
+
 /** Checks `dataset@snapshot`. @throws InvalidArgument */
 export function checkSnapshot(name: string): string {
   const at = name.indexOf('@');

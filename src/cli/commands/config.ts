@@ -1,7 +1,14 @@
-import { configPath, locatedProblems, parseDocument, readConfig } from '../../config/config.ts';
+import {
+  configPath,
+  type LocatedProblem,
+  locatedProblems,
+  parseDocument,
+  readConfig,
+} from '../../config/config.ts';
 import { type Setting, settings } from '../../config/origins.ts';
 import { sections } from '../../config/schema.ts';
 import { InvalidArgument } from '../../errors.ts';
+import type { WithData } from '../fault.ts';
 import type { Host } from '../host.ts';
 import { table } from '../table.ts';
 
@@ -42,6 +49,20 @@ function asFile(all: readonly Setting[]): string {
     .join('\n');
 }
 
+/** What a configuration has wrong, for stdout's JSON beside the error. */
+class ConfigMistakes extends InvalidArgument implements WithData {
+  readonly data: Readonly<Record<string, unknown>>;
+
+  constructor(file: string, count: string, problems: readonly LocatedProblem[]) {
+    super(`${file} has ${count}`, {
+      subject: file,
+      reason: 'bad-config',
+      remedy: `correct ${problems.length === 1 ? 'it' : 'them'}; the manual has every key: man stasis.toml`,
+    });
+    this.data = { file, exists: true, ok: false, problems };
+  }
+}
+
 /**
  * `stasis config check [FILE]`: every mistake with its line.
  * @throws InvalidArgument after they were printed
@@ -52,21 +73,14 @@ export function configCheck(
   { json = false, quiet = false }: Options,
 ): void {
   const path = file ?? configPath(host.env);
-  const text = readConfig(path, file !== undefined || host.env['STASIS_CONFIG'] !== undefined);
+  const byEnvironment = file === undefined && host.env['STASIS_CONFIG'] !== undefined;
+  const text = readConfig(path, file !== undefined || byEnvironment, byEnvironment);
   const problems = text === undefined ? [] : locatedProblems(parseDocument(text, path), text, path);
   if (problems.length > 0) {
     if (!json)
       for (const { at, message, remedy } of problems) host.stdout.write(`${at}: ${message}; ${remedy}\n`);
-    const [first] = problems;
     const count = problems.length === 1 ? 'a mistake' : `${problems.length} mistakes`;
-    throw new InvalidArgument(
-      `${path} has ${count}${json && first ? `: ${first.at}: ${first.message}` : ''}`,
-      {
-        subject: path,
-        reason: 'bad-config',
-        remedy: `correct ${problems.length === 1 ? 'it' : 'them'}; docs/reference/configuration.md has every key`,
-      },
-    );
+    throw new ConfigMistakes(path, count, problems);
   }
   if (json)
     host.stdout.write(`${JSON.stringify({ file: path, exists: text !== undefined, ok: true }, null, 2)}\n`);

@@ -43,9 +43,21 @@ test('config check shows every mistake with its line, and exits with 2', async (
   assert.match(stdout, /did you mean shim\.sharing\?/);
   assert.match(stderr, /has 2 mistakes/);
   const json = JSON.parse((await stasis(['config', 'check', file, '--json'])).stdout) as {
-    error: { message: string };
+    ok: boolean;
+    problems: { at: string; key: string; message: string; remedy: string }[];
+    error: { message: string; remedy: string };
   };
-  assert.match(json.error.message, /:2: unknown key shim\.sharign/);
+  assert.equal(json.ok, false);
+  assert.deepEqual(
+    json.problems.map(({ at, key }) => [at, key]),
+    [
+      [`${file}:2`, 'shim.sharign'],
+      [`${file}:5`, 'log.level'],
+    ],
+  );
+  assert.match(json.problems[0]?.message ?? '', /^unknown key shim\.sharign/);
+  assert.match(json.error.message, /has 2 mistakes$/);
+  assert.match(json.error.remedy, /man stasis\.toml/, 'which the package installs');
 });
 
 test('config check of a good file, and of one that is not there', async (t) => {
@@ -54,4 +66,10 @@ test('config check of a good file, and of one that is not there', async (t) => {
   const missing = await stasis(['config', 'check', `${file}.not`]);
   assert.equal(missing.code, 2);
   assert.match(missing.stderr, /cannot read the configuration .*ENOENT/);
+  assert.doesNotMatch(missing.stderr, /STASIS_CONFIG/, 'which was not set');
+  const folder = await stasis(['config', 'check', '/']);
+  assert.equal(folder.code, 2);
+  assert.match(folder.stderr, /configuration \/: it is a folder\n {2}next: name a file\n/);
+  const env = { STASIS_CONFIG: `${file}.not` };
+  assert.match((await stasis(['config', 'check'], { env })).stderr, /unset STASIS_CONFIG/);
 });

@@ -54,6 +54,25 @@ suite('the configuration', () => {
     );
   });
 
+  test('takes as the root what ZFS takes as a dataset, a pool alone too', () => {
+    for (const root of ['', 'npool', 'tank/stasis', 'tank/a b/c.d:e-f_g'])
+      assert.equal(parseConfig(`zfs.root = "${root}"`, 'x').zfs.root, root);
+    for (const root of [
+      'bad name/',
+      '/npool/stasis',
+      'a//b',
+      'tank/..',
+      'tank/a@b',
+      'tank/ä',
+      '1pool/a',
+      'a'.repeat(256),
+    ])
+      fails(
+        `[zfs]\nroot = "${root}"\n`,
+        /:2: zfs\.root must be a dataset's name, such as tank\/stasis, not "/,
+      );
+  });
+
   test('with a value of the wrong type, choice or size says what it must be', () => {
     fails('[shim]\nidle_timeout = "30"\n', /:2: shim\.idle_timeout must be a number of seconds, not "30"/);
     fails('[shim]\nsharing = "host"\n', /:2: shim\.sharing must be one of namespace, pod, container/);
