@@ -10,6 +10,7 @@ import { InvalidArgument } from '../src/errors.ts';
  * | `s/<hash>` | socket of a shim |
  * | `s/w<hash>` | that of its worker, where it has a guard |
  * | `events/<hash>` | the events of such a shim that containerd has not acknowledged |
+ * | `s/c-<random>` | socket at which a terminal's master is awaited |
  * | `resident/<containerd's address>/<namespace>/shim` | `pid starttime socket` of the namespace's shared shim; the launcher reads it |
  * | `resident/<containerd's address>/<namespace>/starting` | locked by the launcher that is starting that shim |
  * | `locks/<hash>` | held by a living shim with flock(2) |
@@ -30,9 +31,17 @@ export class Paths {
     this.runDir = runDir;
   }
 
+  get sockets(): string {
+    return `${this.runDir}/s`;
+  }
+
+  get locks(): string {
+    return `${this.runDir}/locks`;
+  }
+
   /** One shim for each key: containerd's address, the namespace, and a group where shims are not shared. */
   socket(address: string, namespace: string, group: string): string {
-    const path = `${this.runDir}/s/${hash(address, namespace, group)}`;
+    const path = `${this.sockets}/${hash(address, namespace, group)}`;
     if (Buffer.byteLength(path) > MAX_SOCKET_PATH) {
       throw new InvalidArgument(`the socket path ${path} is longer than ${MAX_SOCKET_PATH} bytes`, {
         subject: path,
@@ -53,11 +62,11 @@ export class Paths {
   }
 
   lock(address: string, namespace: string, group: string): string {
-    return `${this.runDir}/locks/${hash(address, namespace, group)}`;
+    return `${this.locks}/${hash(address, namespace, group)}`;
   }
 
   clearLock(namespace: string): string {
-    return `${this.runDir}/locks/clear-${checkName('namespace', namespace)}`;
+    return `${this.locks}/clear-${checkName('namespace', namespace)}`;
   }
 
   resident(address: string, namespace: string): string {

@@ -5,6 +5,8 @@ import { Any } from '../../src/proto/gen/google/protobuf/any.ts';
 export interface BootstrapParams {
   readonly instanceId: string;
   readonly namespace: string;
+  /** As Go's slog has it: DEBUG is -4, INFO 0. */
+  readonly logLevel: number;
   readonly ttrpcAddress: string;
   readonly grpcAddress: string;
   readonly binary: string;
@@ -20,6 +22,7 @@ const texts = new Map<number, 'instanceId' | 'namespace' | 'ttrpcAddress' | 'grp
   [6, 'grpcAddress'],
   [7, 'binary'],
 ]);
+const LOG_LEVEL = 3;
 const EXTENSION = 8;
 
 /**
@@ -30,6 +33,7 @@ const EXTENSION = 8;
 export function readBootstrap(bytes: Uint8Array, id: string, namespace: string): BootstrapParams | undefined {
   const params = { instanceId: '', namespace: '', ttrpcAddress: '', grpcAddress: '', binary: '' };
   const extensions: Any[] = [];
+  let logLevel = 0;
   try {
     const reader = new BinaryReader(bytes);
     while (reader.pos < reader.len) {
@@ -38,13 +42,14 @@ export function readBootstrap(bytes: Uint8Array, id: string, namespace: string):
       if (wire === WireType.LengthDelimited && text !== undefined) params[text] = reader.string();
       else if (wire === WireType.LengthDelimited && field === EXTENSION)
         extensions.push(readExtension(reader.bytes()));
+      else if (wire === WireType.Varint && field === LOG_LEVEL) logLevel = reader.int32();
       else reader.skip(wire);
     }
   } catch {
     return undefined;
   }
   if (params.instanceId !== id || params.namespace !== namespace) return undefined;
-  return { ...params, extensions };
+  return { ...params, logLevel, extensions };
 }
 
 /** Each extension wraps an Any in its field 1. */

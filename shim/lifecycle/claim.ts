@@ -1,4 +1,4 @@
-import { mkdirSync, openSync } from 'node:fs';
+import { fstatSync, mkdirSync, openSync, statSync } from 'node:fs';
 import { readFile, mkdir, rename, rm, writeFile } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { dirname } from 'node:path';
@@ -31,7 +31,7 @@ export async function claimPlace(place: Place): Promise<number | undefined> {
   const deadline = Date.now() + WAIT_MS;
   for (;;) {
     const fd = openSync(place.lock, 'a', 0o600);
-    if (tryLock(fd)) {
+    if (tryLock(fd) && isStillAt(fd, place.lock)) {
       // What a dead shim left; nobody listens there while we hold the lock.
       await rm(place.socket, { force: true });
       return fd;
@@ -46,6 +46,11 @@ export async function claimPlace(place: Place): Promise<number | undefined> {
     }
     await sleep(POLL_MS);
   }
+}
+
+/** Whether nobody has swept the lock away since it was opened: sweep-places.ts. Another would be made, and held, in its place. */
+function isStillAt(fd: number, path: string): boolean {
+  return statSync(path, { throwIfNoEntry: false })?.ino === fstatSync(fd).ino;
 }
 
 /** A shim that leaves would still accept the task, and take it along: who comes then waits until it has gone. */

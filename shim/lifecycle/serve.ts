@@ -23,6 +23,8 @@ import { claimPlace, type Place } from './claim.ts';
 import { groupOf, isSet } from './group.ts';
 import { Shim, type ShimStart } from './shim.ts';
 
+const SLOG_DEBUG = -4;
+
 /**
  * Becomes a shim and serves until there is nothing to do, or says which shim serves already. Standard output gets the
  * address and nothing else, once somebody listens there.
@@ -51,8 +53,10 @@ export async function serve(args: ShimArguments, config: Config, env: NodeJS.Pro
   const guarded = config.shim.guard === 'on';
   await settleDown(bootstrap?.extensions ?? [Any.decode(stdin)], env, guarded);
   leaveSession();
+  // The flag is announced to go away.
+  const debug = args.debug || (bootstrap?.logLevel ?? 0) <= SLOG_DEBUG;
   const start: ShimStart = {
-    args,
+    args: { ...args, debug },
     ttrpcAddress: env['TTRPC_ADDRESS'] ?? bootstrap?.ttrpcAddress ?? '',
     openFiles: Number.isSafeInteger(openFiles) ? openFiles : undefined,
     shared,

@@ -33,6 +33,7 @@ import { clearDead, hasDead } from './dead.ts';
 import { IdleTimer } from './idle.ts';
 import { LogSink } from './log-sink.ts';
 import { QuietTime } from './quiet.ts';
+import { sweepPlaces } from './sweep-places.ts';
 
 /** What a shim is started with, besides its configuration. */
 export interface ShimStart {
@@ -146,6 +147,7 @@ export class Shim {
     await publish();
     guard?.ready();
     void clearLeftovers(context);
+    void sweepPlaces(paths);
     return new Shim(
       (async () => {
         await idle.left;

@@ -16,6 +16,7 @@ import { Container } from '../container/container.ts';
 import type { ShimContext } from '../container/context.ts';
 import { readJson, readOptions } from '../../src/containerd/task-options.ts';
 import { recordOf } from '../worker/take-up.ts';
+import { refuseUnknown } from '../container/refused.ts';
 import { cgroupOf, readSpec } from '../container/spec.ts';
 import { assertNobodyIn } from '../container/cgroup-check.ts';
 import { asPrintfArgument } from '../lifecycle/answer.ts';
@@ -179,6 +180,7 @@ export function taskService(
 async function create(context: ShimContext, request: CreateTaskRequest): Promise<Container> {
   await clearFormer(context.paths, context.namespace, request.id, context.exec);
   const options = await readOptions(request.options);
+  refuseUnknown(request, options, context);
   const record = recordOf(context, request.id);
   const spec = readSpec(request.bundle);
   // `ctr containers restore` gives a copy the cgroup of its source, which may run.

@@ -29,10 +29,26 @@ export async function readOptions(any: Any | undefined): Promise<Options> {
     case GENERIC_OPTIONS:
       return readGeneric(any);
     case OLD_OPTIONS:
-      return Options.fromPartial(read(any, OLD_OPTIONS, CreateOptions));
+      return fromOld(read(any, OLD_OPTIONS, CreateOptions));
     default:
       return read(any, OPTIONS, Options);
   }
+}
+
+/** What they say of open connections, locks and terminals is so for every restore; what else CRIU could be told is not known here. */
+function fromOld(old: CreateOptions): Options {
+  const { emptyNamespaces, cgroupsMode } = old;
+  if (emptyNamespaces.length > 0 || !['', 'soft'].includes(cgroupsMode)) {
+    const what =
+      emptyNamespaces.length > 0
+        ? `empty_namespaces ${emptyNamespaces.join(', ')}`
+        : `cgroups_mode ${cgroupsMode}`;
+    throw new InvalidArgument(`${what} cannot be followed by a restore`, {
+      subject: what,
+      remedy: 'leave it out',
+    });
+  }
+  return Options.fromPartial(old);
 }
 
 /** Whether these are options of a task, in one of their forms. */

@@ -2,6 +2,9 @@ import { statSync } from 'node:fs';
 import { closeQuietly } from './descriptor.ts';
 import { sealedCopy } from './sealed-copy.ts';
 
+/** Of each a few megabytes. A client can name any number of programs. */
+const MOST = 4;
+
 interface Copy {
   /** Tells one file from another that takes its place. */
   readonly stamp: string;
@@ -12,7 +15,7 @@ interface Copy {
 /**
  * Sealed copies in memory of programs that would else protect themselves from their containers by a copy or a mount of their own, and a
  * second execve, at each call: crun does (src/libcrun/cloned_binary.c there), which costs as much as the rest of a `start`. It
- * takes a sealed one for what it is.
+ * takes a sealed one for what it is. Copies of those that were used last are kept.
  */
 export class ProgramCopies {
   readonly #copies = new Map<string, Copy>();
@@ -24,11 +27,17 @@ export class ProgramCopies {
   of(path: string): string {
     const stamp = stampOf(path);
     let copy = this.#copies.get(path);
+    this.#copies.delete(path); // and comes last now
     if (copy?.stamp !== stamp) {
       if (copy?.fd !== undefined) closeQuietly(copy.fd);
       copy = { stamp, fd: undefined };
-      this.#copies.set(path, copy);
       void this.#make(path, copy);
+    }
+    this.#copies.set(path, copy);
+    for (const [other, { fd }] of this.#copies) {
+      if (this.#copies.size <= MOST) break;
+      if (fd !== undefined) closeQuietly(fd);
+      this.#copies.delete(other);
     }
     return copy.fd === undefined ? path : `/proc/self/fd/${copy.fd}`;
   }

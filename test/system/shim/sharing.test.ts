@@ -1,13 +1,13 @@
 // Who shares a shim, and what a shim of one's own is given.
 import assert from 'node:assert/strict';
-import { mkdirSync, mkdtempSync, readFileSync, rmdirSync, rmSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmdirSync, rmSync, writeFileSync } from 'node:fs';
+import { basename, join } from 'node:path';
 import { after, afterEach, before, test, type TestContext } from 'node:test';
 import { foldersAt } from '../../../src/sys/cgroup.ts';
 import { removeContainer, uniqueName } from '../support/container.ts';
 import { ended } from '../support/process.ts';
-import { attempt, ctr, image, importImage, runtime, stack } from '../support/stack.ts';
-import { shimPid } from './shims.ts';
+import { attempt, ctr, image, importImage, runtime, stack, until } from '../support/stack.ts';
+import { runDir, shimPid, shimSocket } from './shims.ts';
 
 const config = readFileSync(stack.config, 'utf8');
 const folder = mkdtempSync(join(stack.state, 'data/tmp/sharing-'));
@@ -73,6 +73,27 @@ test('a shim cgroup that does not exist fails the start, with its name', async (
   assert.notEqual(result.exitCode, 0);
   assert.match(result.stderr, /there is no cgroup \/no\/such/);
 });
+
+for (const sharing of ['container', 'pod']) {
+  test(`what a killed shim of a ${sharing} left is gone after the next start of any`, async (t) => {
+    share(sharing);
+    const flags = (id: string): string[] =>
+      sharing === 'pod' ? ['--annotation', `io.kubernetes.cri.sandbox-id=${id}`] : [];
+    const first = await start(t, ...flags('killed'));
+    const socket = shimSocket(first).replace(/^unix:\/\//, '');
+    const lock = join(runDir, 'locks', basename(socket));
+    const pid = await shimPid(first);
+    assert.ok(existsSync(socket) && existsSync(lock));
+    process.kill(pid, 'SIGKILL');
+    await ended(pid);
+    await removeContainer(first);
+    const second = await start(t, ...flags('next'));
+    await until('them to be gone', () => (existsSync(socket) || existsSync(lock) ? undefined : true));
+    assert.ok(existsSync(shimSocket(second).replace(/^unix:\/\//, '')), 'that of the living stays');
+    assert.ok(!existsSync(join(runDir, 'tasks/default', first, 'state.json')));
+    assert.ok(!existsSync(join(runDir, 'oci/default', first)));
+  });
+}
 
 test('the containers of a pod share a shim, and other pods have another', async (t) => {
   share('pod');

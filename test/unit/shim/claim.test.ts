@@ -1,10 +1,12 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { announce, claimPlace, retract, type Place } from '../../../shim/lifecycle/claim.ts';
+import { sweepPlaces } from '../../../shim/lifecycle/sweep-places.ts';
+import { Paths } from '../../../shim/paths.ts';
 import { closeQuietly } from '../../../src/sys/descriptor.ts';
 
 /** A place that a shim holds, and at which it listens. */
@@ -53,6 +55,31 @@ test('a shim that stays after all is taken', async (t) => {
   setTimeout(() => void announce(place.announcement, place.socket), 100);
   assert.equal(await next, undefined);
   place.leave();
+});
+
+test('what shims that have ended left is swept, and a place that one holds, or takes meanwhile, is not', async (t) => {
+  const place = await held(t);
+  const folder = dirname(dirname(place.lock));
+  const paths = new Paths(folder);
+  mkdirSync(paths.sockets, { recursive: true });
+  const of = (id: string): Place => ({
+    socket: paths.socket('/c.sock', 'ns', id),
+    lock: paths.lock('/c.sock', 'ns', id),
+  });
+  const [dead, living] = [of('dead'), of('living')];
+  closeQuietly((await claimPlace(dead)) ?? -1);
+  const lock = (await claimPlace(living)) ?? assert.fail('nobody holds it yet');
+  t.after(() => closeQuietly(lock));
+  const consoles = [join(paths.sockets, 'c-old'), join(paths.sockets, 'c-new')] as const;
+  for (const file of [dead.socket, living.socket, paths.clearLock('ns'), ...consoles])
+    writeFileSync(file, '');
+  utimesSync(consoles[0], 1, 1);
+  await sweepPlaces(paths);
+  const left = [...readdirSync(paths.locks), ...readdirSync(paths.sockets)].sort();
+  const expected = [place.lock, place.socket, living.lock, living.socket, paths.clearLock('ns'), consoles[1]];
+  assert.deepEqual(left, expected.map((path) => basename(path)).sort());
+  const again = (await claimPlace(dead)) ?? assert.fail('nobody holds it');
+  closeQuietly(again);
 });
 
 test('a shim that never announces itself is taken when it answers', async (t) => {

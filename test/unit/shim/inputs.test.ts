@@ -6,7 +6,12 @@ import { join } from 'node:path';
 import test from 'node:test';
 import { BinaryWriter, WireType } from '@bufbuild/protobuf/wire';
 import { parseArguments } from '../../../shim/arguments.ts';
-import { readCheckpointOptions, readJson, readOptions } from '../../../src/containerd/task-options.ts';
+import {
+  isOptions,
+  readCheckpointOptions,
+  readJson,
+  readOptions,
+} from '../../../src/containerd/task-options.ts';
 import { cgroupOf, isSystemdPath, readSpec } from '../../../shim/container/spec.ts';
 import { asPrintfFormat } from '../../../shim/lifecycle/answer.ts';
 import { readBootstrap } from '../../../shim/lifecycle/bootstrap.ts';
@@ -15,6 +20,7 @@ import { asClientsKnow } from '../../../shim/service/errors.ts';
 import { parseOutputAddress } from '../../../shim/stdio/address.ts';
 import { Code, codeOf, InvalidArgument, messageOf, NotFound } from '../../../src/errors.ts';
 import { Options } from '../../../src/proto/gen/containerd/runc_options.ts';
+import { Any } from '../../../src/proto/gen/google/protobuf/any.ts';
 
 const any = (typeUrl: string, value: Uint8Array) => ({ typeUrl, value: Buffer.from(value) });
 
@@ -136,6 +142,65 @@ test('start parameters are taken for such only when they repeat id and namespace
   assert.equal(readBootstrap(bytes, 'other', 'default'), undefined);
   assert.equal(readBootstrap(Buffer.from([0xff, 0xff, 0xff]), 'web', 'default'), undefined);
   assert.equal(readBootstrap(Buffer.alloc(0), 'web', 'default'), undefined);
+});
+
+test('parameters of containerd 2.3: every field, options in an extension, and fields that are yet to come', async () => {
+  const options = new BinaryWriter().tag(3, WireType.LengthDelimited).string('/shims').finish();
+  const wrapped = new BinaryWriter();
+  wrapped
+    .tag(1, WireType.LengthDelimited)
+    .fork()
+    .tag(1, WireType.LengthDelimited)
+    .string('containerd.runc.v1.Options')
+    .tag(2, WireType.LengthDelimited)
+    .bytes(options)
+    .join();
+  const text = (writer: BinaryWriter, field: number, value: string): BinaryWriter =>
+    writer.tag(field, WireType.LengthDelimited).string(value);
+  const writer = new BinaryWriter();
+  text(writer, 1, 'web');
+  text(writer, 2, 'default');
+  writer.tag(3, WireType.Varint).int32(-4);
+  text(writer, 4, 'v2.4.0');
+  text(writer, 5, '/c.ttrpc');
+  text(writer, 6, '/c.sock');
+  text(writer, 7, '/usr/bin/containerd');
+  writer.tag(8, WireType.LengthDelimited).bytes(wrapped.finish());
+  writer.tag(8, WireType.LengthDelimited).bytes(new Uint8Array()); // one of a kind that is not known
+  text(writer, 9, '/run/containerd/s');
+  writer.tag(10, WireType.Bit64).fixed64(7);
+  text(writer, 99, 'later');
+  const params = readBootstrap(writer.finish(), 'web', 'default');
+  assert.partialDeepStrictEqual(params, {
+    ...{ instanceId: 'web', namespace: 'default', logLevel: -4 },
+    ...{ ttrpcAddress: '/c.ttrpc', grpcAddress: '/c.sock', binary: '/usr/bin/containerd' },
+  });
+  assert.equal(params?.extensions.length, 2);
+  const [first, second] = params.extensions;
+  assert.ok(first !== undefined && second !== undefined && isOptions(first) && !isOptions(second));
+  assert.equal((await readOptions(first)).shimCgroup, '/shims');
+});
+
+test('an Any of an older containerd is never taken for parameters, nor cut ones for anything', () => {
+  const bare = any(
+    'containerd.runc.v1.Options',
+    Options.encode(Options.fromPartial({ root: '/r' })).finish(),
+  );
+  const bytes = Any.encode(bare).finish();
+  assert.equal(readBootstrap(bytes, 'web', 'default'), undefined);
+  const whole = new BinaryWriter()
+    .tag(1, WireType.LengthDelimited)
+    .string('web')
+    .tag(2, WireType.LengthDelimited)
+    .string('default')
+    .tag(8, WireType.LengthDelimited)
+    .bytes(new BinaryWriter().tag(1, WireType.LengthDelimited).bytes(bytes).finish())
+    .finish();
+  assert.equal(readBootstrap(whole, 'web', 'default')?.extensions.length, 1);
+  for (let length = 0; length < whole.length; length++) {
+    const cut = readBootstrap(whole.subarray(0, length), 'web', 'default');
+    if (cut !== undefined) assert.deepEqual(cut.extensions, [], `${length} bytes`);
+  }
 });
 
 test('names that are no identifiers never become paths', () => {

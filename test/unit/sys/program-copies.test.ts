@@ -54,6 +54,20 @@ test('a program is started from its copy, under its own name, and a replaced one
   assert.equal(gone.spawnError, 'ENOENT');
 });
 
+test('of many programs the copies of those that were used last are kept', async (t) => {
+  const copies = new ProgramCopies();
+  const dir = folder(t);
+  const programs = Array.from({ length: 6 }, (_, at) => join(dir, `program-${at}`));
+  for (const program of programs) {
+    copyFileSync('/bin/true', program);
+    assert.match(await settled(copies, program), /^\/proc\/self\/fd\/\d+$/);
+  }
+  const [first = '', , , , , last = ''] = programs;
+  assert.notEqual(copies.of(last), last);
+  assert.equal(copies.of(first), first, 'its copy went, and is made anew');
+  await settled(copies, first);
+});
+
 test('a script, and what cannot be read, are started as they are', async (t) => {
   const copies = new ProgramCopies();
   const dir = folder(t);
