@@ -1,6 +1,5 @@
 // containerd-shim-stasis-v2: the actions that containerd asks of a shim binary. The launcher (launcher.sh) answers most
 // calls by itself and runs this program for the rest.
-import { basename } from 'node:path';
 import { loadConfig } from '../src/config/config.ts';
 import { InvalidArgument, messageOf } from '../src/errors.ts';
 import { commit, version } from '../src/version.ts';
@@ -14,9 +13,7 @@ import { work } from './worker/work.ts';
 async function main(): Promise<void> {
   const args = parseArguments(process.argv.slice(2));
   if (args.version) {
-    process.stdout.write(
-      `${basename(process.argv[1] ?? '')}:\n  Version:  ${version}\n  Revision: ${commit}\n`,
-    );
+    process.stdout.write(`containerd-shim-stasis-v2:\n  Version:  ${version}\n  Revision: ${commit}\n`);
     return;
   }
   if (args.info) {

@@ -4,7 +4,7 @@ import { dataOf, faultText, faultView } from './fault.ts';
 import type { Globals, Host } from './host.ts';
 import { namespaceName } from './names.ts';
 import type { Actions, Options } from './grammar.ts';
-import { buildProgram } from './program.ts';
+import { buildProgram, commandNames } from './program.ts';
 import { runtimeCall, tellCaller } from './runtime-call.ts';
 import type { Session } from './session.ts';
 
@@ -59,12 +59,16 @@ export async function run(argv: readonly string[], host: Host): Promise<number> 
 
 /** A slip in the command line, in our own form. */
 function usageError(error: CommanderError, usage: string, argv: readonly string[]): InvalidArgument {
-  const command = argv.find((argument) => /^[a-z]+$/.test(argument));
-  const help = command === undefined || error.code === 'commander.unknownCommand' ? '' : `${command} `;
+  const command = argv.find((argument) => commandNames.includes(argument));
+  const asked =
+    argv[0] === 'help' ? argv.find((argument, index) => index > 0 && !argument.startsWith('-')) : undefined;
+  const help = command === undefined ? '' : `${command} `;
   const text =
-    error.code === 'commander.help'
-      ? 'no command given'
-      : error.message.replace(/^error: /, '').replace(/\n/g, ' ');
+    error.code !== 'commander.help'
+      ? error.message.replace(/^error: /, '').replace(/\n/g, ' ')
+      : asked === undefined || asked === command
+        ? 'no command given'
+        : `unknown command '${asked}'`;
   return new InvalidArgument(text || usage, { reason: 'usage', remedy: `see \`stasis ${help}--help\`` });
 }
 

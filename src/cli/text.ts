@@ -9,13 +9,13 @@ export function printable(text: string): string {
   );
 }
 
-/** Several lines as one. */
+/** Several lines as one, with semicolons between where none ends with a mark of its own. */
 export function oneLine(text: string): string {
   return printable(
     text
       .split(/\r?\n/)
       .map((line) => line.trim())
       .filter((line) => line !== '')
-      .join('; '),
+      .reduce((all, line) => (all === '' ? line : `${all}${/[.:;,]$/.test(all) ? '' : ';'} ${line}`), ''),
   );
 }

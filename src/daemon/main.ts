@@ -32,6 +32,7 @@ import { execWith, OwnChildren } from '../sys/spawned-command.ts';
 import { version } from '../version.ts';
 import { ZfsMounter } from '../zfs/mounter.ts';
 import { openZfs } from '../zfs/zfs.ts';
+import { answerTo } from './arguments.ts';
 import { assertUnclaimed, claim } from './claim.ts';
 import { Database } from './database.ts';
 import { ContainerdPeer } from './containerd-peer.ts';
@@ -242,10 +243,19 @@ async function retireStaging(staging: string): Promise<void> {
   await clearStaging(staging);
 }
 
-main().catch((error: unknown) => {
+const answer = answerTo(process.argv.slice(2));
+if (answer === undefined) {
+  main().catch(fail);
+} else {
+  process.stdout.write(answer.stdout);
+  process.stderr.write(answer.stderr);
+  process.exitCode = answer.exit;
+}
+
+function fail(error: unknown): never {
   const remedy = error instanceof StasisError && error.remedy !== undefined ? `; ${error.remedy}` : '';
-  const line = `stasisd: ${messageOf(error)}${remedy}\n`;
+  const line = `stasisd: ${messageOf(error).replace(/\.\s*$/, '')}${remedy}\n`;
   process.stderr.write(logsToJournal(process.env) ? journalLine(line, 'error') : line);
   // A configuration with mistakes will not mend itself: the unit does not start stasisd again after this one.
   process.exit(error instanceof InvalidArgument ? EX_CONFIG : 1);
-});
+}

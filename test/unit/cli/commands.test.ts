@@ -115,7 +115,7 @@ test("containerd's address goes with each call when it was named, and only then"
 
 test('--json prints one document, --quiet the name alone; warnings are said in every case', async () => {
   const warnings = ['no memory:\n  Error (criu/tty.c:1): \u001b[31mbad'];
-  const told = 'stasis: warning: no memory:; Error (criu/tty.c:1): \\u{1b}[31mbad\n';
+  const told = 'stasis: warning: no memory: Error (criu/tty.c:1): \\u{1b}[31mbad\n';
   const asJson = await against(checkpointing([], warnings), ['checkpoint', 'web', '--json']);
   const document = json(asJson);
   assert.deepEqual(document['warnings'], warnings);

@@ -260,6 +260,9 @@ test('progress shows after a second, on a terminal only', async () => {
 test('slips in the command line end with exit code 2 and the way to the help', async () => {
   const cases: [string[], RegExp][] = [
     [['lss'], /^stasis: unknown command 'lss' \(Did you mean ls\?\)\n {2}next: see `stasis --help`/],
+    [['help', 'nosuch'], /^stasis: unknown command 'nosuch'\n {2}next: see `stasis --help`/],
+    [['config', 'frob'], /^stasis: unknown command 'frob'\n {2}next: see `stasis config --help`/],
+    [['config'], /^stasis: no command given\n {2}next: see `stasis config --help`/],
     [['ls', '--al'], /^stasis: unknown option '--al'.*\n {2}next: see `stasis ls --help`/],
     [['checkpoint'], /a checkpoint is of named containers, of a pod or of a label/],
     [['checkpoint', 'a', '--pod', 'b'], /a checkpoint is of named containers, of a pod or of a label/],

@@ -68,6 +68,10 @@ test('columns line up, numbers to the right', () => {
 
 test('text from elsewhere cannot move the cursor or reorder what is read', () => {
   assert.equal(printable('a\u001b[2Jb\u202ec\r'), 'a\\u{1b}[2Jb\\u{202e}c\\u{d}');
+  assert.equal(
+    oneLine('it lacks a capability:\n  one\nIt is running.\nlast'),
+    'it lacks a capability: one; It is running. last',
+  );
   assert.equal(oneLine('one\n\n  two\r\nthree\n'), 'one; two; three');
   assert.equal(printable('größer 容器'), 'größer 容器');
 });
