@@ -5,7 +5,7 @@ import { Containerd, type NamespaceClient } from '../../src/containerd/client.ts
 import { exec } from '../../src/sys/command.ts';
 import { openZfs, type Zfs } from '../../src/zfs/zfs.ts';
 import { median, type Options, report } from './measure.ts';
-import { diffOfFew } from './snapshotter/diff.ts';
+import { diffOfFew, tenth, whole } from './snapshotter/diff.ts';
 import { manySnapshots } from './snapshotter/many.ts';
 import { unpackImage } from './snapshotter/unpack.ts';
 
@@ -127,7 +127,8 @@ export default async function main(options: Options): Promise<void> {
       tell('stat-64-containerd-rate', '/s', ours.rate, theirs.rate);
     }
     if (wanted('unpack-12')) await unpackImage(client, zfs, options);
-    if (wanted('diff-100', 'diff-100-overlayfs')) await diffOfFew(containerd, namespace, options);
+    for (const size of [tenth, whole])
+      if (wanted(size.row, `${size.row}-overlayfs`)) await diffOfFew(containerd, namespace, size, options);
     if (wanted('load-10000', 'memory-10000', 'stat-64', 'stat-64-rate')) await manySnapshots(options);
   } finally {
     containerd.close();

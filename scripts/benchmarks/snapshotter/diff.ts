@@ -7,11 +7,19 @@ import type { Mount } from '../../../src/proto/gen/containerd/mount.ts';
 import { mount, unmount } from '../../../src/sys/mount.ts';
 import { median, type Options, report, run } from '../measure.ts';
 
-const FOLDERS = 500;
+/** How much is compared, and the rows that say it. */
+interface Size {
+  readonly row: string;
+  readonly folders: number;
+  readonly changed: number;
+}
+/** 1 GB, as the row is asked for. */
+export const whole: Size = { row: 'diff-100', folders: 500, changed: 100 };
+/** 100 MB and ten changes: what a pool on zfs-fuse comes to the end of. */
+export const tenth: Size = { row: 'diff-100-tenth', folders: 50, changed: 10 };
 const FILES_EACH = 100;
-/** Bytes of a file: 1 GB in all. */
+/** Bytes of a file. */
 const FILE_SIZE = 20 * 1024;
-const CHANGED = 100;
 /** zfs-fuse may lock up under a walk through all of it, and then nothing would ever answer. */
 const TIMEOUT_MS = 300_000;
 const state = process.env['STASIS_STATE'] ?? '';
@@ -26,20 +34,25 @@ interface Pair {
   close(): Promise<void>;
 }
 
-export async function diffOfFew(containerd: Containerd, namespace: string, options: Options): Promise<void> {
+export async function diffOfFew(
+  containerd: Containerd,
+  namespace: string,
+  size: Size,
+  options: Options,
+): Promise<void> {
   const runs = options.runs ?? 5;
   const samples = { ours: [] as number[], walking: [] as number[], overlayfs: [] as number[] };
   const client = containerd.namespace(namespace);
-  const [zfs, overlay] = [await pairOn(client, 'stasis'), await pairOn(client, 'overlayfs')];
+  const [zfs, overlay] = [await pairOn(client, 'stasis', size), await pairOn(client, 'overlayfs', size)];
   // An option that our differ does not know: containerd then asks its own.
   const foreign = (mounts: readonly Mount[]): Mount[] =>
     mounts.map((each) => ({ ...each, options: [...each.options, 'noatime'] }));
   await containerd.withLease(namespace, async (leased) => {
     for (let n = 0; n <= runs; n++) {
-      change(zfs.folder);
-      change(overlay.folder);
+      change(zfs.folder, size);
+      change(overlay.folder, size);
       const ours = await diff(leased, zfs.left, zfs.right);
-      change(zfs.folder); // or its blob would be there already
+      change(zfs.folder, size); // or its blob would be there already
       const walking = await diff(leased, foreign(zfs.left), foreign(zfs.right));
       const overlayfs = await diff(leased, overlay.left, overlay.right);
       if (n === 0) continue; // warm-up: folders are read from disk
@@ -56,15 +69,15 @@ export async function diffOfFew(containerd: Containerd, namespace: string, optio
       { ...row, name, peer: median(peer), peerName, ...(target === undefined ? {} : { target }) },
       options,
     );
-  tell('diff-100', samples.walking, "containerd's walking differ on the same datasets", 0.2);
-  tell('diff-100-overlayfs', samples.overlayfs, "containerd's walking differ on overlayfs");
+  tell(size.row, samples.walking, "containerd's walking differ on the same datasets", 0.2);
+  tell(`${size.row}-overlayfs`, samples.overlayfs, "containerd's walking differ on overlayfs");
 }
 
-async function pairOn(client: NamespaceClient, snapshotter: string): Promise<Pair> {
+async function pairOn(client: NamespaceClient, snapshotter: string, size: Size): Promise<Pair> {
   const [base, view, key] = ['bench-diff-base', 'bench-diff-view', 'bench-diff'];
   const extract = `extract-${base}`;
   const made = await client.snapshots.prepare({ snapshotter, key: extract, parent: '', labels });
-  await mounted(made.mounts, (folder) => fill(folder));
+  await mounted(made.mounts, (folder) => fill(folder, size));
   await client.snapshots.commit({ snapshotter, key: extract, name: base, labels, parent: '' });
   const { mounts: left } = await client.snapshots.view({ snapshotter, key: view, parent: base, labels });
   const { mounts: right } = await client.snapshots.prepare({ snapshotter, key, parent: base, labels });
@@ -92,8 +105,8 @@ async function mounted(mounts: readonly Mount[], work: (folder: string) => void)
 const path = (folder: string, at: number, file: number): string =>
   join(folder, `folder-${at}`, `file-${file}`);
 
-function fill(folder: string): void {
-  for (let at = 0; at < FOLDERS; at++) {
+function fill(folder: string, { folders }: Size): void {
+  for (let at = 0; at < folders; at++) {
     mkdirSync(join(folder, `folder-${at}`));
     const content = randomBytes(FILE_SIZE);
     for (let file = 0; file < FILES_EACH; file++) writeFileSync(path(folder, at, file), content);
@@ -101,9 +114,9 @@ function fill(folder: string): void {
 }
 
 /** The same files each time, with other content. */
-function change(folder: string): void {
-  for (let at = 0; at < CHANGED; at++)
-    writeFileSync(path(folder, at * (FOLDERS / CHANGED), 7), randomBytes(FILE_SIZE));
+function change(folder: string, { folders, changed }: Size): void {
+  for (let at = 0; at < changed; at++)
+    writeFileSync(path(folder, at * (folders / changed), 7), randomBytes(FILE_SIZE));
 }
 
 async function diff(
