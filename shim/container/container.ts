@@ -9,7 +9,14 @@ import { ExecProcess } from '../process/exec.ts';
 import { InitProcess, notCreated, sendIfAlive } from '../process/init.ts';
 import type { Exit, Expectation } from '../reaper/reaper.ts';
 import type { ExecStateName, InitStateName } from '../process/state.ts';
-import { takeKeptIo, type IoContext, type ProcessIo, type StdioAddresses } from '../stdio/index.ts';
+import {
+  abandonKeptIo,
+  dropKeptIo,
+  takeKeptIo,
+  type IoContext,
+  type ProcessIo,
+  type StdioAddresses,
+} from '../stdio/index.ts';
 import { timestamp } from '../timestamp.ts';
 import { together } from '../together.ts';
 import { Accounting } from './accounting.ts';
@@ -44,6 +51,8 @@ import {
 const SIGKILL = 9;
 /** How many deleted execs are remembered. */
 const MAX_DELETED = 16;
+/** How long the client's streams of an exec are kept that an earlier worker could not start: requests come again at once. */
+const AGAIN_MS = 30_000;
 
 export interface ContainerParts {
   readonly request: CreateTaskRequest;
@@ -575,6 +584,17 @@ export class Container {
     return io.kept === undefined ? undefined : takeKeptIo(stdio, io, io.kept, takesInput);
   }
 
+  /** Of an exec that did not come to be; whoever has asked for its start may ask again. */
+  #abandonStreams(execId: string): void {
+    const { kept } = this.#ioOf(execId);
+    if (kept === undefined) return;
+    abandonKeptIo(kept);
+    setTimeout(() => {
+      const isUsed = this.execs.get(execId)?.io !== undefined || this.#known.get(execId)?.starting === true;
+      if (!isUsed) dropKeptIo(kept);
+    }, AGAIN_MS).unref();
+  }
+
   /** A checkpoint was under way: nobody else freezes a container that is not paused. */
   async #isLeftFrozen(): Promise<boolean> {
     if (this.init.state.name !== 'running' || this.accounting.cgroup === undefined) return false;
@@ -602,14 +622,13 @@ export class Container {
     if (known === undefined) return;
     const { process } = known;
     const pid = process.pidOfStart();
-    const streams = this.#takeStreams(process, id, pid !== undefined);
     if (pid === undefined || process.stdio.terminal) {
       if (pid !== undefined) sendIfAlive(pid, SIGKILL); // its terminal went to the worker that is no more
-      streams?.close();
+      this.#abandonStreams(id);
       this.#save();
       return;
     }
-    process.takeUp(pid, undefined, streams);
+    process.takeUp(pid, undefined, this.#takeStreams(process, id, true));
     process.state.to('running');
     this.#order.execStarting(this.id);
     this.#execStarted(process, known, expectation);

@@ -15,11 +15,9 @@ export class Held {
 
   /** @throws SysError where the worker does not have it (any more) */
   hold(worker: number, name: string, fd: number): void {
-    this.drop(name);
-    this.#fds.set(
-      name,
-      withPidFd(worker, (pidFd) => takeDescriptor(pidFd, fd)),
-    );
+    const taken = withPidFd(worker, (pidFd) => takeDescriptor(pidFd, fd));
+    this.drop(name); // now, so that a FIFO that is opened anew never is without us
+    this.#fds.set(name, taken);
   }
 
   drop(name: string): void {

@@ -8,7 +8,7 @@ const RESOURCE_EXHAUSTED = 8;
 const UNAVAILABLE = 14;
 
 /** With how many workers a request may come to its end before it is given no other: it may be what they die of. */
-const MAX_WORKERS = 3;
+const MAX_WORKERS = 10;
 
 /** Both versions of containerd's service: what is asked there the next worker can answer. */
 const TASK_SERVICE = /^containerd\.task\.v[23]\.Task$/;
@@ -74,6 +74,7 @@ export class Session {
     worker.once('close', () => {
       if (this.#worker === worker) this.#worker = undefined;
     });
+    this.#client.resume(); // what could not be written to the last one is no reason any more
     for (const open of this.#open.values()) this.#give(open);
   }
 

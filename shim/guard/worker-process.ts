@@ -1,4 +1,5 @@
 import { spawn, type ChildProcess } from 'node:child_process';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { ToGuard, ToWorker } from './messages.ts';
 
 /** How often a worker is asked whether it lives, and how often in a row it may not answer. */
@@ -40,16 +41,29 @@ export class WorkerProcess {
     });
     this.#child.on('message', (message: ToGuard) => this.#receive(message));
     this.#child.once('error', (error) => this.#end(`it could not be started: ${error.message}`));
-    const ended = (code: number | null, signal: string | null): void =>
-      this.#end(signal ?? `exit code ${code}`);
-    // What it said last is there by then, unless a program that it had started holds its stream.
-    this.#child.once('close', ended);
-    this.#child.once('exit', (code, signal) => setTimeout(() => ended(code, signal), LAST_WORDS_MS));
+    void this.#untilEnded().then((how) => this.#end(how));
   }
 
   /** 0 where it could not be started. */
   get pid(): number {
     return this.#child.pid ?? 0;
+  }
+
+  /**
+   * The worker has ended, and all that it has said is heard: the next one is told what is kept, and what this one has dropped must not
+   * be in that, as its number may be another descriptor's by then.
+   */
+  async #untilEnded(): Promise<string> {
+    const child = this.#child;
+    const silent = new Promise((resolve) => child.once('disconnect', resolve));
+    const closed = new Promise((resolve) => child.once('close', resolve));
+    const how = await new Promise<string>((resolve) => {
+      child.once('exit', (code, signal) => resolve(signal ?? `exit code ${code}`));
+    });
+    await silent;
+    // A program that it had started may hold its stream of errors.
+    await Promise.race([closed, sleep(LAST_WORDS_MS)]);
+    return how;
   }
 
   send(message: ToWorker): void {

@@ -1,4 +1,4 @@
-import { openSync, writeSync } from 'node:fs';
+import { openSync, rmSync, writeSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Config } from '../../src/config/config.ts';
@@ -101,6 +101,8 @@ function becomeGuard(start: ShimStart, paths: Paths, lock: number): never {
     start,
     addressFile: addressFile(args),
   };
+  // What a killed one had to say, containerd's `delete` has said.
+  rmSync(paths.events(socket), { force: true });
   keepOverExec(lock);
   const node = process.execPath;
   process.execve?.(node, [node, join(import.meta.dirname, 'guard.mjs'), JSON.stringify(guard)], process.env);

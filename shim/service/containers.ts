@@ -23,7 +23,7 @@ export class Containers {
    * @throws AlreadyExists
    */
   async add(id: string, make: () => Promise<Container>): Promise<Container> {
-    if (this.#known.has(id) || this.#coming.has(id)) {
+    if (this.has(id)) {
       throw new AlreadyExists(`container ${id} already exists`, { subject: id });
     }
     const making = this.#make(id, make);
@@ -48,6 +48,11 @@ export class Containers {
   async getMade(id: string): Promise<Container> {
     await this.#coming.get(id)?.catch(() => undefined); // whoever makes it is told
     return this.get(id);
+  }
+
+  /** Whether there is one, or it is being made. */
+  has(id: string): boolean {
+    return this.#known.has(id) || this.#coming.has(id);
   }
 
   /** One that an earlier worker has made. */

@@ -3,7 +3,7 @@ import { openKeptIo } from './kept-io.ts';
 import { openPipeIo, type IoContext } from './pipe-io.ts';
 import type { ProcessIo, StdioAddresses } from './stdio.ts';
 
-export { takeKeptIo } from './kept-io.ts';
+export { abandonKeptIo, dropKeptIo, takeKeptIo } from './kept-io.ts';
 export type { IoContext } from './pipe-io.ts';
 export type { ProcessIo, StdioAddresses } from './stdio.ts';
 

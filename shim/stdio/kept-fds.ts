@@ -18,6 +18,9 @@ const all: readonly StreamName[] = [
   'mid-to',
 ];
 
+/** Ends of the client's FIFOs. */
+const toClient: readonly StreamName[] = ['in', 'in-end', 'out-to', 'err-to'];
+
 /** A process's descriptors that outlive this process. */
 export class KeptFds {
   readonly #kept: Kept;
@@ -59,5 +62,15 @@ export class KeptFds {
 
   closeAll(): void {
     this.close(...all);
+  }
+
+  /** Closes all, but has the keeper go on keeping what leads to the client, who would take the end for the process's. */
+  closeAllButClient(): void {
+    this.close(...all.filter((name) => !toClient.includes(name)));
+    for (const fd of this.#fds.values()) {
+      this.#kept.readiness.forget(fd);
+      closeQuietly(fd);
+    }
+    this.#fds.clear();
   }
 }

@@ -37,6 +37,23 @@ export async function openKeptIo(
 }
 
 /**
+ * Lets go of the streams of a process that the worker before this one was starting, and that has not come to be. Its client is not
+ * told of any end: it may be started again.
+ */
+export function abandonKeptIo(kept: Kept): void {
+  const fds = new KeptFds(kept);
+  fds.takeAll();
+  fds.closeAllButClient();
+}
+
+/** Forgets them, if nobody has started it again. */
+export function dropKeptIo(kept: Kept): void {
+  const fds = new KeptFds(kept);
+  fds.takeAll();
+  fds.closeAll();
+}
+
+/**
  * Goes on with the streams of a process that the worker before this one had started.
  * @param takesInput whether a client's input is to be opened where it was not yet
  */

@@ -55,6 +55,7 @@ export class GuardLink implements Keeper {
 
   hold(name: string, fd: number): Promise<void> {
     const call = ++this.#lastCall;
+    this.#held.delete(name); // the guard's number of it is another one from now on
     return new Promise((resolve, reject) => {
       this.#calls.set(call, { resolve, reject });
       this.#send({ kind: 'hold', call, name, fd });

@@ -98,6 +98,6 @@ async function gone(pids: readonly number[]): Promise<void> {
 export function leftoversOf(names: readonly string[], containers: Containers): string[] {
   return names.filter((name) => {
     const [, id = ''] = name.split('/');
-    return containers.find(id) === undefined;
+    return !containers.has(id);
   });
 }

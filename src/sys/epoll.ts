@@ -117,9 +117,11 @@ export class Readiness {
   }
 
   #tell(count: number): void {
-    for (let at = 0; at < count; at++) {
-      const mask = this.#events.readUInt32LE(at * EVENT_SIZE);
-      const fd = this.#events.readInt32LE(at * EVENT_SIZE + DATA_OFFSET);
+    // Whoever is told may have the thread wait again, which writes into the same memory.
+    const events = Buffer.from(this.#events.subarray(0, Math.max(count, 0) * EVENT_SIZE));
+    for (let at = 0; at < events.length; at += EVENT_SIZE) {
+      const mask = events.readUInt32LE(at);
+      const fd = events.readInt32LE(at + DATA_OFFSET);
       const interest = this.#interests.get(fd);
       if (interest === undefined) continue;
       const { input, output } = interest;

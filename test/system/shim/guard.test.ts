@@ -5,6 +5,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { after, before, test, type TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { pidOf, removeContainer, statusOf, uniqueName } from '../support/container.ts';
+import { client, counting, killWorker, lines, workerPid } from '../support/guard.ts';
 import { ended, endResidentShim, signal } from '../support/process.ts';
 import { attempt, ctr, dev, image, importImage, runtime, stack, until } from '../support/stack.ts';
 import { Recording } from './events.ts';
@@ -35,43 +36,6 @@ function container(t: TestContext): string {
 const detached = (name: string, script: string): Promise<string> =>
   ctr('run', '-d', '--null-io', '--runtime', runtime, image, name, '/bin/sh', '-c', script);
 
-/** The worker of a container's shim; waits for one to come. */
-async function workerPid(guard: number): Promise<number> {
-  return until('a worker', () => {
-    const children = readFileSync(`/proc/${guard}/task/${guard}/children`, 'utf8').trim().split(' ');
-    return children
-      .filter((pid) => pid !== '')
-      .map(Number)
-      .find((pid) => readCommand(pid).endsWith('\0worker\0'));
-  });
-}
-
-function readCommand(pid: number): string {
-  try {
-    return readFileSync(`/proc/${pid}/cmdline`, 'utf8');
-  } catch {
-    return ''; // it has ended
-  }
-}
-
-async function killWorker(guard: number): Promise<void> {
-  const pid = await workerPid(guard);
-  signal(pid, 'SIGKILL');
-  await ended(pid);
-}
-
-/** Runs ctr beside the test, and answers all that it printed and how it ended. */
-function client(...args: string[]): { readonly ended: Promise<{ out: string; code: number | null }> } {
-  const child = spawn('ctr', args, { stdio: ['ignore', 'pipe', 'inherit'] });
-  let out = '';
-  child.stdout.on('data', (chunk: Buffer) => (out += chunk.toString()));
-  return { ended: new Promise((resolve) => child.once('close', (code) => resolve({ out, code }))) };
-}
-
-const lines = (count: number): string => Array.from({ length: count }, (_, i) => `${i + 1}\n`).join('');
-const count = (to: number, pause: string): string =>
-  `n=0; while [ $n -lt ${to} ]; do n=$((n + 1)); echo $n; sleep ${pause}; done`;
-
 test('a worker that is killed again and again costs no line of output, no exit and no event, and none is doubled', async (t) => {
   const [name, other] = [container(t), container(t)];
   await detached(other, LOOP);
@@ -86,7 +50,7 @@ test('a worker that is killed again and again costs no line of output, no exit a
     name,
     '/bin/sh',
     '-c',
-    `${count(200, '0.02')}; exit 7`,
+    `${counting(200, '0.02')}; exit 7`,
   );
   await until('the container to run', () => pidOf(name));
   const exec = client(
@@ -97,15 +61,15 @@ test('a worker that is killed again and again costs no line of output, no exit a
     name,
     '/bin/sh',
     '-c',
-    `${count(100, '0.02')}; exit 3`,
+    `${counting(100, '0.02')}; exit 3`,
   );
   for (let i = 0; i < 3; i++) {
     await sleep(900);
     await killWorker(guard);
     assert.ok(await pidOf(name), 'its state is answered, late');
   }
-  assert.deepEqual(await exec.ended, { out: lines(100), code: 3 });
-  assert.deepEqual(await run.ended, { out: lines(200), code: 7 });
+  assert.deepEqual(await exec, { out: lines(100), code: 3 });
+  assert.deepEqual(await run, { out: lines(200), code: 7 });
   await ctr('tasks', 'rm', name).catch(() => undefined); // ctr run may have
   const events = await recording.through('/tasks/delete');
   assert.deepEqual(
@@ -140,7 +104,7 @@ test('what ends while the worker stands still is told once another has taken its
   await sleep(500);
   const worker = await workerPid(guard);
   signal(worker, 'SIGSTOP');
-  assert.deepEqual(await run.ended, { out: 'began\nover\n', code: 5 });
+  assert.deepEqual(await run, { out: 'began\nover\n', code: 5 });
   await ended(worker);
   assert.equal(await statusOf(name), 'RUNNING');
 });
@@ -161,7 +125,7 @@ test('containers run on while no worker starts; requests are refused with the re
   });
   assert.match(refusal, /worker has ended \(.*not valid TOML.*times in a row/);
   useConfig(guarded);
-  assert.equal((await waiting.ended).code, 4);
+  assert.equal((await waiting).code, 4);
   assert.equal(await pidOf(name), pid);
 });
 

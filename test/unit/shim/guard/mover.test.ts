@@ -81,6 +81,21 @@ suite('bytes that the kernel alone moves', () => {
     closeSync(from.read);
   });
 
+  test('of many at once are all told of, however many come while they are told of', async () => {
+    const [pairs, nowhere] = [Array.from({ length: 16 }, () => pipe()), openSync('/dev/null', 'w')];
+    const movers = pairs.map(({ read }) => new Mover({ readiness, from: read, to: nowhere, rest: 'lose' }));
+    for (const mover of movers) mover.start();
+    for (let round = 0; round < 200; round++) {
+      for (const { write } of pairs) writeSync(write, 'x');
+      await until(() => pairs.every(({ read }) => empty(read)()));
+    }
+    for (const { write } of pairs) closeSync(write);
+    await Promise.all(movers.map(({ done }) => done));
+    for (const { read } of pairs) readiness.forget(read);
+    for (const { read } of pairs) closeSync(read);
+    closeSync(nowhere);
+  });
+
   test('stay where they are when nobody is to lose them', async () => {
     const [from, to] = [pipe(), pipe()];
     closeSync(to.read);
