@@ -227,6 +227,11 @@ function withRoot(text: string, root: string): string {
   const table = at.get(linePath('zfs'));
   if (table === undefined)
     return `${text}${text === '' || text.endsWith('\n') ? '' : '\n'}\n[zfs]\n${value}\n`;
-  lines.splice(table, 0, value);
+  // Below its comment, where it stands as a comment itself.
+  const next = lines.findIndex((line, index) => index >= table && /^\s*\[/.test(line));
+  const shown = lines.findIndex(
+    (line, index) => index >= table && (next === -1 || index < next) && /^\s*#\s*root\s*=/.test(line),
+  );
+  lines.splice(shown === -1 ? table : shown + 1, 0, value);
   return lines.join('\n');
 }

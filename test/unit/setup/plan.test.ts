@@ -245,7 +245,14 @@ suite('setup plans', () => {
         )[0] ?? ''
       );
     };
-    assert.equal(rootOf('# mine\n[zfs]\n#root = ""\n'), '# mine\n[zfs]\nroot = "tank/x"\n#root = ""\n');
+    assert.equal(
+      rootOf('[zfs]\n# Where.\n#root = ""\n#x = 1\n'),
+      '[zfs]\n# Where.\n#root = ""\nroot = "tank/x"\n#x = 1\n',
+    );
+    assert.equal(
+      rootOf('[zfs]\n# x\n[shim]\n#root = 1\n'),
+      '[zfs]\nroot = "tank/x"\n# x\n[shim]\n#root = 1\n',
+    );
     assert.equal(rootOf('[zfs]\nroot = "y" # old\n'), '[zfs]\nroot = "tank/x" # old\n');
     assert.equal(rootOf(''), '\n[zfs]\nroot = "tank/x"\n');
   });
