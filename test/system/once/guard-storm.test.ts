@@ -90,6 +90,6 @@ test('every line once, every exit once, and in order, with the worker killed eve
     );
   }
   t.diagnostic(`${repeated} events repeated`);
-  assert.ok(repeated <= kills / 4, `${repeated} events came again`);
+  assert.ok(repeated <= kills, `one at most is on its way when a worker ends: ${repeated} came again`);
   assert.equal(await shimPid(steady), guard);
 });
