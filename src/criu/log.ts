@@ -27,7 +27,10 @@ const generic = [
 /** What the reader can do about the reasons met most. */
 const advice: readonly (readonly [RegExp, string])[] = [
   [/Connected TCP socket|--tcp-established/, 'it has open TCP connections'],
-  [/TCP socket in listen state with backlog|--tcp-close|in-flight/, 'a TCP connection is just being made'],
+  [
+    /TCP socket in listen state with backlog|--tcp-close|in-flight/,
+    'a connection is just being made and was not accepted yet: try again',
+  ],
   [/io_uring|anon_inode:\[io_uring\]/, 'it uses io_uring, which CRIU cannot dump'],
   [
     /Can't lookup mount=.*for fd=[012]\b/,
