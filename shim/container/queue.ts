@@ -1,3 +1,5 @@
+import { Lane } from '../../src/sys/lane.ts';
+
 /**
  * Orders what happens to one container.
  *
@@ -11,8 +13,7 @@ export class Queue {
   #all: Promise<void> = Promise.resolve();
   /** Settles when the last exclusive job so far has. */
   #exclusive: Promise<void> = Promise.resolve();
-  #running = 0;
-  readonly #waiting: (() => void)[] = [];
+  readonly #shared = new Lane(() => MAX_SHARED);
 
   /** Runs a job when all earlier ones have ended. */
   run<T>(job: () => Promise<T>): Promise<T> {
@@ -23,21 +24,9 @@ export class Queue {
 
   /** Runs a job when the earlier exclusive ones have ended, and there is room. */
   share<T>(job: () => Promise<T>): Promise<T> {
-    const result = this.#exclusive.then(() => this.#inTurn(job));
+    const result = this.#exclusive.then(() => this.#shared.run(job));
     this.#all = Promise.all([this.#all, settled(result)]).then(() => undefined);
     return result;
-  }
-
-  async #inTurn<T>(job: () => Promise<T>): Promise<T> {
-    if (this.#running === MAX_SHARED) await new Promise<void>((resolve) => this.#waiting.push(resolve));
-    else this.#running++;
-    try {
-      return await job();
-    } finally {
-      const next = this.#waiting.shift();
-      if (next === undefined) this.#running--;
-      else next();
-    }
   }
 }
 

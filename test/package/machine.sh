@@ -198,6 +198,20 @@ new_stasisd() {
 
 said_of() { said "$2" | grep -q "$1"; } # WORD PRIORITY
 
+# Installs the other build over this one, with the container `web` running.
+replace() { # FOLDER WORD
+  local pid daemon now
+  pid=$(task web)
+  daemon=$(main_pid stasisd.service)
+  apt_install "$packages/$1"/*.deb
+  dpkg-query -W -f '${Package} ${Version} ${Status}\n' stasis
+  active stasisd containerd
+  [ "$(main_pid stasisd.service)" != "$daemon" ] || fail "the $2 did not restart stasisd"
+  [ "$(task web)" = "$pid" ] || fail 'the container was not left alone'
+  now=$(number web)
+  until_counts web "$now"
+}
+
 after() {
   step 'after the reboot'
   [ "$(cat /proc/sys/kernel/random/boot_id)" != "$(cat "$kept/boot")" ] || fail 'there was no reboot'
@@ -218,30 +232,14 @@ after() {
   ctr tasks ls
 
   step 'upgrade with a container running'
-  pid=$(task web)
-  daemon=$(main_pid stasisd.service)
-  apt_install "$packages"/second/*.deb
-  dpkg-query -W -f '${Package} ${Version} ${Status}\n' stasis
-  active stasisd containerd
-  [ "$(main_pid stasisd.service)" != "$daemon" ] || fail 'the upgrade did not restart stasisd'
-  [ "$(task web)" = "$pid" ] || fail 'the container was not left alone'
-  now=$(number web)
-  until_counts web "$now"
+  replace second upgrade
   stasis checkpoint web --name upgraded --require-memory
   stasis restore web --snapshot good --require-memory
   stasis restore web --snapshot upgraded --require-memory
   stasis ls
 
   step 'downgrade with a container running'
-  pid=$(task web)
-  daemon=$(main_pid stasisd.service)
-  apt_install "$packages"/first/*.deb
-  dpkg-query -W -f '${Package} ${Version} ${Status}\n' stasis
-  active stasisd containerd
-  [ "$(main_pid stasisd.service)" != "$daemon" ] || fail 'the downgrade did not restart stasisd'
-  [ "$(task web)" = "$pid" ] || fail 'the container was not left alone'
-  now=$(number web)
-  until_counts web "$now"
+  replace first downgrade
   stasis checkpoint web --name downgraded --require-memory
   stasis restore web --snapshot upgraded --require-memory
 

@@ -3,7 +3,8 @@ import { execFile } from 'node:child_process';
 import { join } from 'node:path';
 import test from 'node:test';
 import { promisify } from 'node:util';
-import { Lane, poolMade, widenPool } from '../../../src/sys/thread-pool.ts';
+import { Lane } from '../../../src/sys/lane.ts';
+import { poolMade, widenPool } from '../../../src/sys/thread-pool.ts';
 
 const turn = promisify(setImmediate);
 
