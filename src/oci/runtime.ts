@@ -12,7 +12,7 @@ import {
   restoreArguments,
   type GlobalOptions,
 } from './arguments.ts';
-import { assertOwnCgroup } from './crun-cgroup.ts';
+import { assertOwnCgroup, type FindUnmounted } from './crun-cgroup.ts';
 import { maskedFoldersConfig } from './crun-masks.ts';
 import { type DirectDump, directDump, directPreDump } from './direct-dump.ts';
 import { directStart } from './direct-start.ts';
@@ -41,6 +41,8 @@ export interface RuntimeOptions extends GlobalOptions {
   readonly env?: NodeJS.ProcessEnv;
   /** Folder that holds a program named `criu`, put first on the runtime's PATH: both runtimes find CRIU there alone. */
   readonly criuDir?: string;
+  /** See crun-cgroup.ts; this host's hierarchies by default. */
+  readonly findUnmounted?: FindUnmounted;
   /** Whether `root` may be on a disk, for which this process's thread must not wait. */
   readonly isRootSlow?: boolean;
   /**
@@ -214,7 +216,7 @@ class Door implements OciRuntime {
   async restore(options: RestoreOptions): Promise<void> {
     const args = restoreArguments(this.name, options);
     const { root } = this.#options;
-    if (this.name === 'crun') assertOwnCgroup(options.id);
+    if (this.name === 'crun') assertOwnCgroup(options.id, this.#options.findUnmounted);
     const criuConfig =
       this.name === 'crun' && root !== undefined
         ? await maskedFoldersConfig(root, options)

@@ -4,10 +4,10 @@ import { FailedPrecondition } from '../../../src/errors.ts';
 import { assertOwnCgroup } from '../../../src/oci/crun-cgroup.ts';
 
 test('a restore by crun that would end in the root cgroup is refused, and the mount is named', () => {
-  assert.doesNotThrow(() => assertOwnCgroup('web', undefined));
+  assert.doesNotThrow(() => assertOwnCgroup('web', () => undefined));
   const says = (unmounted: string, command: string): void =>
     assert.throws(
-      () => assertOwnCgroup('web', unmounted),
+      () => assertOwnCgroup('web', () => unmounted),
       (error: unknown) =>
         error instanceof FailedPrecondition &&
         error.message.includes(`restore web into`) &&

@@ -48,6 +48,7 @@ function door(
   name: RuntimeName,
   answer: (call: Call) => Partial<CommandResult> = () => ({}),
   folder = bundle,
+  unmounted?: string,
 ) {
   const calls: Call[] = [];
   const exec: Exec = async (file, args, options = {}) => {
@@ -63,6 +64,7 @@ function door(
     root: join(bundle, 'root'),
     criuDir: '/opt/criu',
     env,
+    findUnmounted: () => unmounted,
   });
   return { calls, runtime };
 }
@@ -160,6 +162,24 @@ test('crun is never given a flag that it lacks, and says what it cannot do', asy
     /crun cannot checkpoint with an empty namespace/,
   );
   assert.equal(calls.length, 1);
+});
+
+test('a restore under crun that would end in the root cgroup is not begun, and one under runc is', async () => {
+  const restore = {
+    id: 'web',
+    bundle,
+    imageDir: '/i',
+    workDir: bundle,
+    pidFile: 'p',
+    detach: true,
+    stdioFds,
+  };
+  const crun = door('crun', undefined, undefined, 'hugetlb');
+  await assert.rejects(crun.runtime.restore(restore), /hierarchy hugetlb is mounted nowhere/);
+  assert.deepEqual(crun.calls, []);
+  const runc = door('runc', undefined, undefined, 'hugetlb');
+  await runc.runtime.restore(restore);
+  assert.equal(runc.calls.length, 1);
 });
 
 test('a restore under crun is told where masked folders come from, other options kept', async () => {
