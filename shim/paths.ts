@@ -8,7 +8,8 @@ import { InvalidArgument } from '../src/errors.ts';
  * | path | what |
  * |---|---|
  * | `s/<hash>` | socket of a shim |
- * | `s/w<hash>` | that of its worker, where it has a guard |
+ * | `s/w<hash>`, `s/x<hash>` | those of its workers, where it has a guard |
+ * | `s/g<hash>` | where that guard is asked about itself |
  * | `events/<hash>` | the events of such a shim that containerd has not acknowledged |
  * | `s/c-<random>` | socket at which a terminal's master is awaited |
  * | `resident/<containerd's address>/<namespace>/shim` | `pid starttime socket` of the namespace's shared shim; the launcher reads it |
@@ -51,9 +52,14 @@ export class Paths {
     return path;
   }
 
-  /** Where the worker of the shim at `socket` listens: no longer than that path. */
-  workerSocket(socket: string): string {
-    return join(dirname(socket), `w${basename(socket).slice(1)}`);
+  /** Where the worker of the shim at `socket` listens, and the one that is to follow it: no longer than that path. */
+  workerSockets(socket: string): readonly [string, string] {
+    return [besides('w', socket), besides('x', socket)];
+  }
+
+  /** Where its guard is asked about itself: src/shims/control.ts. */
+  control(socket: string): string {
+    return besides('g', socket);
   }
 
   /** The journal of events of the shim at `socket`. */
@@ -89,6 +95,11 @@ export class Paths {
 
 /** sun_path has 108 bytes, unix(7); containerd itself allows 106. */
 const MAX_SOCKET_PATH = 106;
+
+/** Another file for the shim at `socket`. */
+function besides(letter: string, socket: string): string {
+  return join(dirname(socket), `${letter}${basename(socket).slice(1)}`);
+}
 
 function hash(...parts: string[]): string {
   return createHash('sha256').update(parts.join('\0')).digest('hex').slice(0, 20);

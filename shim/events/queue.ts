@@ -89,17 +89,24 @@ export class EventQueue implements Events {
   readonly #waiting: Event[] = [];
   /** What earlier processes have said and containerd has not acknowledged, by its content. */
   readonly #said = new Set<string>();
+  #begun: boolean;
   #draining: Promise<void> | undefined;
 
-  /** @param journal keeps what is not out for the process that follows this one; its events go out first */
+  /** @param journal keeps what is not out for the process that follows this one; its events go out first, and none before `begin` */
   constructor(sink: Sink, log: Logger, journal?: EventJournal) {
     this.#sink = sink;
     this.#log = log;
     this.#journal = journal;
+    this.#begun = journal === undefined;
     if (journal === undefined || journal.left.length === 0) return;
     this.#waiting.push(...journal.left);
     for (const event of journal.left) this.#said.add(contentOf(event));
-    this.#draining = this.#drain();
+  }
+
+  /** From now on events go out; another process may have done that until now. */
+  begin(): void {
+    this.#begun = true;
+    if (this.#waiting.length > 0) this.#draining ??= this.#drain();
   }
 
   /** From now on nothing is taken for a repetition of what an earlier process has said. */
@@ -118,7 +125,7 @@ export class EventQueue implements Events {
     }
     this.#waiting.push(next);
     this.#journal?.add(next);
-    this.#draining ??= this.#drain();
+    if (this.#begun) this.#draining ??= this.#drain();
   }
 
   /** Settles when everything published so far is out or given up. */

@@ -42,6 +42,12 @@ export function marked(frame: MessageFrame): MessageFrame {
   return { ...frame, body: Buffer.concat([frame.body, mark]) };
 }
 
+/** A request without a message. */
+export function requestFrame(streamId: number, service: string, method: string): Buffer {
+  const body = Buffer.concat([text(SERVICE, service), text(METHOD, method)]);
+  return bytesOf({ kind: 'message', streamId, type: FrameType.Request, flags: 0, body });
+}
+
 /** A Response that says nothing but why there is no answer. */
 export function statusFrame(streamId: number, code: number, message: string): Buffer {
   const status = Buffer.concat([Buffer.from([STATUS_CODE, code]), text(STATUS_MESSAGE, message)]);

@@ -1,5 +1,31 @@
 // What the guard and its worker tell each other, over Node's channel between parent and child.
 
+/**
+ * Goes up by one with each change of these messages that the other side has to know of. Guard and worker may be of different versions: a
+ * worker that is started again is of the version that is installed then. A worker serves guards from its OLDEST_GUARD up to its own
+ * number; both check it.
+ */
+export const PROTOCOL = 1;
+export const OLDEST_GUARD = 1;
+
+/** The first word of a worker, once its program is loaded: what it is, and which guards it serves. */
+export interface Hello {
+  readonly kind: 'hello';
+  readonly version: string;
+  readonly protocol: number;
+  readonly oldestGuard: number;
+}
+
+/** Why a guard and a worker cannot meet; undefined where they can. */
+export function misfit(
+  guard: number,
+  worker: Pick<Hello, 'version' | 'protocol' | 'oldestGuard'>,
+): string | undefined {
+  if (guard >= worker.oldestGuard && guard <= worker.protocol) return undefined;
+  const served = `${worker.oldestGuard} to ${worker.protocol}`;
+  return `a worker of version ${worker.version} serves guards of protocol ${served}, and this guard has ${guard}`;
+}
+
 /** How a process that no worker has dealt with to the end has ended. */
 export interface ExitNote {
   readonly pid: number;
@@ -16,6 +42,9 @@ export interface ExitNote {
 /** What the guard gives a worker that begins. */
 export interface Begin {
   readonly kind: 'begin';
+  readonly protocol: number;
+  /** Whether the worker before it only stands still, and goes on should this one fail: nothing is told to anybody before `adopted`. */
+  readonly trial: boolean;
   /** What the shim was started with; the guard does not look into it. */
   readonly start: unknown;
   /** Where the worker is to listen. */
@@ -31,10 +60,15 @@ export type ToWorker =
   /** The guard has the descriptor too, or could not get it. */
   | { readonly kind: 'held'; readonly call: number; readonly error?: string }
   | { readonly kind: 'ping' }
+  /** Come to the end of what is under way; another is to follow. */
+  | { readonly kind: 'quiesce' }
+  /** The trial is over: there is no other worker any more. */
+  | { readonly kind: 'adopted' }
   /** SIGTERM came. */
   | { readonly kind: 'terminate' };
 
 export type ToGuard =
+  | Hello
   /** Serves from now on, with every container taken up. */
   | { readonly kind: 'ready' }
   /** Keep this descriptor of mine under that name. */
@@ -43,6 +77,8 @@ export type ToGuard =
   /** Nobody will ask again how these ended. */
   | { readonly kind: 'forget'; readonly pids: readonly number[] }
   | { readonly kind: 'pong' }
+  /** Nothing is under way; or what is, which a worker that follows could not go on with. */
+  | { readonly kind: 'quiet'; readonly obstacle?: string }
   /** There is nothing to do any more: no new connections, and the worker's end is the guard's. */
   | { readonly kind: 'leaving' };
 

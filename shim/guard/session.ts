@@ -19,6 +19,20 @@ const TASK_SERVICE = /^containerd\.task\.v[23]\.Task$/;
  */
 const PATIENT: ReadonlySet<string> = new Set(['Wait', 'Connect', 'Pids']);
 
+/** What changes nothing that a worker would have to come to the end of: it may be asked while a worker is replaced. */
+const HARMLESS: ReadonlySet<string> = new Set([
+  'State',
+  'Stats',
+  'Pids',
+  'Connect',
+  'Wait',
+  'CloseIO',
+  'ResizePty',
+]);
+
+/** Which requests are kept back for now. Kill is passed on until nothing else is under way: what is may wait for it. */
+export type Hold = 'nothing' | 'changes' | 'all';
+
 /** A request that is not answered. */
 interface Open {
   readonly frame: MessageFrame;
@@ -46,8 +60,11 @@ export class Session {
   /** Why requests are refused; undefined while they wait for a worker, or have one. */
   #refusal: string | undefined;
 
-  constructor(client: Socket, onClose: () => void) {
+  #hold: Hold;
+
+  constructor(client: Socket, onClose: () => void, hold: Hold = 'nothing') {
     this.#client = client;
+    this.#hold = hold;
     this.#onClose = onClose;
     client.on('data', (chunk) => {
       for (const frame of this.#fromClient.push(chunk)) this.#request(frame);
@@ -75,7 +92,31 @@ export class Session {
       if (this.#worker === worker) this.#worker = undefined;
     });
     this.#client.resume(); // what could not be written to the last one is no reason any more
-    for (const open of this.#open.values()) this.#give(open);
+    for (const open of this.#open.values()) if (!open.given) this.#give(open);
+  }
+
+  /** What a worker has been given that changes something, and that it has not answered. */
+  get changing(): string[] {
+    return [...this.#open.values()]
+      .filter((open) => open.given && !isHarmless(open))
+      .map(({ method }) => method);
+  }
+
+  hold(hold: Hold): void {
+    this.#hold = hold;
+    for (const open of this.#open.values()) if (!open.given) this.#give(open);
+  }
+
+  /** Another worker goes on with all that this one was given, which is nothing that changes anything. */
+  handOver(path: string): void {
+    this.#worker?.destroy();
+    this.#worker = undefined;
+    for (const open of this.#open.values()) open.given = false;
+    this.attach(path);
+  }
+
+  get isAttached(): boolean {
+    return this.#worker !== undefined;
   }
 
   /** The worker has ended. @param why for those whose requests end with it */
@@ -134,9 +175,14 @@ export class Session {
   }
 
   #give(open: Open): void {
-    if (this.#worker === undefined) return;
+    if (this.#worker === undefined || this.#keepsBack(open)) return;
     open.given = true;
     this.#pass(bytesOf(open.workers > 0 ? marked(open.frame) : open.frame));
+  }
+
+  #keepsBack(open: Open): boolean {
+    if (this.#hold === 'changes') return open.method !== 'Kill' && !isHarmless(open);
+    return this.#hold === 'all';
   }
 
   /** What is written before the connection stands is sent once it does. */
@@ -159,4 +205,8 @@ export class Session {
   #write(bytes: Buffer): void {
     if (!this.#client.write(bytes)) this.#worker?.pause();
   }
+}
+
+function isHarmless({ service, method }: Open): boolean {
+  return TASK_SERVICE.test(service) && HARMLESS.has(method);
 }

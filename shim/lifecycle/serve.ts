@@ -97,7 +97,8 @@ function becomeGuard(start: ShimStart, paths: Paths, lock: number): never {
   const guard: GuardStart = {
     program: [process.argv[1] ?? '', 'worker'],
     socket,
-    workerSocket: paths.workerSocket(socket),
+    control: paths.control(socket),
+    workerSockets: paths.workerSockets(socket),
     start,
     addressFile: addressFile(args),
   };

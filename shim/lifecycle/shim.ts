@@ -1,5 +1,6 @@
 import { rm } from 'node:fs/promises';
-import { createServer, type Server as Listener } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { createServer } from 'node:net';
 import { dirname } from 'node:path';
 import type { Config } from '../../src/config/config.ts';
 import { messageOf } from '../../src/errors.ts';
@@ -8,6 +9,7 @@ import { RuntimeBinaries } from '../../src/oci/binary.ts';
 import { TaskDefinition } from '../../src/proto/gen/containerd/task.ts';
 import { EngineDefinition } from '../../src/proto/gen/stasis/engine.ts';
 import { Readiness } from '../../src/sys/epoll.ts';
+import { listenPrivately } from '../../src/sys/listen.ts';
 import { releaseProgramPages } from '../../src/sys/program-pages.ts';
 import { Server } from '../../ttrpc/index.ts';
 import type { ShimArguments } from '../arguments.ts';
@@ -129,7 +131,9 @@ export class Shim {
     if (guard !== undefined && reaper instanceof GuardedReaper)
       await goOn(guard, reaper, context, containers);
     queue.resumed();
-    const listener = await listenAt(guard?.begin.socket ?? socket);
+    void guard?.adopted.then(() => queue.begin());
+    const listener = createServer();
+    await listenPrivately(listener, guard?.begin.socket ?? socket);
     const idle = new IdleTimer({
       timeoutMs: config.shim.idle_timeout * 1000,
       shared,
@@ -146,6 +150,7 @@ export class Shim {
       .listen(listener);
     if (guard === undefined) process.on('SIGTERM', () => idle.terminate());
     else guard.onTerminate(() => idle.terminate());
+    guard?.onQuiesce(() => settle(containers, queue));
     const answers = new Answers(paths.tasks(args.namespace));
     await publish();
     guard?.ready();
@@ -190,6 +195,21 @@ async function goOn(
   expectation.close();
 }
 
+/** How long events are waited for that containerd does not take: they are in their journal. */
+const EVENTS_MS = 2000;
+
+/** Waits for what is under way, so that another worker can follow. @returns what that one could not go on with */
+async function settle(containers: Containers, events: EventQueue): Promise<string | undefined> {
+  const all = [...containers.all];
+  await Promise.all(all.map(({ queue }) => queue.run(async () => undefined)));
+  const unborn = all.find(({ init }) => init.state.name === 'restorable');
+  if (unborn !== undefined) return `${unborn.id}, which was created from a checkpoint and is not started,`;
+  const filling = all.find(({ fill }) => fill?.isMissing === true && fill.lost === undefined);
+  if (filling !== undefined) return `the memory of ${filling.id}, which comes in while it runs,`;
+  await Promise.race([events.flush(), sleep(EVENTS_MS, undefined, { ref: false })]);
+  return undefined;
+}
+
 /** All that happens to a container is an event. */
 function noting(quiet: QuietTime, events: Events): Events {
   return {
@@ -208,21 +228,6 @@ async function clearLeftovers({ paths, namespace, exec, log }: ShimContext): Pro
   } catch (error) {
     log.warn('what a dead shim left could not be cleared away', { error: messageOf(error) });
   }
-}
-
-/** The socket is for root alone from its first moment. */
-async function listenAt(path: string): Promise<Listener> {
-  const listener = createServer();
-  const before = process.umask(0o177);
-  try {
-    await new Promise<void>((resolve, reject) => {
-      listener.once('error', reject);
-      listener.listen(path, resolve);
-    });
-  } finally {
-    process.umask(before);
-  }
-  return listener;
 }
 
 /** A mistake in one container's code must not end the other containers' shim. */

@@ -34,7 +34,7 @@ async function sweepPlace(lock: string, socket: string, paths: Paths): Promise<v
   if (!tryLock(file.fd)) return;
   // Another has swept it meanwhile, and a third may have taken the place.
   if ((await file.stat()).ino !== (await stat(lock)).ino) return;
-  for (const path of [socket, paths.workerSocket(socket), paths.events(socket)])
-    await rm(path, { force: true });
+  const others = [...paths.workerSockets(socket), paths.control(socket), paths.events(socket)];
+  for (const path of [socket, ...others]) await rm(path, { force: true });
   await rm(lock, { force: true });
 }

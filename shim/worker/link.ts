@@ -1,8 +1,25 @@
 import { takeDescriptor, withPidFd } from '../../src/sys/pidfd.ts';
 import { dieWithParent, startTimeOf } from '../../src/sys/process.ts';
-import { Unavailable } from '../../src/errors.ts';
-import type { Begin, ExitNote, ToGuard, ToWorker } from '../guard/messages.ts';
+import { FailedPrecondition, Unavailable } from '../../src/errors.ts';
+import { programVersion } from '../../src/version.ts';
+import {
+  misfit,
+  OLDEST_GUARD,
+  PROTOCOL,
+  type Begin,
+  type ExitNote,
+  type Hello,
+  type ToGuard,
+  type ToWorker,
+} from '../guard/messages.ts';
 import type { Keeper } from '../stdio/keeper.ts';
+
+const hello: Hello = {
+  kind: 'hello',
+  version: programVersion,
+  protocol: PROTOCOL,
+  oldestGuard: OLDEST_GUARD,
+};
 
 /**
  * The worker's end of the channel to its guard.
@@ -20,10 +37,15 @@ export class GuardLink implements Keeper {
   #lastCall = 0;
   #exited: ((exit: ExitNote) => void) | undefined;
   #terminate: () => void = () => undefined;
+  #quiesce: () => Promise<string | undefined> = async () => undefined;
+  #adopt: () => void = () => undefined;
+  /** Settles when no other worker would go on should this one fail. */
+  readonly adopted: Promise<void>;
   readonly #early: ExitNote[] = [];
 
   private constructor(begin: Begin) {
     this.begin = begin;
+    this.adopted = begin.trial ? new Promise((resolve) => (this.#adopt = resolve)) : Promise.resolve();
     this.#held = new Map(begin.held);
   }
 
@@ -33,11 +55,20 @@ export class GuardLink implements Keeper {
     dieWithParent();
     // The guard is gone: nothing of this process may go on, nor wait for its threads.
     process.once('disconnect', () => process.kill(process.pid, 'SIGKILL'));
-    return new Promise((resolve) => {
+    process.send?.(hello);
+    return new Promise((resolve, reject) => {
       let link: GuardLink | undefined;
       process.on('message', (message: ToWorker) => {
-        if (message.kind === 'begin') resolve((link = new GuardLink(message)));
-        else if (link !== undefined) link.#receive(message);
+        if (message.kind === 'begin') {
+          const why = misfit(message.protocol, hello);
+          if (why === undefined) resolve((link = new GuardLink(message)));
+          else
+            reject(
+              new FailedPrecondition(why, {
+                remedy: 'end the containers of this shim, or install a version that fits',
+              }),
+            );
+        } else if (link !== undefined) link.#receive(message);
       });
     });
   }
@@ -51,6 +82,11 @@ export class GuardLink implements Keeper {
   /** SIGTERM, which the guard gets. */
   onTerminate(listener: () => void): void {
     this.#terminate = listener;
+  }
+
+  /** Another worker is to follow. @param settle comes to the end of what is under way; answers what it could not go on with */
+  onQuiesce(settle: () => Promise<string | undefined>): void {
+    this.#quiesce = settle;
   }
 
   hold(name: string, fd: number): Promise<void> {
@@ -111,6 +147,14 @@ export class GuardLink implements Keeper {
       }
       case 'terminate':
         this.#terminate();
+        return;
+      case 'quiesce':
+        void this.#quiesce().then((obstacle) =>
+          this.#send({ kind: 'quiet', ...(obstacle === undefined ? {} : { obstacle }) }),
+        );
+        return;
+      case 'adopted':
+        this.#adopt();
         return;
       case 'begin':
         return; // once in a life

@@ -41,6 +41,7 @@ export interface CommandOptions extends Options {
   from?: string;
   count?: string;
   allNamespaces?: boolean;
+  all?: boolean;
   bundle?: string;
   dryRun?: boolean;
   daemon?: boolean;

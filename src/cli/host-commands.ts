@@ -51,6 +51,28 @@ export const hostCommands: Readonly<Record<string, Register>> = {
       });
     return command;
   },
+
+  shim: (command, { host }) => {
+    command
+      .description('Show the shims that run on this host, or replace their programs under running containers')
+      .addHelpText('after', examples('stasis shim ls', 'stasis shim upgrade --all'));
+    sub(command, 'ls')
+      .description('List shims: guard and worker, their versions, and how often a worker was started again')
+      .addHelpText('after', examples('stasis shim ls', 'stasis shim ls --json'))
+      .action(async (_, self: Command) => {
+        const { shimLs } = await import('./commands/shim.ts');
+        await shimLs(host, optionsOf(self));
+      });
+    sub(command, 'upgrade')
+      .description('Replace the workers of shims by the installed version; containers run on')
+      .option('--all', 'of all containerd namespaces')
+      .addHelpText('after', examples('stasis shim upgrade', 'stasis shim upgrade --all'))
+      .action(async (_, self: Command) => {
+        const { shimUpgrade } = await import('./commands/shim.ts');
+        await shimUpgrade(host, optionsOf(self));
+      });
+    return command;
+  },
 };
 
 function sub(command: Command, name: string): Command {

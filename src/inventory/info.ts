@@ -4,6 +4,7 @@ import { configPath } from '../config/config.ts';
 import { criuFeatures } from '../criu/find.ts';
 import { messageOf } from '../errors.ts';
 import type { Finding, InfoResponse } from '../proto/gen/stasis/stasis.ts';
+import { listShims, shimMessage } from '../shims/list.ts';
 import { version } from '../version.ts';
 import { type Host, snapshotterName } from '../checkpoint/host.ts';
 import { hostObstacle } from '../checkpoint/paging.ts';
@@ -18,6 +19,7 @@ const CGROUP2_SUPER_MAGIC = 0x63677270;
 
 /** What this host can do, and the fix for each thing that is missing. */
 export async function hostInfo(host: Host): Promise<InfoResponse> {
+  const shims = listShims(host.config.daemon.run_dir);
   const findings = await Promise.all([
     zfs(host),
     pool(host),
@@ -38,6 +40,7 @@ export async function hostInfo(host: Host): Promise<InfoResponse> {
     rootDataset: host.root,
     configFile: configPath(),
     daemonPid: process.pid,
+    shims: (await shims).map(shimMessage),
   };
 }
 

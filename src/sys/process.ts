@@ -63,6 +63,11 @@ export function isAlive(pid: number, startTime: string): boolean {
   return fields[19] === startTime && fields[0] !== 'Z' && fields[0] !== 'X';
 }
 
+/** Whether a process stands still as SIGSTOP has it: state T, proc(5). */
+export function isStopped(pid: number): boolean {
+  return statOf(pid)[0] === 'T';
+}
+
 /** The fields of /proc/PID/stat from the third on: the name before them may hold blanks itself. */
 function statOf(pid: number): string[] {
   let stat = '';

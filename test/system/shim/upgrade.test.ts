@@ -1,27 +1,21 @@
 // The shim's files are replaced while its containers run.
 import assert from 'node:assert/strict';
-import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test, type TestContext } from 'node:test';
-import { TaskDefinition } from '../../../src/proto/gen/containerd/task.ts';
-import { Client } from '../../../ttrpc/index.ts';
 import { pidOf, removeAll, removeContainer, statusOf, uniqueName } from '../support/container.ts';
 import { ended, endResidentShim } from '../support/process.ts';
 import { attempt, ctr, dev, image, importImage, must, runtime, stack, until } from '../support/stack.ts';
-import { runDir, shimSocket } from './shims.ts';
+import { runDir } from './shims.ts';
+import { install, launcher, prepareVersions, removeVersions, shimOf } from './versions.ts';
 
-/** Ahead of the stack's own shim on containerd's PATH. */
-const launcher = join(stack.state, 'drop-in/containerd-shim-stasis-v2');
-const lib = join(stack.state, 'drop-in/lib');
-const dist = join(stack.project, 'dist');
 const config = readFileSync(stack.config, 'utf8');
 const IDLE_SECONDS = 1;
 const LOOP = 'while true; do echo tick; sleep 0.1; done';
 
 before(async () => {
   await importImage();
-  mkdirSync(lib, { recursive: true });
-  symlinkSync(join(stack.project, 'node_modules'), join(stack.state, 'drop-in/node_modules'));
+  prepareVersions();
   writeFileSync(stack.config, `${config}\n[shim]\nidle_timeout = ${IDLE_SECONDS}\n`);
   install('1.0.0-first');
   await endResidentShim('SIGTERM');
@@ -30,38 +24,9 @@ before(async () => {
 after(async () => {
   writeFileSync(stack.config, config);
   await endResidentShim('SIGTERM');
-  rmSync(join(stack.state, 'drop-in'), { recursive: true });
+  removeVersions();
   await dev('restart', 'containerd');
 });
-
-/** Puts a version's files into their places, each by a rename, as a package manager does. */
-function install(version: string): void {
-  const replace = (path: string, change: (text: string) => string, from: string): void => {
-    writeFileSync(`${path}.new`, change(readFileSync(from, 'utf8')), { mode: 0o755 });
-    renameSync(`${path}.new`, path);
-  };
-  const built = (JSON.parse(readFileSync(join(stack.project, 'package.json'), 'utf8')) as { version: string })
-    .version;
-  replace(
-    join(lib, 'shim.mjs'),
-    (text) => text.replaceAll(`"${built}"`, `"${version}"`),
-    join(dist, 'lib/shim.mjs'),
-  );
-  replace(join(lib, 'criu-when-ready'), (text) => text, join(dist, 'lib/criu-when-ready'));
-  const main = `main='${join(lib, 'shim.mjs')}'`;
-  replace(launcher, (text) => text.replace(/^main=.*$/m, main), join(dist, 'containerd-shim-stasis-v2'));
-}
-
-/** Which shim holds a container, and of which version it is. */
-async function shimOf(name: string): Promise<{ pid: number; version: string }> {
-  const client = await Client.connect(shimSocket(name));
-  try {
-    const { shimPid, version } = await client.service(TaskDefinition).connect({ id: name });
-    return { pid: shimPid, version };
-  } finally {
-    client.close();
-  }
-}
 
 async function start(t: TestContext, ...flags: string[]): Promise<string> {
   const name = uniqueName('upgrade');

@@ -357,6 +357,15 @@ test('info shows what is missing and how to get it', async () => {
         version,
         rootDataset: 'tank/stasis',
         daemonPid: 9,
+        shims: [
+          {
+            namespace: 'default',
+            pid: 5,
+            version: '0.1.0',
+            containers: ['web'],
+            guard: { version: '0.1.0', workerPid: 6, restarts: 2, lastEnd: 'SIGKILL' },
+          },
+        ],
         findings: [
           { name: 'zfs', ok: true, value: 'zfs-fuse 0.7.0' },
           { name: 'criu', ok: false, value: 'not found', remedy: 'apt-get install criu' },
@@ -367,11 +376,14 @@ test('info shows what is missing and how to get it', async () => {
   assert.equal(text.code, 0);
   assert.match(
     text.stdout,
-    /^ok {7}zfs {3}zfs-fuse 0\.7\.0\nmissing {2}criu {2}not found\n\nTo do:\n {2}criu: apt-get install criu\n$/m,
+    /^ok {7}zfs {3}zfs-fuse 0\.7\.0\nmissing {2}criu {2}not found\n\nTo do:\n {2}criu: apt-get install criu\n\nNAMESPACE .*\ndefault +5 +0\.1\.0 +1 +0\.1\.0 +6 +2 +SIGKILL\n$/m,
   );
   assert.partialDeepStrictEqual(json(await against(handlers, ['info', '--json'])), {
     ok: false,
     daemonPid: 9,
+    shims: [
+      { namespace: 'default', guard: { workerPid: 6, restarts: 2, lastEnd: 'SIGKILL', lastEndAt: null } },
+    ],
   });
   assert.equal((await against(handlers, ['info', '-q'])).stdout, 'criu\n');
 });

@@ -47,7 +47,9 @@ async function open(t: TestContext) {
     await listening(listener, path);
     const worker = new Server().register(TaskDefinition, { ...all, ...handlers }).listen(listener);
     workers.push(worker);
-    (await session()).attach(path);
+    const own = await session();
+    if (own.isAttached) own.handOver(path);
+    else own.attach(path);
   };
   const end = async (why: string): Promise<void> => {
     await workers.at(-1)?.close();
@@ -68,6 +70,52 @@ function silence(): { called: Promise<void>; handler: () => Promise<never> } {
     },
   };
 }
+
+suite("a client's connection, while its worker is replaced", () => {
+  test('changes are kept back and questions are not, until all is; then the next worker has what nobody answered, unmarked', async (t) => {
+    const { tasks, work, session } = await open(t);
+    const [state, wait, kill] = [silence(), silence(), silence()];
+    await work({ state: state.handler, wait: wait.handler, kill: kill.handler });
+    const own = await session();
+    own.hold('changes');
+    const started = tasks.start({ id: 'web', execId: '' });
+    const killed = tasks.kill({ id: 'web', execId: '', signal: 9, all: false });
+    const asked = tasks.state(web);
+    const waited = tasks.wait(web);
+    await Promise.all([state.called, wait.called, kill.called]);
+    assert.deepEqual(own.changing, ['Kill'], 'Start was not given');
+
+    own.hold('all');
+    const marks: (string | undefined)[] = [];
+    await work({
+      state: async (_, { metadata }) => {
+        marks.push(metadata.get(AGAIN));
+        return StateResponse.fromPartial({ pid: 7 });
+      },
+      start: async () => ({ pid: 7 }),
+      kill: async () => ({}),
+      wait: async () => ({ exitStatus: 3, exitedAt: undefined }),
+    });
+    own.hold('nothing');
+    assert.equal((await asked).pid, 7);
+    assert.equal((await started).pid, 7);
+    assert.equal((await waited).exitStatus, 3);
+    await killed;
+    assert.deepEqual(marks, [undefined]);
+  });
+
+  test('where the first worker goes on it gets what was kept back', async (t) => {
+    const { tasks, work, session } = await open(t);
+    await work({ start: async () => ({ pid: 7 }) });
+    const own = await session();
+    own.hold('all');
+    const started = tasks.start({ id: 'web', execId: '' });
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    assert.deepEqual(own.changing, []);
+    own.hold('nothing');
+    assert.equal((await started).pid, 7);
+  });
+});
 
 suite("a client's connection, over several workers", () => {
   test('what one worker was given and did not answer the next one answers, and knows that it is the next', async (t) => {

@@ -1,0 +1,131 @@
+// Workers and guards of shims are replaced by other versions while containers run.
+import assert from 'node:assert/strict';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { after, before, test, type TestContext } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { pidOf, removeAll, statusOf, uniqueName } from '../support/container.ts';
+import { client, counting, lines, workerPid } from '../support/guard.ts';
+import { endResidentShim } from '../support/process.ts';
+import { attempt, ctr, dev, image, importImage, must, runtime, stack, until } from '../support/stack.ts';
+import { Recording } from './events.ts';
+import { install, prepareVersions, removeVersions, shimOf } from './versions.ts';
+
+const config = readFileSync(stack.config, 'utf8');
+const LOOP = 'while true; do sleep 0.1; done';
+
+before(async () => {
+  await importImage();
+  prepareVersions();
+  writeFileSync(stack.config, `${config}\n[shim]\nguard = "on"\n`);
+  install('1.0.0-first');
+  await endResidentShim('SIGTERM');
+  await dev('restart', 'containerd'); // which looks a shim up once
+});
+after(async () => {
+  writeFileSync(stack.config, config);
+  await endResidentShim('SIGTERM');
+  removeVersions();
+  await dev('restart', 'containerd');
+});
+
+function container(t: TestContext): string {
+  const name = uniqueName('replaced');
+  t.after(() => removeAll(name));
+  return name;
+}
+
+const detached = (name: string, script: string): Promise<string> =>
+  ctr('run', '-d', '--null-io', '--runtime', runtime, image, name, '/bin/sh', '-c', script);
+const upgrade = (): Promise<string> => must('stasis', ['shim', 'upgrade']);
+
+test('a worker is replaced under output and an exec: nothing is lost, doubled or cut off', async (t) => {
+  const [name, other] = [container(t), container(t)];
+  await detached(other, LOOP);
+  const { pid: guard } = await shimOf(other);
+  const recording = await Recording.start(name);
+  t.after(() => recording.stop());
+  const script = `${counting(150, '0.02')}; exit 7`;
+  const run = client('run', '--runtime', runtime, image, name, '/bin/sh', '-c', script);
+  await until('the container to run', () => pidOf(name));
+  const exec = client(
+    'tasks',
+    'exec',
+    '--exec-id',
+    'e',
+    name,
+    '/bin/sh',
+    '-c',
+    `${counting(80, '0.02')}; exit 3`,
+  );
+  await until('the exec', async () => ((await ctr('tasks', 'ps', name)).includes('e') ? true : undefined));
+  for (const version of ['2.0.0-second', '1.5.0-older']) {
+    const before = await workerPid(guard);
+    install(version);
+    assert.match(await upgrade(), new RegExp(`worker .* → ${version}`));
+    assert.deepEqual(await shimOf(other), { pid: guard, version });
+    assert.notEqual(await workerPid(guard), before);
+  }
+  assert.deepEqual(await exec, { out: lines(80), code: 3 });
+  assert.deepEqual(await run, { out: lines(150), code: 7 });
+  await ctr('tasks', 'rm', name).catch(() => undefined); // ctr run may have
+  const events = await recording.through('/tasks/delete');
+  assert.deepEqual(
+    events.map(({ topic, id, status }) => [topic, id, status]),
+    [
+      ['/tasks/create', '', 0],
+      ['/tasks/start', '', 0],
+      ['/tasks/exec-added', 'e', 0],
+      ['/tasks/exec-started', 'e', 0],
+      ['/tasks/exit', 'e', 3],
+      ['/tasks/exit', 'init', 7],
+      ['/tasks/delete', '', 7],
+    ],
+  );
+});
+
+test('a version that does not start, does not take up or does not answer is given up for the one before', async (t) => {
+  const name = container(t);
+  install('1.0.0-first');
+  await detached(name, LOOP);
+  await upgrade().catch(() => undefined);
+  const was = await shimOf(name);
+  const worker = await workerPid(was.pid);
+  const ended = client('tasks', 'exec', '--exec-id', 'e', name, '/bin/sh', '-c', 'sleep 1; exit 5');
+  const broken: [string, string, RegExp][] = [
+    ['no program', 'throw new Error("broken");\n', /broken/],
+    ['a hello, and no more', '', /has ended/],
+  ];
+  for (const [what, start, why] of broken) {
+    install('9.0.0-broken', (text, file) => {
+      if (file !== 'shim.mjs') return text;
+      return start === ''
+        ? text.replace('await takeUpAll(', 'process.exit(7); await takeUpAll(')
+        : text.replace('\n', `\n${start}`);
+    });
+    const { exitCode, stderr } = await attempt('stasis', ['shim', 'upgrade']);
+    assert.equal(exitCode, 7, `${what}: ${stderr}`);
+    assert.match(stderr, why, what);
+    assert.match(stderr, /run on under the version before/, what);
+    assert.deepEqual(await shimOf(name), was, what);
+    assert.equal(await workerPid(was.pid), worker, what);
+    assert.equal(await ctr('tasks', 'exec', '--exec-id', 'f', name, '/bin/echo', 'here'), 'here\n', what);
+  }
+  assert.equal((await ended).code, 5, 'an end that came meanwhile is told');
+  install('2.0.0-second');
+});
+
+test('a worker is not replaced in the middle of a checkpoint, but after it', async (t) => {
+  const name = container(t);
+  await detached(name, LOOP);
+  install(`3.0.0-${Date.now()}`);
+  const taken = must('stasis', ['checkpoint', name, '--name', 'c', '--require-memory']);
+  await sleep(30);
+  await upgrade();
+  await taken;
+  install(`4.0.0-${Date.now()}`);
+  const restored = must('stasis', ['restore', name, '--require-memory']);
+  await sleep(100);
+  await upgrade();
+  await restored;
+  assert.equal(await statusOf(name), 'RUNNING');
+});
