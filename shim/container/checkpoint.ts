@@ -54,7 +54,7 @@ export function checkpointTask(
     if (disk === undefined || plan.memory === undefined) return;
     let recorded = false;
     try {
-      await recordStockDisk(config, plan.memory.imageDir, disk);
+      await recordStockDisk(config, plan.memory.imageDir, disk, options.imagePath === '');
       recorded = true;
     } finally {
       // Nobody would ever find it again.

@@ -4,16 +4,15 @@ import { readFile, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { diskProperties, newCheckpointId, properties } from '../../src/checkpoint/entry.ts';
 import type { DiskPlan } from '../../src/checkpoint/instant.ts';
+import { STOCK_FILE } from '../../src/checkpoint/stock.ts';
 import { shimSocketPath, type Config } from '../../src/config/config.ts';
 import { hasErrno, InvalidArgument, messageOf, Unavailable } from '../../src/errors.ts';
-import { DisksDefinition, type RewindStep } from '../../src/proto/gen/stasis/internal.ts';
+import { DisksDefinition, type NoteRequest, type RewindStep } from '../../src/proto/gen/stasis/internal.ts';
 import type { Mount } from '../../src/sys/mount.ts';
 import { readMountTable } from '../../src/sys/mount-table.ts';
 import { Client } from '../../ttrpc/index.ts';
 
-/** The file's name, and what is in it. */
-const FILE = 'stasis.json';
-
+/** What is in the file. */
 interface StockFile {
   readonly version: 1;
   readonly checkpoint: string;
@@ -57,14 +56,28 @@ export async function planStockDisk(
   };
 }
 
-/** Names the disk half in the image folder, and tells stasisd of it, whose next start finds it otherwise. */
-export async function recordStockDisk(config: Config, imageDir: string, { file }: StockDisk): Promise<void> {
-  await writeFile(join(imageDir, FILE), `${JSON.stringify(file)}\n`, { mode: 0o600, flag: 'wx' });
+/**
+ * Names the disk half in the image folder, and tells stasisd of it, whose next start finds it otherwise.
+ * @param isOwn whether the folder is containerd's own, and no client's: stasisd then follows what becomes of it, and has to look before
+ *   the file is there (src/checkpoint/unread-memory.ts)
+ */
+export async function recordStockDisk(
+  config: Config,
+  imageDir: string,
+  { file }: StockDisk,
+  isOwn: boolean,
+): Promise<void> {
+  if (isOwn) await note(config, { snapshot: file.snapshot, folder: imageDir });
+  await writeFile(join(imageDir, STOCK_FILE), `${JSON.stringify(file)}\n`, { mode: 0o600, flag: 'wx' });
+  if (!isOwn) await note(config, { snapshot: file.snapshot, folder: '' });
+}
+
+async function note(config: Config, request: NoteRequest): Promise<void> {
   const signal = AbortSignal.timeout(NOTE_TIMEOUT_MS);
   const client = await Client.connect(shimSocketPath(config), { signal }).catch(() => undefined);
   await client
     ?.service(DisksDefinition)
-    .note({ snapshot: file.snapshot }, { signal })
+    .note(request, { signal })
     .catch(() => undefined);
   client?.close();
 }
@@ -159,7 +172,7 @@ function ourMount({ daemon }: Config, mounts: readonly Mount[]): Mount | undefin
 
 /** @throws InvalidArgument for a file that is not as we write it */
 async function readStockFile(imageDir: string): Promise<StockFile | undefined> {
-  const path = join(imageDir, FILE);
+  const path = join(imageDir, STOCK_FILE);
   let text: string;
   try {
     text = await readFile(path, 'utf8');

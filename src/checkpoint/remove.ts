@@ -8,6 +8,9 @@ import { type Host, lockKey } from './host.ts';
 import { MemoryStore } from './memory-store.ts';
 import { validateContainerId, validateNamespace } from './names.ts';
 
+/** What it takes to remove a checkpoint. */
+export type RemovalHost = Pick<Host, 'catalog' | 'images' | 'memory' | 'store' | 'zfs'>;
+
 export interface Removed {
   readonly name: string;
   /** What it alone held, and has given back, in bytes. */
@@ -71,7 +74,7 @@ export function ownersOf(
 }
 
 /** The memory half goes first: from then on what is left counts as removed, and a sweep finishes it. */
-export async function removeOne(host: Host, entry: CheckpointEntry): Promise<Removed> {
+export async function removeOne(host: RemovalHost, entry: CheckpointEntry): Promise<Removed> {
   const dataset = entry.snapshot.slice(0, entry.snapshot.indexOf('@'));
   const waitsFor = ownersOf(host.store.datasets(), host.store.clonesOf(entry.snapshot));
   let freedBytes = 0;
@@ -87,7 +90,7 @@ export async function removeOne(host: Host, entry: CheckpointEntry): Promise<Rem
 }
 
 /** The head holds what the last checkpoint holds, for the next one: with that checkpoint, its content is to go. */
-async function clearHead(host: Host, entry: CheckpointEntry, memorySnapshot: string): Promise<void> {
+async function clearHead(host: RemovalHost, entry: CheckpointEntry, memorySnapshot: string): Promise<void> {
   const content = contentOf(entry);
   const others = host.catalog.of(entry.namespace, entry.container);
   if (others.some((other) => contentOf(other) === content)) return;
@@ -102,7 +105,7 @@ async function clearHead(host: Host, entry: CheckpointEntry, memorySnapshot: str
  * the mounts of all its clones away for that, under running containers.
  * @returns the bytes that it alone held, as far as they are free now
  */
-async function destroySnapshot(host: Host, snapshot: string): Promise<number> {
+async function destroySnapshot(host: RemovalHost, snapshot: string): Promise<number> {
   const bytes = await usedBy(host, snapshot);
   try {
     await host.zfs.destroy(snapshot);
@@ -117,7 +120,7 @@ async function destroySnapshot(host: Host, snapshot: string): Promise<number> {
 }
 
 /** Asked before it goes: afterwards nothing tells. Where nothing is said of it, it is removed all the same. */
-async function usedBy(host: Host, snapshot: string): Promise<number> {
+async function usedBy(host: RemovalHost, snapshot: string): Promise<number> {
   const rows = await host.zfs
     .list({ root: snapshot, depth: 0, types: ['snapshot'], properties: ['used'] })
     .catch(() => []);

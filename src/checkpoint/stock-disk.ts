@@ -1,5 +1,6 @@
 // stasisd's part for stock clients: they keep a checkpoint's memory in a folder of their own and throw its disk away, so the
 // disk half is a ZFS snapshot that the shim makes, and that is brought back when the folder comes back.
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Node } from '../../snapshotter/index.ts';
 import { isLive } from '../../snapshotter/index.ts';
@@ -11,9 +12,11 @@ import type { DisksDefinition, RewindStep } from '../proto/gen/stasis/internal.t
 import { Busy } from '../zfs/errors.ts';
 import { type CheckpointEntry, entryFromRows, properties } from './entry.ts';
 import { type Host, lockKey } from './host.ts';
+import { removeOne, type RemovalHost } from './remove.ts';
+import { UnreadMemory } from './unread-memory.ts';
 
 /** What the disks need of a host. */
-export type DisksHost = Pick<Host, 'zfs' | 'store' | 'catalog' | 'locks' | 'log'>;
+export type DisksHost = RemovalHost & Pick<Host, 'containerd' | 'locks' | 'log' | 'later'>;
 
 /** How long, and how often, an undo waits for the mounts of a shim that died to go. */
 const UNDO_TRIES = 20;
@@ -21,9 +24,13 @@ const UNDO_PAUSE_MS = 500;
 
 /** The handlers of `stasis.internal.v1.Disks`. */
 export function disksService(host: DisksHost): Handlers<DisksDefinition> {
+  const memories = new UnreadMemory((id) =>
+    host.later('remove a checkpoint of no use', removeLost(host, id)),
+  );
   return {
-    async note({ snapshot }) {
-      await learn(host, snapshot);
+    async note({ snapshot, folder }) {
+      const { id } = await learn(host, snapshot);
+      if (folder !== '') await follow(host, memories, id, folder);
       return {};
     },
 
@@ -108,6 +115,35 @@ async function learn(host: DisksHost, snapshot: string): Promise<CheckpointEntry
     host.store.noteCheckpoint(dataset, name, entry.id);
   }
   return entry;
+}
+
+/** Follows a checkpoint's memory. Where that cannot be, the checkpoint stays until somebody removes it. */
+async function follow(host: DisksHost, memories: UnreadMemory, id: string, folder: string): Promise<void> {
+  try {
+    const [store] = await host.containerd.plugins(['type==io.containerd.content.v1,id==content']);
+    const root = store?.exports['root'];
+    if (root !== undefined) memories.follow(id, folder, join(root, 'blobs/sha256'));
+  } catch (error) {
+    host.log.warn('what becomes of the memory of a checkpoint cannot be followed', {
+      checkpoint: id,
+      error: messageOf(error),
+    });
+  }
+}
+
+/** Removes a checkpoint whose memory nobody has, unless its disk is of use to somebody all the same. */
+async function removeLost(host: DisksHost, id: string): Promise<void> {
+  const entry = host.catalog.byId(id);
+  if (entry === undefined) return;
+  await host.locks.run(lockKey(entry.namespace, entry.container), async () => {
+    if (host.catalog.byId(id) !== entry || host.catalog.isBeingRead(entry)) return;
+    if (host.store.clonesOf(entry.snapshot).length > 0) return;
+    const { snapshot } = entry;
+    host.log.info("removing a stock client's checkpoint: its memory was never read, and is gone", {
+      snapshot,
+    });
+    await removeOne(host, entry);
+  });
 }
 
 /** Keeps the disk that was brought back, or goes back to the one before; a failure is logged, as nobody waits for it. */

@@ -3,6 +3,9 @@ import { cgroupsModes, type CgroupsMode, type CriuOptions } from '../oci/types.t
 import type { CheckpointOptions } from '../proto/gen/containerd/runc_options.ts';
 import type { DiskPlan, InstantPlan } from './instant-plan.ts';
 
+/** The file that names the disk half in the folder of memory that a stock client, or containerd, keeps. */
+export const STOCK_FILE = 'stasis.json';
+
 /** Kinds of namespaces that CRIU can leave empty. */
 const emptyNamespaces = ['network'];
 

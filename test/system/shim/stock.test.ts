@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { after, before, test, type TestContext } from 'node:test';
 import { Containerd } from '../../../src/containerd/client.ts';
 import { codeOf, Code, messageOf } from '../../../src/errors.ts';
+import type { CheckpointTaskResponse } from '../../../src/proto/gen/containerd/tasks.ts';
 import { CheckpointOptions, Options } from '../../../src/proto/gen/containerd/runc_options.ts';
 import type { Descriptor } from '../../../src/proto/gen/containerd/descriptor.ts';
 import {
@@ -18,7 +19,7 @@ import {
   statusOf,
   uniqueName,
 } from '../support/container.ts';
-import { importImage, stack, stasis, until } from '../support/stack.ts';
+import { datasets, importImage, stack, stasis, until } from '../support/stack.ts';
 import { runDir } from './shims.ts';
 
 const containerd = new Containerd(stack.address);
@@ -194,4 +195,32 @@ test('memory whose disk half was removed is refused', async (t) => {
   const { code, message } = await refusal(restore(name, held));
   assert.equal(code, Code.FailedPrecondition);
   assert.match(message, /disk half .* is gone/);
+});
+
+test('what a checkpoint leaves that failed goes with its memory, if nobody has read that; what somebody read stays', async (t) => {
+  const name = await writer(t);
+  const lease = `stock-failed-${process.pid}`;
+  await api.leases.create({ id: lease, labels: {} });
+  const pack = (): Promise<CheckpointTaskResponse> =>
+    containerd.namespace('default', lease).tasks.checkpoint({
+      ...{ containerId: name, parentCheckpoint: '', options: undefined },
+    });
+  const { descriptors } = await pack();
+  const [read] = await checkpointsOf(name);
+  for await (const _ of api.content.read({ digest: descriptors[0]?.digest ?? '', offset: 0n, size: 1n }));
+  // containerd itself fails here: the container's spec is in its content store already. Some version may not.
+  await pack().catch((error: unknown) => assert.equal(codeOf(error), Code.AlreadyExists, messageOf(error)));
+  const failed = (await checkpointsOf(name)).find((half) => half !== read);
+  assert.match(`${read} ${failed}`, /^stock-\S+ stock-\S+$/, 'as long as its memory is there, it is too');
+  await api.leases.delete({ id: lease, sync: true }); // containerd collects what nobody holds
+  await until('the failed one to go', async () =>
+    (await checkpointsOf(name)).includes(failed ?? '') ? undefined : true,
+  );
+  assert.deepEqual(await checkpointsOf(name), [read]);
+  const halves = datasets().filter((each) => each.includes(`/${name}@`));
+  assert.deepEqual(
+    halves.map((each) => each.slice(each.indexOf('@') + 1)),
+    [read],
+  );
+  await progress(name, 5);
 });
