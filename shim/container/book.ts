@@ -37,10 +37,15 @@ export class TaskBook {
     this.#parts = parts;
   }
 
-  /** Begins the record of a task that is being made. */
+  /** Begins the record of a task that is being made. On failure nothing of it is left. @throws ENOSPC */
   open(): void {
     const { file, context } = this.#parts;
-    file.create(context.socket, this.#describe());
+    try {
+      file.create(context.socket, this.#describe());
+    } catch (error) {
+      file.remove();
+      throw error;
+    }
   }
 
   /** By the end of this turn; at once where another worker may have to go on. */

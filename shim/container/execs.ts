@@ -116,7 +116,7 @@ export class Execs {
     const { pid } = exec;
     const { containerId, context, save } = this.#parts;
     context.events.publish('exec-started', { containerId, execId: exec.id, pid });
-    expectation.claim(pid, (exit) => this.#ended(exec, exit));
+    expectation.claim(pid, (exit) => void this.#ended(exec, exit));
     if (known !== undefined) {
       known.starting = false;
       known.startTime = startTimeOf(pid);
@@ -124,8 +124,10 @@ export class Execs {
     save();
   }
 
-  #ended(exec: ExecProcess, exit: Exit): void {
+  async #ended(exec: ExecProcess, exit: Exit): Promise<void> {
     const { accounting, context, containerId, order, save } = this.#parts;
+    exec.hasGone();
+    await exec.outputTaken();
     exec.state.to('stopped');
     exec.setExited(exit);
     accounting.checkOom();
@@ -183,7 +185,7 @@ export class Execs {
     process.takeUp(pid, exit, streams.take(process, process.id, state === 'running'));
     if (state === 'running') {
       order.execStarting(containerId);
-      expectation.claim(pid, (ended) => this.#ended(process, ended));
+      expectation.claim(pid, (ended) => void this.#ended(process, ended));
     }
     return false;
   }

@@ -61,6 +61,7 @@ export class InitEnd {
         .catch(() => undefined);
     }
     if (systemdCgroup) await accounting.remember();
+    await init.outputTaken();
     if (init.state.name !== 'deleted') init.state.to('stopped'); // else deleted before it was started
     init.setExited(exit);
     accounting.checkOom();

@@ -5,6 +5,7 @@ import { FailedPrecondition, hasErrno, InvalidArgument, messageOf } from '../../
 import { unmount, type Mount } from '../../src/sys/mount.ts';
 import { mountAsAsked } from '../../src/sys/mount-mapped.ts';
 import { readMountTable } from '../../src/sys/mount-table.ts';
+import { onDisk } from '../../src/sys/thread-pool.ts';
 
 /**
  * Mounts a container's root file system, in order, each at its own target below `rootfs`. All or none.
@@ -63,7 +64,11 @@ export async function unmountBelow(folder: string): Promise<void> {
 async function targetOf(entry: Mount, rootfs: string): Promise<string> {
   const target = normalize(join(rootfs, entry.target));
   if (target === rootfs) return target;
-  const [real, root] = await Promise.all([realpath(target).catch(() => target), realpath(rootfs)]);
+  // What was mounted before it may be on a disk that does not answer.
+  const [real, root] = await Promise.all([
+    onDisk(() => realpath(target)).catch(() => target),
+    onDisk(() => realpath(rootfs)),
+  ]);
   if (!target.startsWith(`${rootfs}/`) || !(real === target || real.startsWith(`${root}/`))) {
     throw new InvalidArgument(`mount target ${entry.target} is outside of the root file system`, {
       subject: entry.target,

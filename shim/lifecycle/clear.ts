@@ -42,7 +42,7 @@ async function endRuntimes(bundle: string): Promise<void> {
 }
 
 /** containerd starts those in the bundle too, one for each task of the dead shim, and they wait for us. */
-function isDelete(args: readonly string[]): boolean {
+export function isDelete(args: readonly string[]): boolean {
   return args.at(-1) === 'delete' && args.includes('-publish-binary');
 }
 

@@ -1,6 +1,7 @@
 import { rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { FailedPrecondition, hasErrno } from '../../src/errors.ts';
+import { explainGone } from '../../src/oci/bundle-gone.ts';
 import type { OciRuntime } from '../../src/oci/types.ts';
 import { openIo, type IoContext, type StdioAddresses } from '../stdio/index.ts';
 import { finished, readPid, send } from './init.ts';
@@ -75,11 +76,15 @@ export class ExecProcess extends Process<ExecStateName, ExecVerb> {
     stdioFds: readonly [number | 'ignore', number | 'ignore', number | 'ignore'],
     consoleSocket: string | undefined,
   ): Promise<void> {
-    const { containerId, runtime, stdio } = this.#options;
+    const { containerId, bundle, runtime, stdio } = this.#options;
     const { pidFile, processFile } = this.#files;
     const process = { ...this.#options.process, terminal: stdio.terminal };
     // On this thread, as in readPid.
-    writeFileSync(processFile, JSON.stringify(process), { mode: 0o600 });
+    try {
+      writeFileSync(processFile, JSON.stringify(process), { mode: 0o600 });
+    } catch (error) {
+      throw explainGone(error, containerId, bundle);
+    }
     try {
       await runtime.exec({
         id: containerId,
@@ -99,7 +104,7 @@ export class ExecProcess extends Process<ExecStateName, ExecVerb> {
   /** @throws FailedPrecondition before the start, NotFound after the end */
   signal(signal: number): void {
     this.state.require('kill');
-    if (this.exit !== undefined) throw finished();
+    if (this.isGone) throw finished();
     if (this.pid === 0) throw new FailedPrecondition('process not created');
     send(this.pid, signal);
   }

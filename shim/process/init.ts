@@ -127,8 +127,8 @@ export class InitProcess extends Process<InitStateName, InitVerb> {
     this.state.to('running');
   }
 
-  /** To be called as soon as the process has ended, whatever of it is still to be told. */
-  hasGone(): void {
+  override hasGone(): void {
+    super.hasGone();
     this.#gone.abort();
   }
 
@@ -159,7 +159,7 @@ export class InitProcess extends Process<InitStateName, InitVerb> {
    */
   signal(signal: number): void {
     this.state.require('kill');
-    if (this.exit !== undefined) throw finished();
+    if (this.isGone) throw finished();
     if (this.pid === 0) throw notCreated();
     send(this.pid, signal);
   }

@@ -16,6 +16,7 @@ export class Process<Name extends string, Verb extends string> {
   /** 0 until there is one. */
   pid = 0;
   #exit: Exit | undefined;
+  #gone = false;
   #ended = false;
   readonly #waiting = new Set<() => void>();
 
@@ -41,9 +42,25 @@ export class Process<Name extends string, Verb extends string> {
     return this.#exit;
   }
 
+  /** Whether it has ended, though nobody may have been told. */
+  get isGone(): boolean {
+    return this.#gone;
+  }
+
+  /** To be called as soon as it has ended, whatever of it is still to be told: its pid is free for another. */
+  hasGone(): void {
+    this.#gone = true;
+  }
+
+  /** Settles when its clients have what it has written, as long as they read: see ProcessIo. Never rejects. */
+  async outputTaken(): Promise<void> {
+    await this.io?.taken().catch(() => undefined);
+  }
+
   /** Records the end and answers all who wait. */
   setExited(exit: Exit): void {
     this.#exit = exit;
+    this.#gone = true;
     this.endWait();
   }
 

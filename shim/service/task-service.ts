@@ -7,6 +7,7 @@ import {
   type TaskDefinition,
 } from '../../src/proto/gen/containerd/task.ts';
 import { Status } from '../../src/proto/gen/containerd/task_types.ts';
+import { endProcessesAt } from '../../src/sys/process-tree.ts';
 import { version } from '../../src/version.ts';
 import type { Context, Handlers } from '../../ttrpc/index.ts';
 import { wantsCheckpointable, withoutIoUring } from '../container/checkpointable.ts';
@@ -20,6 +21,7 @@ import { refuseUnknown } from '../container/refused.ts';
 import { cgroupOf, readSpec } from '../container/spec.ts';
 import { assertNobodyIn } from '../container/cgroup-check.ts';
 import { asPrintfArgument } from '../lifecycle/answer.ts';
+import { isDelete } from '../lifecycle/clear.ts';
 import { clearFormer } from '../lifecycle/dead.ts';
 import { checkName } from '../paths.ts';
 import { timestamp } from '../timestamp.ts';
@@ -39,6 +41,8 @@ export interface Lifecycle {
 }
 
 const EMPTY = {};
+/** Of the five seconds that containerd gives a Delete. */
+const BREAK_OFF_MS = 2000;
 
 /** containerd's Task service: requests to containers, and containers to answers. */
 export function taskService(
@@ -53,7 +57,12 @@ export function taskService(
       reloads.note(connection, 'Create');
       lifecycle.busy();
       try {
-        const container = await containers.add(request.id, () => create(context, request));
+        const container = await containers.add(
+          request.id,
+          () => create(context, request),
+          // The OCI runtime and all that it has started work there.
+          () => endProcessesAt(request.bundle, { isSpared: isDelete, timeoutMs: BREAK_OFF_MS }),
+        );
         return { pid: container.pid };
       } catch (error) {
         lifecycle.idle();
@@ -66,6 +75,8 @@ export function taskService(
     },
 
     async delete({ id, execId }) {
+      // Its client has given Create up, and containerd deletes what may have come of it.
+      if (containers.find(id) === undefined && execId === '') await containers.breakOff(id, BREAK_OFF_MS);
       const container = containers.get(id);
       const process = await container.delete(execId, () => {
         const answer = answerOf(container.init);

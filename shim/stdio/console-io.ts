@@ -49,6 +49,10 @@ class ConsoleIo implements ProcessIo {
     return this.#drained;
   }
 
+  async taken(): Promise<void> {
+    // What a terminal shows when its process ends is on its way through this process, in no order with the end.
+  }
+
   handedOver(): void {
     // The terminal comes later, through the socket.
   }

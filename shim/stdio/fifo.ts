@@ -3,7 +3,7 @@ import { Socket } from 'node:net';
 import type { Writable } from 'node:stream';
 import { promisify } from 'node:util';
 import { closeQuietly, enlargePipe } from '../../src/sys/descriptor.ts';
-
+import { onDisk } from '../../src/sys/thread-pool.ts';
 import { PIPE_BYTES } from './pipes.ts';
 
 const open = promisify(openFile);
@@ -38,14 +38,8 @@ export interface Input {
 
 /** Opens a FIFO for reading, with a writer of our own that holds back its end. */
 export async function openFifoForReading(path: string): Promise<Input> {
-  const fd = await open(path, O_RDONLY | O_NONBLOCK);
-  let held: number;
-  try {
-    held = await open(path, O_WRONLY | O_NONBLOCK);
-  } catch (error) {
-    closeQuietly(fd);
-    throw error;
-  }
+  const { fd, end } = await openFifoEnds(path);
+  let held = end;
   const stream = new Socket({ fd, readable: true, writable: false });
   const release = (): void => {
     if (held >= 0) closeQuietly(held);
@@ -53,4 +47,20 @@ export async function openFifoForReading(path: string): Promise<Input> {
   };
   stream.once('close', release);
   return { stream, release };
+}
+
+/** The same as descriptors: one to read from, and the writer's that holds back the end. Both or none. */
+export async function openFifoEnds(path: string): Promise<{ fd: number; end: number }> {
+  const fd = await open(path, O_RDONLY | O_NONBLOCK);
+  try {
+    return { fd, end: await open(path, O_WRONLY | O_NONBLOCK) };
+  } catch (error) {
+    closeQuietly(fd);
+    throw error;
+  }
+}
+
+/** Opens a file for writing from its beginning. */
+export function openForWriting(path: string): Promise<number> {
+  return onDisk(() => open(path, O_WRONLY));
 }

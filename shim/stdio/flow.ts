@@ -3,7 +3,10 @@ import { Socket } from 'node:net';
 import { hasErrno } from '../../src/errors.ts';
 import { closeQuietly } from '../../src/sys/descriptor.ts';
 import { splice } from '../../src/sys/splice.ts';
+import { bytesWaiting } from '../../src/sys/waiting.ts';
 import { PIPE_BYTES } from './pipes.ts';
+import type { OutputWay } from './taken.ts';
+import { Unread } from './unread.ts';
 
 /**
  * What is read in one piece. Small, since what comes in larger amounts is moved without being read. One for all: a piece is
@@ -25,7 +28,7 @@ const TURN_BYTES = 16 * PIPE_BYTES;
  * - No more than one piece is ever held here.
  * - A target that fails loses the rest, but the source is read to its end: the process must not stop for that.
  */
-export class Flow {
+export class Flow implements OutputWay {
   /** Settles when the FIFO has everything, or at `close`. */
   readonly done: Promise<void>;
   readonly #from: number;
@@ -34,6 +37,9 @@ export class Flow {
   #target: Socket | undefined;
   #ended = false;
   #waits = false;
+  readonly #unread: Unread;
+  /** Bytes of a piece that the FIFO had no room for. */
+  #rest = 0;
   #closed = false;
   #lost = false;
   #settle: () => void = () => undefined;
@@ -42,6 +48,7 @@ export class Flow {
   constructor(from: number, to: number) {
     this.#from = from;
     this.#to = to;
+    this.#unread = new Unread(to);
     this.done = new Promise((resolve) => (this.#settle = resolve));
   }
 
@@ -58,8 +65,30 @@ export class Flow {
     source.once('close', () => this.#end());
   }
 
+  pending(): number {
+    if (this.#lost || this.#source === undefined) return 0;
+    if (this.#closed) return this.#unread.bytes;
+    if (this.#source.destroyed) return this.#rest + this.#unread.bytes;
+    // What was read before goes first. A process that lives on may write without end.
+    let room = TURN_BYTES;
+    if (!this.#waits)
+      for (let moved = 1; moved > 0 && room > 0; room -= moved)
+        moved = splice(this.#from, this.#to, PIPE_BYTES);
+    return bytesWaiting(this.#from) + this.#rest + this.#unread.bytes;
+  }
+
+  /** Nobody asks any more what is pending. */
+  told(): void {
+    if (this.#closed) this.#unread.close();
+  }
+
   /** Lets go of both at once. */
   close(): void {
+    this.#letGo();
+    this.#unread.close();
+  }
+
+  #letGo(): void {
     if (this.#closed) return;
     this.#closed = true;
     if (this.#source === undefined) closeQuietly(this.#from);
@@ -95,20 +124,30 @@ export class Flow {
   /** The FIFO is full: Node waits until the rest is in it. */
   #await(rest: Buffer): void {
     this.#waits = true;
+    this.#rest = rest.length;
     this.#target ??= this.#openTarget();
-    this.#target.write(rest, () => this.#continue());
+    this.#target.write(rest, () => {
+      this.#rest = 0;
+      this.#continue();
+    });
   }
 
   #continue(): void {
     this.#waits = false;
     if (this.#closed) return;
-    if (this.#ended) this.close();
+    if (this.#ended) this.#finish();
     else if (this.#move()) this.#source?.resume();
   }
 
   #end(): void {
     this.#ended = true;
-    if (!this.#waits) this.close();
+    if (!this.#waits) this.#finish();
+  }
+
+  /** The FIFO has all, and gets its end; the client may not have read it yet. */
+  #finish(): void {
+    this.#unread.end();
+    this.#letGo();
   }
 
   #openTarget(): Socket {

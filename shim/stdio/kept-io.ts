@@ -1,10 +1,10 @@
-import { constants, openSync } from 'node:fs';
+import { openSync } from 'node:fs';
 import { hasErrno } from '../../src/errors.ts';
 import { closeQuietly, doNotWait, pipe } from '../../src/sys/descriptor.ts';
 import { setWindowSize } from '../../src/sys/terminal.ts';
 import { parseOutputAddress, type OutputAddress } from './address.ts';
 import { ConsoleSocket } from './console-socket.ts';
-import { openFifoForWriting } from './fifo.ts';
+import { openFifoEnds, openFifoForWriting, openForWriting } from './fifo.ts';
 import type { Kept } from './keeper.ts';
 import { KeptFds, type StreamName } from './kept-fds.ts';
 import { LogProgram } from './log-program.ts';
@@ -12,11 +12,11 @@ import { Mover } from './mover.ts';
 import { isFifo, openFile } from './output.ts';
 import type { IoContext } from './pipe-io.ts';
 import { Held, inputDescriptors, outputPipe } from './pipes.ts';
+import { untilTaken } from './taken.ts';
 import type { ChildFds, ProcessIo, StdioAddresses } from './stdio.ts';
 
 /** See pipe-io.ts. */
 const INPUT_AFTER_MS = 250;
-const { O_RDONLY, O_WRONLY, O_NONBLOCK } = constants;
 
 /** Connects a process whose streams outlive this process. On failure nothing stays open, here or at the keeper. */
 export async function openKeptIo(
@@ -76,11 +76,13 @@ class KeptIo implements ProcessIo {
   readonly #fds: KeptFds;
   readonly #held = new Held();
   readonly #movers: Mover[] = [];
+  readonly #outputs: Mover[] = [];
   readonly #copies: Promise<void>[] = [];
   #childFds: ChildFds = ['ignore', 'ignore', 'ignore'];
   #console: ConsoleSocket | undefined;
   #program: LogProgram | undefined;
   #inputClosed = false;
+  #opensInput = false;
   #inputTimer: NodeJS.Timeout | undefined;
   #size: readonly [number, number] | undefined;
   #closed = false;
@@ -102,6 +104,11 @@ class KeptIo implements ProcessIo {
 
   get drained(): Promise<void> {
     return Promise.all(this.#copies).then(() => undefined);
+  }
+
+  async taken(): Promise<void> {
+    if (this.#fds.get('tty') === undefined) await untilTaken(this.#outputs);
+    for (const mover of this.#outputs) mover.told();
   }
 
   async open(socketFolder: string): Promise<void> {
@@ -142,16 +149,20 @@ class KeptIo implements ProcessIo {
     const { stdin } = this.#addresses;
     if (this.#closed || stdin === '' || this.#fds.get('in') !== undefined) return;
     if (!isTerminal && this.#fds.get('in-to') === undefined) return;
-    let input = -1;
-    try {
-      input = openSync(stdin, O_RDONLY | O_NONBLOCK);
-      const end = openSync(stdin, O_WRONLY | O_NONBLOCK); // holds back its end
-      void this.#fds.add({ in: input, 'in-end': end }).catch(() => undefined); // the next worker opens it anew
-    } catch {
-      closeQuietly(input);
-      this.#fds.close('in-to'); // The client has taken its pipe away: that is an end too.
+    if (this.#opensInput) return;
+    this.#opensInput = true;
+    openFifoEnds(stdin).then(
+      (ends) => this.#connectInput(ends),
+      () => this.#fds.close('in-to'), // The client has taken its pipe away: that is an end too.
+    );
+  }
+
+  #connectInput({ fd, end }: { fd: number; end: number }): void {
+    if (this.#closed) {
+      for (const one of [fd, end]) closeQuietly(one);
       return;
     }
+    void this.#fds.add({ in: fd, 'in-end': end }).catch(() => undefined); // the next worker opens it anew
     if (this.#inputClosed) this.closeStdin();
     this.#moveInput();
   }
@@ -252,6 +263,7 @@ class KeptIo implements ProcessIo {
       return;
     }
     const mover = this.#mover(from, to, 'lose');
+    this.#outputs.push(mover);
     this.#copies.push(mover.done.then(() => this.#fds.close(source, target)));
     mover.start();
   }
@@ -303,5 +315,5 @@ async function openTarget(
   // Made with its folders; then opened as one that is not appended to, as splice(2) refuses those.
   const made = await openFile(address.path);
   made.destroy();
-  return openSync(address.path, O_WRONLY);
+  return openForWriting(address.path);
 }

@@ -2,7 +2,10 @@ import { closeSync, fstatSync, openSync } from 'node:fs';
 import { setTimeout as later } from 'node:timers';
 import { isReadable, type Readiness } from '../../src/sys/epoll.ts';
 import { move } from '../../src/sys/splice.ts';
+import { bytesWaiting } from '../../src/sys/waiting.ts';
 import { PIPE_BYTES } from './pipes.ts';
+import type { OutputWay } from './taken.ts';
+import { Unread } from './unread.ts';
 
 /** What one stream may move before others have their turn. */
 const TURN_BYTES = 16 * PIPE_BYTES;
@@ -22,11 +25,13 @@ export interface MoverOptions {
  * Carries bytes from one descriptor to another inside the kernel alone: each is in the one or in the other at any instant, whenever
  * this process ends. Closes neither.
  */
-export class Mover {
+export class Mover implements OutputWay {
   /** Settles at the end of the source, where the target failed and the rest is left, and at `stop`. */
   readonly done: Promise<void>;
   readonly #options: MoverOptions;
   readonly #isFile: boolean;
+  /** Of output alone. */
+  readonly #unread: Unread | undefined;
   #nowhere = -1;
   #started = false;
   #over = false;
@@ -36,6 +41,7 @@ export class Mover {
   constructor(options: MoverOptions) {
     this.#options = options;
     this.#isFile = fstatSync(options.to).isFile();
+    this.#unread = options.rest === 'lose' ? new Unread(options.to) : undefined;
     this.done = new Promise((resolve) => (this.#settle = resolve));
   }
 
@@ -45,7 +51,23 @@ export class Mover {
     this.#go();
   }
 
+  pending(): number {
+    const unread = this.#unread?.bytes ?? 0;
+    if (this.#over) return unread;
+    return this.#started && this.#nowhere < 0 ? bytesWaiting(this.#options.from) + unread : 0;
+  }
+
+  /** Nobody asks any more what is pending. */
+  told(): void {
+    if (this.#over) this.#unread?.close();
+  }
+
   stop(): void {
+    this.#unread?.close();
+    this.#end();
+  }
+
+  #end(): void {
     if (this.#over) return;
     this.#over = true;
     if (this.#nowhere >= 0) closeSync(this.#nowhere);
@@ -75,7 +97,10 @@ export class Mover {
       // At the end that the file has now: a rotation may have cut it.
       const at = this.#isFile && target === to ? BigInt(fstatSync(to).size) : undefined;
       const moved = move(from, target, PIPE_BYTES, at);
-      if (moved === 0) this.stop();
+      if (moved === 0) {
+        this.#unread?.end();
+        this.#end();
+      }
       return moved;
     } catch {
       // A terminal whose other side is gone fails as a target does, and ends with the next attempt.

@@ -12,6 +12,7 @@ import type { Kept } from './keeper.ts';
 import { LogProgram } from './log-program.ts';
 import { isFifo, openFile, passOn } from './output.ts';
 import { Held, inputPipe, outputPipe, type Owner } from './pipes.ts';
+import { untilTaken } from './taken.ts';
 import type { ChildFds, ProcessIo, StdioAddresses } from './stdio.ts';
 
 /** When a client's input is opened at the latest. Some open their end in between Create and Start, and wait for ours. */
@@ -69,6 +70,11 @@ class PipeIo implements ProcessIo {
 
   get drained(): Promise<void> {
     return Promise.all(this.#copies).then(() => undefined);
+  }
+
+  async taken(): Promise<void> {
+    await untilTaken(this.#flows);
+    for (const flow of this.#flows) flow.told();
   }
 
   async open(addresses: StdioAddresses, context: IoContext): Promise<void> {

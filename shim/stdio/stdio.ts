@@ -29,6 +29,11 @@ export interface ProcessIo {
   takeInput(): void;
   /** No more input from the client: the process reads the end once the client's own end is closed. */
   closeStdin(): void;
+  /**
+   * To be waited for before the process's end is told: clients have read what it has written, as long as they read at all. At once
+   * where nothing waits.
+   */
+  taken(): Promise<void>;
   /** Settles when all output has been passed on. */
   readonly drained: Promise<void>;
   /** Lets go of everything at once. */

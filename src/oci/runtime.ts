@@ -12,6 +12,7 @@ import {
   restoreArguments,
   type GlobalOptions,
 } from './arguments.ts';
+import { explainGone } from './bundle-gone.ts';
 import { assertOwnCgroup, type FindUnmounted } from './crun-cgroup.ts';
 import { maskedFoldersConfig } from './crun-masks.ts';
 import { type DirectDump, directDump, directPreDump } from './direct-dump.ts';
@@ -232,8 +233,13 @@ class Door implements OciRuntime {
 
   async update(id: string, resources: string, limits: CallLimits = {}): Promise<void> {
     // A file, as a pipe of Node is a socket, which cannot be opened again as /dev/stdin.
-    const file = join(this.#options.bundle, `resources.${process.pid}.${++calls}.json`);
-    await writeFile(file, resources, { mode: 0o600, flag: 'wx' });
+    const { bundle } = this.#options;
+    const file = join(bundle, `resources.${process.pid}.${++calls}.json`);
+    try {
+      await writeFile(file, resources, { mode: 0o600, flag: 'wx' });
+    } catch (error) {
+      throw explainGone(error, id, bundle);
+    }
     try {
       await this.#run('update', id, ['update', '--resources', file, id], limits);
     } finally {

@@ -9,6 +9,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { openFifoForWriting } from '../../../shim/stdio/fifo.ts';
 import { Flow } from '../../../shim/stdio/flow.ts';
 import { outputPipe } from '../../../shim/stdio/pipes.ts';
+import { untilTaken } from '../../../shim/stdio/taken.ts';
 import { hasErrno } from '../../../src/errors.ts';
 import { closeQuietly, pipe } from '../../../src/sys/descriptor.ts';
 import { splice } from '../../../src/sys/splice.ts';
@@ -135,6 +136,44 @@ test('many small writes without a reader stay together as densely as in one pipe
   const lines = available(read).toString().trim().split('\n');
   assert.equal(lines.length, 2000);
   assert.equal(lines.at(-1), 'line 1999');
+});
+
+test('what the client has not read is pending, also after the FIFO was given its end, until it reads or nobody asks', async (t) => {
+  const { write, read, flow } = await course(t);
+  flow.start();
+  assert.equal(flow.pending(), 0);
+  const bytes = randomBytes(300 * 1024); // more than the FIFO takes
+  for (let at = 0; at < bytes.length; at += 4096) {
+    writeSync(write, bytes.subarray(at, at + 4096));
+    if (at % 65536 === 0) await sleep(1);
+  }
+  closeSync(write);
+  assert.equal(flow.pending(), bytes.length);
+  let taken = false;
+  const wait = untilTaken([flow]).then(() => (taken = true));
+  const chunks = [available(read)];
+  await flow.done;
+  assert.ok(!taken && flow.pending() > 0, 'the rest is in the FIFO, which has its end');
+  while (!taken) {
+    chunks.push(available(read));
+    await sleep(1);
+  }
+  await wait;
+  assert.ok(Buffer.concat(chunks).equals(bytes));
+  assert.equal(readSync(read, Buffer.alloc(1)), 0, 'the client meets the end');
+  flow.told();
+  assert.equal(flow.pending(), 0);
+});
+
+test('a client that does not read is waited for a moment only', async (t) => {
+  const { write, flow } = await course(t);
+  flow.start();
+  writeSync(write, 'unread');
+  closeSync(write);
+  await untilTaken([flow]); // or the test runs into its time limit
+  assert.equal(flow.pending(), 6);
+  flow.close();
+  assert.equal(flow.pending(), 0);
 });
 
 test('closing ends a flow whose FIFO is full', async (t) => {

@@ -41,7 +41,9 @@ suite('bytes that the kernel alone moves', () => {
     mover.start();
     writeSync(from.write, 'one');
     await until(empty(from.read));
+    assert.equal(mover.pending(), 3, 'the client has not read it');
     assert.equal(text(to.read), 'one');
+    assert.equal(mover.pending(), 0);
     const flood = 'x'.repeat(60_000);
     writeSync(from.write, flood);
     await until(empty(from.read));
@@ -54,6 +56,7 @@ suite('bytes that the kernel alone moves', () => {
     }
     assert.equal(got, flood + flood);
     await mover.done;
+    assert.equal(mover.pending(), 0);
     for (const fd of [from.read, to.write]) readiness.forget(fd);
     for (const fd of [from.read, to.write, to.read]) closeSync(fd);
   });
