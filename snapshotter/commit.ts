@@ -1,6 +1,6 @@
 import { FailedPrecondition, InvalidArgument, messageOf } from '../src/errors.ts';
 import type { CallOptions } from '../src/zfs/zfs.ts';
-import { exists, filled, missing, rootfsOf } from './dataset.ts';
+import { exists, filled, missing, rootfsOf, syncFiles } from './dataset.ts';
 import type { Node } from './index.ts';
 import { changing } from './unsettled.ts';
 import { lockName, type Pool } from './pool.ts';
@@ -57,7 +57,7 @@ export async function commitNode(
 ): Promise<void> {
   const properties = toProperties(committed);
   const rootfs = await rootfsOf(pool, node.dataset);
-  await pool.syncfs(rootfs);
+  await syncFiles(pool, node.dataset, rootfs);
   await pool.zfs.snapshot([`${node.dataset}@${LAYER}`], { properties }, call);
   pool.index.addSnapshot(`${node.dataset}@${LAYER}`, undefined);
   pool.index.change(node, { snapshot: committed, labelHead: properties[property.labels] });

@@ -7,6 +7,7 @@ import {
   NotFound,
   Unavailable,
 } from '../src/errors.ts';
+import { ZfsUnavailable } from '../src/zfs/errors.ts';
 import type { CallOptions, Properties } from '../src/zfs/zfs.ts';
 import type { Node } from './index.ts';
 import { ensureContainer } from './load.ts';
@@ -156,4 +157,21 @@ export function exists(name: string): AlreadyExists {
 /** An empty value deletes a label. */
 export function filled(labels: Labels): Labels {
   return Object.fromEntries(Object.entries(labels).filter(([, value]) => value !== ''));
+}
+
+/**
+ * Writes out what of a dataset's files is in memory alone: what went through mappings is in no snapshot before.
+ * @throws ZfsUnavailable where the pool takes no writes
+ */
+export async function syncFiles(pool: Pool, dataset: string, rootfs: string): Promise<void> {
+  try {
+    await pool.syncfs(rootfs);
+  } catch (error) {
+    if (!hasErrno(error, 'EIO')) throw error;
+    throw new ZfsUnavailable(`cannot write out the files of dataset ${dataset}: I/O error`, {
+      subject: dataset,
+      cause: error,
+      remedy: 'see zpool status: bring the devices back, then run zpool clear',
+    });
+  }
 }
