@@ -10,6 +10,7 @@ import { splitName } from '../snapshot.ts';
 import type { SnapshotStore } from '../store.ts';
 import { Handover } from './handover.ts';
 import { assertLayer, compressionFor, LAYER } from './media-type.ts';
+import type { JobResult } from './job.ts';
 import type { DiffThreads } from './threads.ts';
 
 const LEASE_KEY = 'containerd-lease';
@@ -75,30 +76,35 @@ async function diff(
   const latest = epoch === undefined ? undefined : Number(epoch.seconds);
   const lease = await leaseFor(client, context);
   const pieces = new Handover<Uint8Array>();
+  const packed = Promise.withResolvers<JobResult>();
+  // It goes on for a while after the layer is whole: what it was read from is taken away.
   const packing = store.comparing(
     { left, right },
     async (trees) => {
       const job = { kind: 'pack', ...trees, compression, latest } as const;
-      return threads.run(job, { output: (bytes) => pieces.put(bytes), signal });
+      packed.resolve(await threads.run(job, { output: (bytes) => pieces.put(bytes), signal }));
+      pieces.end();
     },
     { signal },
   );
-  packing.then(
-    () => pieces.end(),
-    (error: unknown) => pieces.end(error instanceof Error ? error : new Internal(messageOf(error))),
-  );
+  packed.promise.catch(() => undefined); // its error is the pieces' already
+  packing.catch((error: unknown) => {
+    packed.reject(error);
+    pieces.end(error instanceof Error ? error : new Internal(messageOf(error)));
+  });
   try {
     const { digest, size } = await writeContent(
       client,
       request.ref === '' ? undefined : request.ref,
       pieces,
       async () => {
-        const packed = await packing;
-        const labels = { ...request.labels, [UNCOMPRESSED]: packed.digest };
-        return { digest: packed.packedDigest, size: BigInt(packed.packedSize), labels };
+        const { digest: plain, packedDigest, packedSize } = await packed.promise;
+        const labels = { ...request.labels, [UNCOMPRESSED]: plain };
+        return { digest: packedDigest, size: BigInt(packedSize), labels };
       },
       { signal, metadata: { [LEASE_KEY]: lease } },
     );
+    await packing;
     return { mediaType, digest, size, annotations: {} };
   } finally {
     pieces.close();

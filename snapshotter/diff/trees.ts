@@ -4,7 +4,7 @@ import type { CallOptions } from '../../src/zfs/zfs.ts';
 import { missing, rootfsOf } from '../dataset.ts';
 import { lockName, type Pool } from '../pool.ts';
 import type { Known } from './compare.ts';
-import { takeInstant } from './instant.ts';
+import { type Instant, takeInstant } from './instant.ts';
 import { lineage, type Step } from './lineage.ts';
 
 /** Two trees of files that do not change, and what is known of their difference beforehand. */
@@ -15,10 +15,8 @@ export interface Trees {
 }
 
 /** A snapshot's files, and the ZFS snapshot that has the same; undefined for an empty one. */
-interface Side {
-  readonly rootfs: string;
+interface Side extends Omit<Instant, 'snapshot'> {
   readonly snapshot: string | undefined;
-  close(): Promise<void>;
 }
 
 /**
@@ -34,19 +32,35 @@ export async function withTrees<T>(
   work: (trees: Trees) => Promise<T>,
   call?: CallOptions,
 ): Promise<T> {
-  const { left, right } = names;
-  const shared = [left, right].flatMap((name) => (name === undefined ? [] : [lockName(owner, name)]));
+  const shared = [names.left, names.right].flatMap((name) =>
+    name === undefined ? [] : [lockName(owner, name)],
+  );
   return pool.locks.run({ shared }, async () => {
     const sides: Side[] = [];
     try {
-      for (const name of [right, left]) if (name !== undefined) sides.push(await open(pool, owner, name));
+      for (const name of [names.right, names.left])
+        if (name !== undefined) sides.push(await open(pool, owner, name));
       const [after, before] = sides as [Side, Side?];
-      const known = await compareSnapshots(pool, before?.snapshot, after.snapshot, call);
-      return await work({ left: before?.rootfs, right: after.rootfs, known });
+      const comparing = compareSnapshots(pool, before?.snapshot, after.snapshot, call);
+      const [known, right, left] = await allOf([comparing, after.rootfs, before?.rootfs]);
+      const released = Promise.allSettled(sides.map((side) => side.release())); // what fails is tried again at the end
+      try {
+        return await work({ left, right, known });
+      } finally {
+        await released;
+      }
     } finally {
       for (const side of sides) await side.close();
     }
   });
+}
+
+/** Waits for all of them, so that nothing goes on when one has failed. @throws what the first of them threw */
+async function allOf<T extends readonly unknown[]>(
+  works: T,
+): Promise<{ -readonly [K in keyof T]: Awaited<T[K]> }> {
+  await Promise.allSettled(works);
+  return Promise.all(works);
 }
 
 async function open(pool: Pool, owner: string, name: string): Promise<Side> {
@@ -55,7 +69,8 @@ async function open(pool: Pool, owner: string, name: string): Promise<Side> {
   const rootfs = await rootfsOf(pool, node.dataset);
   if (node.snapshot.kind === 'active') return takeInstant(pool, node.dataset, rootfs);
   // A View is a clone that nobody can write to.
-  return { rootfs, snapshot: node.origin, close: async () => undefined };
+  const nothing = async (): Promise<void> => undefined;
+  return { rootfs: Promise.resolve(rootfs), snapshot: node.origin, release: nothing, close: nothing };
 }
 
 async function compareSnapshots(
