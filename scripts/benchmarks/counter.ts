@@ -7,17 +7,18 @@ const theirs = 'io.containerd.runc.v2';
 
 /**
  * A shell that counts, and an awk beside it that holds the memory. Neither starts a process while it counts: CRIU
- * cannot seize one that is just being forked by vfork(2), and then its dump fails.
+ * cannot seize one that is just being forked by vfork(2), and then its dump fails. The awk waits at a FIFO that the
+ * shell holds open: one whose last writer went would wake it, and it would end, and its memory with it.
  * @param megabytes of memory
  * @param written megabytes of its root file system that it writes before it counts
  */
 export function counter(megabytes: number, written: number): string[] {
   const write = written === 0 ? '' : `dd if=/dev/urandom of=/written bs=1M count=${written}; `;
-  const ballast = `s = sprintf("%1048576s", "x"); while (length(s) < ${megabytes} * 1048576) s = s s; print 1 > "/ready"; close("/ready"); getline < "/never"`;
+  const ballast = `s = sprintf("%1048576s", "x"); while (length(s) < ${megabytes} * 1048576) s = s s; print 1 > "/ready"; close("/ready"); getline < "/held"`;
   return [
     'sh',
     '-c',
-    `${write}mkfifo /never; awk 'BEGIN { ${ballast} }' & while ! [ -e /ready ]; do sleep 0.1; done; ` +
+    `${write}mkfifo /never /held; exec 9<>/held; awk 'BEGIN { ${ballast} }' & while ! [ -e /ready ]; do sleep 0.1; done; ` +
       'n=0; while :; do n=$((n + 1)); echo $n >/count; read -t 0.002 x <>/never; done',
   ];
 }
@@ -44,6 +45,16 @@ export function start(
     ...counter(megabytes, written),
   );
   waitForNumber(name, 5);
+  assertHeld(pidOf(name), megabytes);
+}
+
+/** @throws where a container and its children do not hold as much memory as they are measured for */
+export function assertHeld(pid: number, megabytes: number): void {
+  const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').split(' ').filter(Boolean);
+  const held = [pid, ...children.map(Number)]
+    .map((process) => Number(/^VmRSS:\s+(\d+)/m.exec(readFileSync(`/proc/${process}/status`, 'utf8'))?.[1]))
+    .reduce((sum, kib) => sum + kib / 1024, 0);
+  if (!(held >= megabytes)) throw new Error(`it holds ${held.toFixed(1)} MB in place of ${megabytes} MB`);
 }
 
 export function remove(name: string): void {

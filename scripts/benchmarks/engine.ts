@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { buildImage, imageName } from '../../test/system/support/image.ts';
 import { pidOf, remove } from './counter.ts';
 import { cloneRows } from './engine/clones.ts';
+import { frozenRows } from './engine/frozen.ts';
 import { databases } from './engine/databases.ts';
 import { rewindRate } from './engine/rewind-rate.ts';
 import { median, type Options, report, run, timed } from './measure.ts';
@@ -160,6 +161,7 @@ export default async function main(options: Options): Promise<void> {
     const [second = NaN, last = NaN] = [frozen[1], frozen[19]];
     tell('frozen-drift', { unit: 'ms', ours: last, peer: second, peerName: 'the 2nd of 20', target: 1.2 }, 1);
   }
+  await frozenRows(options, wanted);
   await databases(options, wanted);
   await cloneRows(options, wanted);
   if (wanted('rewind-rate')) await rewindRate(options);

@@ -39,6 +39,16 @@ interface Series {
 }
 
 /**
+ * Wall time in milliseconds, on a disk that has nothing left to write. The other side's container has written its
+ * gigabyte just before, to the file system that the pool's file is in too; while that goes to the disk, each fsync(2)
+ * of the pool waits for it (ext4 writes a file's data before the journal that allocates it).
+ */
+function timedQuiet(work: () => void): number {
+  run('sync');
+  return timed(work);
+}
+
+/**
  * Checkpoints and restores of one container, in turn on both sides.
  * @param written megabytes of its root file system that the container has written itself
  */
@@ -57,17 +67,17 @@ function series(
     // `ctr containers checkpoint` ends the task.
     start('b-theirs', 'theirs', image, megabytes, written);
     const reference = `docker.io/bench/c${n}:latest`;
-    const oursCheckpoint = timed(() =>
+    const oursCheckpoint = timedQuiet(() =>
       run('stasis', 'checkpoint', 'b-ours', '--name', `c${n}`, '--require-memory'),
     );
-    const theirsCheckpoint = timed(() =>
+    const theirsCheckpoint = timedQuiet(() =>
       run('ctr', 'containers', 'checkpoint', '--rw', '--task', 'b-theirs', reference),
     );
-    const oursRestore = timed(() =>
+    const oursRestore = timedQuiet(() =>
       run('stasis', 'restore', 'b-ours', '--snapshot', `c${n}`, '--as', `b-ours-${n}`, '--require-memory'),
     );
     remove(`b-ours-${n}`); // what runs beside a restore is the same for both
-    const theirsRestore = timed(() =>
+    const theirsRestore = timedQuiet(() =>
       run('ctr', 'containers', 'restore', '--rw', '--live', `b-theirs-${n}`, reference),
     );
     remove(`b-theirs-${n}`);
@@ -81,6 +91,37 @@ function series(
     result.theirs.restore.push(theirsRestore);
   }
   remove('b-ours');
+  return result;
+}
+
+/**
+ * The same of two containers of ours in turn, one of which has written a gigabyte: what the root file system's size
+ * costs, and nothing that the other tool's gigabytes leave behind (memory that the machine has to fetch anew, above all).
+ */
+function pair(image: string, runs: number): { small: Series; large: Series } {
+  const sides = ['small', 'large'] as const;
+  const result = {
+    small: { checkpoint: [], restore: [] } as Series,
+    large: { checkpoint: [], restore: [] } as Series,
+  };
+  for (const side of sides) start(`g-${side}`, 'ours', image, 8, side === 'large' ? 1024 : 0);
+  for (let n = 0; n <= runs; n++) {
+    for (const side of sides) {
+      const [name, copy] = [`g-${side}`, `g-${side}-${n}`];
+      const checkpoint = timedQuiet(() =>
+        run('stasis', 'checkpoint', name, '--name', `g${n}`, '--require-memory'),
+      );
+      const restore = timedQuiet(() =>
+        run('stasis', 'restore', name, '--snapshot', `g${n}`, '--as', copy, '--require-memory'),
+      );
+      remove(copy);
+      run('stasis', 'rm', name, `g${n}`);
+      if (n === 0) continue; // warm-up
+      result[side].checkpoint.push(checkpoint);
+      result[side].restore.push(restore);
+    }
+  }
+  for (const side of sides) remove(`g-${side}`);
   return result;
 }
 
@@ -105,27 +146,26 @@ export default async function main(options: Options): Promise<void> {
     report(target === undefined ? measure : { ...measure, target }, options);
   };
 
-  const growth = wanted('checkpoint-rootfs-growth', 'restore-rootfs-growth');
   // Quick, and nearest to their targets: enough of them that a median stands still from one time to the next.
   counted = options.runs ?? 15;
-  const of2m = growth || wanted('checkpoint-2m', 'restore-2m') ? series(small, 8, counted) : undefined;
-  if (of2m !== undefined) {
-    tell('checkpoint-2m', median(of2m.ours.checkpoint), median(of2m.theirs.checkpoint), 0.8);
-    tell('restore-2m', median(of2m.ours.restore), median(of2m.theirs.restore), 0.8);
+  if (wanted('checkpoint-2m', 'restore-2m')) {
+    const { ours, theirs } = series(small, 8, counted);
+    tell('checkpoint-2m', median(ours.checkpoint), median(theirs.checkpoint), 0.8);
+    tell('restore-2m', median(ours.restore), median(theirs.restore), 0.8);
+  }
+  if (wanted('checkpoint-rootfs-growth', 'restore-rootfs-growth')) {
+    const of = pair(small, counted);
+    const same = 'the same with 2 MB';
+    tell('checkpoint-rootfs-growth', median(of.large.checkpoint), median(of.small.checkpoint), 1.2, same);
+    tell('restore-rootfs-growth', median(of.large.restore), median(of.small.restore), 1.2, same);
   }
   counted = runs;
-  if (growth || wanted('checkpoint-1g', 'restore-1g')) {
+  if (wanted('checkpoint-1g', 'restore-1g')) {
     // What a container has written is what both have to keep; ctr packs it, so a few runs will do.
     counted = Math.min(runs, 3);
-    const of1g = series(small, 8, counted, 1024);
-    if (of2m !== undefined) {
-      const same = 'the same with 2 MB';
-      const { checkpoint, restore } = of1g.ours;
-      tell('checkpoint-rootfs-growth', median(checkpoint), median(of2m.ours.checkpoint), 1.2, same);
-      tell('restore-rootfs-growth', median(restore), median(of2m.ours.restore), 1.2, same);
-    }
-    tell('checkpoint-1g', median(of1g.ours.checkpoint), median(of1g.theirs.checkpoint), 0.5);
-    tell('restore-1g', median(of1g.ours.restore), median(of1g.theirs.restore), 0.5);
+    const { ours, theirs } = series(small, 8, counted, 1024);
+    tell('checkpoint-1g', median(ours.checkpoint), median(theirs.checkpoint), 0.5);
+    tell('restore-1g', median(ours.restore), median(theirs.restore), 0.5);
     counted = runs;
   }
   if (wanted('checkpoint-1g-image', 'restore-1g-image')) {
