@@ -12,10 +12,14 @@ import type { InstantTarget, InstantTools } from './instant-plan.ts';
 
 /** A dump that failed for a reason of the container's or of CRIU's; the disk may still be kept. */
 export class DumpFailure extends Error {
+  /** The reason is of that moment alone: a dump a moment later may succeed. */
+  readonly passing: boolean;
+
   /** @param reason CRIU's own words, where it left any */
-  constructor(reason: string, cause: unknown) {
+  constructor(reason: string, cause: unknown, { passing = false } = {}) {
     super(reason, { cause });
     this.name = 'DumpFailure';
+    this.passing = passing;
   }
 }
 
@@ -62,7 +66,8 @@ export async function endedInTime(
       });
     }
     const failure = await lastError(join(workDir, log));
-    throw new DumpFailure(failure === undefined ? messageOf(error) : describeFailure(failure), error);
+    if (failure === undefined) throw new DumpFailure(messageOf(error), error);
+    throw new DumpFailure(describeFailure(failure), error, failure);
   } finally {
     ending.close();
   }

@@ -1,5 +1,6 @@
 // One frozen instant: memory and disk of a container, taken while it stands still.
 import { access } from 'node:fs/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { guardImage, prepareImage, emptyImage, readImage } from '../criu/image.ts';
 import { Aborted, AlreadyExists, FailedPrecondition, messageOf } from '../errors.ts';
 import { silent } from '../log.ts';
@@ -31,8 +32,14 @@ export type {
   MemoryPlan,
 } from './instant-plan.ts';
 
+/** How often an instant is taken at most that meets what is of that moment alone, and the pause after the first, in milliseconds. */
+const TRIES = 6;
+const FIRST_PAUSE_MS = 10;
+
 /**
- * Freezes the container, dumps its memory, snapshots its disk meanwhile, and thaws (or ends) it.
+ * Freezes the container, dumps its memory, snapshots its disk meanwhile, and thaws (or ends) it. Where CRIU meets what is of
+ * that moment alone (a connection that is just being made), all is undone, the container runs on for a moment, and another
+ * instant is taken: a client that connects again and again is met so in a good part of all dumps.
  *
  * INVARIANTS. Nothing of the container runs between the first stopped task and the end of both the dump and the snapshot:
  * it is frozen before CRIU begins, CRIU holds its tasks by ptrace while it has the cgroup thawed, and it must be found
@@ -49,8 +56,21 @@ export async function takeInstant(
   tools: InstantTools,
   signal: AbortSignal,
 ): Promise<InstantResult> {
-  return new Instant(target, plan, tools, signal).take();
+  for (let tries = 1, pause = FIRST_PAUSE_MS; ; tries++, pause *= 2) {
+    // Those of a set have met at their gates, and cannot come to them again.
+    const isLast = tries === TRIES || tools.gates !== undefined;
+    try {
+      return await new Instant(target, plan, tools, signal, isLast).take();
+    } catch (error) {
+      if (!(error instanceof Passing)) throw error;
+      (tools.log ?? silent).info('taken again a moment later', { id: target.id, reason: error.message });
+      await sleep(pause);
+    }
+  }
 }
+
+/** What was in the way of a dump may be gone in a moment, and everything is undone. */
+class Passing extends Error {}
 
 /**
  * Whether disk and memory may be taken side by side. CRIU's plugin for NVIDIA GPUs lets the container run for a moment
@@ -70,6 +90,8 @@ class Instant {
   readonly #signal: AbortSignal;
   readonly #freezer: Freezer;
   readonly #syncfs: (path: string) => Promise<void>;
+  /** It is final what this one comes to: none is taken after it. */
+  readonly #isLast: boolean;
   readonly #undo = new UndoStack();
   readonly #times: InstantTimes = { freeze: 0n, dump: 0n, sync: 0n, snapshot: 0n, frozen: 0n };
   /** How the container was found; undefined before it is touched, and when it has been ended. */
@@ -79,7 +101,14 @@ class Instant {
   /** Why the image does not refer to pre-dumps although it was to. */
   #parentError = '';
 
-  constructor(target: InstantTarget, plan: InstantPlan, tools: InstantTools, signal: AbortSignal) {
+  constructor(
+    target: InstantTarget,
+    plan: InstantPlan,
+    tools: InstantTools,
+    signal: AbortSignal,
+    isLast: boolean,
+  ) {
+    this.#isLast = isLast;
     this.#target = target;
     this.#plan = plan;
     this.#tools = tools;
@@ -173,6 +202,8 @@ class Instant {
     } catch (error) {
       if (!(error instanceof DumpFailure)) throw error;
       await this.#requireRunning('ended during its dump');
+      // What is paused stays as it is.
+      if (error.passing && !this.#isLast && this.#before === 'running') throw new Passing(error.message);
       if (memory.required || disk === undefined) throw this.#notDumped(memory, error);
       await this.#keepStill(disk);
       return error.message;
@@ -197,7 +228,7 @@ class Instant {
       return undefined;
     } catch (error) {
       const { parentPath, ...whole } = memory;
-      if (!(error instanceof DumpFailure) || parentPath === undefined) throw error;
+      if (!(error instanceof DumpFailure) || parentPath === undefined || error.passing) throw error;
       if (!(await this.#freezer.isFrozen())) throw error;
       this.#parentError = error.message;
       return whole;

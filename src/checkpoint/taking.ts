@@ -111,7 +111,7 @@ export function asCallerSees(error: unknown, request: TakeRequest): StasisError 
   if (codeOf(error) === Code.NotFound) return notRunning(container); // it ended meanwhile
   const session = sessionInTheWay(error, request);
   if (session !== undefined) return session;
-  if (request.requireMemory) return memoryRequired(container, messageOf(error), error);
+  if (request.requireMemory) return memoryRequired(container, messageOf(error));
   return fromShim(error, container);
 }
 
@@ -208,10 +208,10 @@ export async function stageFor(host: Host, taking: Taking, dataset: string): Pro
   return openStage(host.staging);
 }
 
-export function memoryRequired(container: string, why: string, cause?: unknown): FailedPrecondition {
-  return new FailedPrecondition(`the memory of container ${container} cannot be dumped: ${why}`, {
+export function memoryRequired(container: string, why: string): FailedPrecondition {
+  const reason = why.replace(`the memory of ${container} cannot be dumped: `, ''); // the shim says so too
+  return new FailedPrecondition(`the memory of container ${container} cannot be dumped: ${reason}`, {
     subject: container,
-    cause,
     reason: 'memory-not-dumped',
     remedy: 'without --require-memory the disk alone is kept; stasis info shows what this host can do',
   });

@@ -21,16 +21,21 @@ const generic = [
   /^Timeout reached\. Try to interrupt/,
   // The helper that moves tasks between cgroups ends with the restore that asked it.
   /^cg: cgroupd: recv req error/,
+  /\bIn-flight connections can be ignored with\b/,
   /^Unable to open fd=\d+ id=0x[0-9a-f]+$/,
 ];
 
+/**
+ * A connection that is just being made, which no image can hold: one in a listening socket's queue, over TCP or with data
+ * in it already over a Unix socket (sk-inet.c, sk-unix.c), or one of TCP in SYN_SENT (2) or SYN_RECV (3).
+ */
+const passing =
+  /in-flight|TCP socket in listen state with backlog|Unknown inet socket [0-9a-f]+ state [23]$/i;
+
 /** What the reader can do about the reasons met most. */
 const advice: readonly (readonly [RegExp, string])[] = [
+  [passing, 'a connection is just being made and was not accepted yet: try again'],
   [/Connected TCP socket|--tcp-established/, 'it has open TCP connections'],
-  [
-    /TCP socket in listen state with backlog|--tcp-close|in-flight/,
-    'a connection is just being made and was not accepted yet: try again',
-  ],
   [/io_uring|anon_inode:\[io_uring\]/, 'it uses io_uring, which CRIU cannot dump'],
   [
     /Can't lookup mount=.*for fd=[012]\b/,
@@ -51,6 +56,8 @@ export interface CriuFailure {
   readonly message: string;
   /** What they mean for the container, where that is known. */
   readonly meaning: string | undefined;
+  /** It is of that moment: a moment later there may be no such thing in the container. */
+  readonly passing: boolean;
 }
 
 /** Enough for the end of a log at its highest level, whose errors come last. */
@@ -90,7 +97,11 @@ export function parseLastError(text: string): CriuFailure | undefined {
   );
   const message = telling ?? errors.at(-1);
   if (message === undefined) return undefined;
-  return { message, meaning: advice.find(([phrase]) => phrase.test(message))?.[1] };
+  return {
+    message,
+    meaning: advice.find(([phrase]) => phrase.test(message))?.[1],
+    passing: passing.test(message),
+  };
 }
 
 /** One sentence for a user: CRIU's words, and what they mean. */

@@ -178,6 +178,65 @@ test('a failed dump that may fail keeps the disk of the same instant', async () 
   assert.deepEqual(readdirSync(image()), []);
 });
 
+/** CRIU as it meets a connection that nobody has accepted yet, the first so many times. */
+function meetsConnection(times: number): () => Promise<void> {
+  return async () => {
+    if (world.journal.filter((step) => step === 'dump').length > times) return world.writeImage();
+    const log =
+      '(00.1) Error (criu/sk-unix.c:506): unix: Non-empty write queue on an in-flight socket 0x1f\n';
+    writeFileSync(join(folder, 'dump.log'), log);
+    throw new OciError('criu', 'checkpoint', { subject: 'web', said: 'criu failed' });
+  };
+}
+
+test('where a connection is just being made, all is undone and taken again a moment later', async () => {
+  for (const required of [true, false]) {
+    world = new World();
+    world.dump = meetsConnection(2);
+    const result = await take(plan({ required }));
+    assert.equal(result.memory, true);
+    assert.equal(result.memoryError, '');
+    assert.deepEqual([...world.snapshots], ['tank/web@now']);
+    const steps = world.journal.filter((step) => ['freeze', 'thaw', 'dump', 'destroy'].includes(step));
+    const tried = ['freeze', 'dump', 'thaw', 'destroy'];
+    assert.deepEqual(steps, [...tried, ...tried, 'freeze', 'dump', 'thaw']);
+    rmSync(image(), { recursive: true });
+  }
+});
+
+test('where one is being made each time, that is the reason in the end', async () => {
+  world.dump = meetsConnection(Infinity);
+  await assert.rejects(take(plan()), /not accepted yet: try again/);
+  assert.equal(world.journal.filter((step) => step === 'dump').length, 6);
+  assertUndone();
+  world = new World();
+  world.dump = meetsConnection(Infinity);
+  const kept = await take(plan({ required: false }));
+  assert.match(kept.memoryError, /in-flight/);
+  assert.deepEqual([...world.snapshots], ['tank/web@now']);
+});
+
+test('what stands still for its user, or for others, does not run on for the sake of a connection', async () => {
+  world.dump = meetsConnection(1);
+  world.frozen = true;
+  await assert.rejects(take(plan()), /in-flight/);
+  assertUndone({ paused: true });
+  world = new World();
+  world.dump = meetsConnection(1);
+  await assert.rejects(takeAt(gatesOf()), /in-flight/);
+  assertUndone();
+});
+
+test('a caller that goes away between two of them ends it', async () => {
+  const caller = new AbortController();
+  world.dump = async () => {
+    setTimeout(() => caller.abort(), 1);
+    return meetsConnection(Infinity)();
+  };
+  await assert.rejects(take(plan(), caller.signal), Cancelled);
+  assertUndone();
+});
+
 /** A plan whose dump is to refer to one before. */
 function planWithParent(required: boolean): InstantPlan {
   const { memory, ...rest } = plan({ required });

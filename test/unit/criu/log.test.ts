@@ -53,3 +53,27 @@ test('what CRIU says as it lets go of tasks that it never stopped is not the rea
   assert.equal(failure?.message, 'Unseizable non-zombie 12 found, state D, err -1/4');
   assert.match(failure === undefined ? '' : describeFailure(failure), /vfork/);
 });
+
+test('a connection that is just being made is known as of that moment alone, and an open one is not', () => {
+  const passing = (message: string): boolean | undefined =>
+    parseLastError(`(00.1) Error (criu/sk.c:1): ${message}\n`)?.passing;
+  for (const message of [
+    'unix: Non-empty write queue on an in-flight socket 0x1f',
+    'inet: In-flight connection (l) for 1d07',
+    'inet: Unknown inet socket 3f2a state 2',
+    'inet: Unknown inet socket 3f2a state 3',
+  ])
+    assert.equal(passing(message), true, message);
+  for (const message of [
+    'inet: Connected TCP socket, consider using --tcp-established option.',
+    'inet: Unknown inet socket 3f2a state 10',
+  ])
+    assert.equal(passing(message), false, message);
+});
+
+test('an option of CRIU’s that nobody can give is not proposed', () => {
+  const log = `(00.1) Error (criu/sk-inet.c:185): inet: In-flight connection (l) for 1d07
+(00.1) Error (criu/sk-inet.c:186): inet: In-flight connections can be ignored with the --skip-in-flight option.
+`;
+  assert.equal(parseLastError(log)?.message, 'inet: In-flight connection (l) for 1d07');
+});
