@@ -1,4 +1,5 @@
 import { exec as runCommand, type Exec } from '../sys/command.ts';
+import { bindFile } from './checks/bind-file.ts';
 import { bindMount } from './checks/bind-mount.ts';
 import { deletedFile } from './checks/deleted-file.ts';
 import { device } from './checks/device.ts';
@@ -55,6 +56,7 @@ export async function diagnose(
     sharedCgroup,
     interruptedSleep,
     bindMount,
+    bindFile,
   ];
   const found = (await Promise.all(checks.map(async (check) => check(view)))).flat();
   return [

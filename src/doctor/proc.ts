@@ -1,5 +1,5 @@
 // The doctor's only way to the kernel's view of processes; tests hand in one of their own.
-import { closeSync, openSync, readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs';
+import { closeSync, openSync, readdirSync, readFileSync, readlinkSync, readSync, statSync } from 'node:fs';
 import { socketProtocol } from '../sys/socket-protocol.ts';
 
 export interface FileFacts {
@@ -27,6 +27,8 @@ export interface Proc {
    * two reads are not where a process opens and closes the same number all the time, as a shell's redirections do.
    */
   opened(path: string): { target: string; mount: string } | undefined;
+  /** So many bytes of a process's memory; undefined where there are none at the address. */
+  memory(pid: number, address: bigint, bytes: number): Buffer | undefined;
   /** See sys/socket-protocol.ts. */
   socketProtocol(path: string): string | undefined;
 }
@@ -62,6 +64,16 @@ export const kernelProc: Proc = {
       try {
         const mount = /^mnt_id:\s*(\d+)/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'latin1'))?.[1] ?? '';
         return { target: readlinkSync(`/proc/self/fd/${fd}`), mount };
+      } finally {
+        closeSync(fd);
+      }
+    }, undefined),
+  memory: (pid, address, bytes) =>
+    orElse(() => {
+      const fd = openSync(`/proc/${pid}/mem`, 'r');
+      try {
+        const buffer = Buffer.alloc(bytes);
+        return readSync(fd, buffer, 0, bytes, address) === bytes ? buffer : undefined;
       } finally {
         closeSync(fd);
       }

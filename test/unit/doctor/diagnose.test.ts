@@ -361,6 +361,49 @@ test('a first process that sleeps for a time is warned of, one that waits for an
   assert.deepEqual(await syscall('running\n'), []);
 });
 
+test('a child that sleeps is warned of where that is for long', async () => {
+  const calls: Record<string, string[]> = { x64: ['35', '230', '219'], arm64: ['101', '115', '128'] };
+  const call = calls[process.arch] ?? [];
+  const timespec = (seconds: bigint): Buffer => {
+    const buffer = Buffer.alloc(8);
+    buffer.writeBigInt64LE(seconds);
+    return buffer;
+  };
+  const memory = new Map([
+    [0x1000n, timespec(1000n)],
+    [0x2000n, timespec(1n)],
+  ]);
+  const child = async (syscall: string): Promise<string[]> => {
+    const found = await of([{ pid: 100 }, { pid: 101, parent: 100, texts: { syscall }, memory }]);
+    return found.map(({ subject, message }) => `${subject}: ${message}`);
+  };
+  for (const long of [`${call[0]} 0x1000 0x0`, `${call[1]} 0x0 0x0 0x1000 0x0`]) {
+    const [said] = await child(`${long} 0x0 0x0 0x7ffc 0x7f`);
+    assert.match(said ?? '', /^process 101 \(p101, 2 inside\): sleeps, .* it goes on at once$/);
+  }
+  for (const other of [
+    `${call[0]} 0x2000 0x0`,
+    `${call[1]} 0x0 0x0 0x2000 0x0`,
+    `${call[1]} 0x0 0x1 0x1000 0x0`, // until an instant
+    `${call[0]} 0x3000 0x0`, // gone meanwhile
+    `${call[2]} 0x0 0x0`,
+  ])
+    assert.deepEqual(await child(`${other} 0x0 0x0 0x7ffc 0x7f`), [], other);
+});
+
+test('files that are open on a folder of the host are warned of, but for those that are only appended to', async () => {
+  const mounts = [{ destination: '/run', source: '/srv/run', options: ['rbind'] }];
+  const descriptors = { 3: '/run/grows', 4: '/run/log', 5: '/etc/own', 6: '/run/grows', 7: '/run' };
+  const folder = (process.arch === 'arm64' ? 0o40000 : 0o200000).toString(8);
+  const details = { 4: 'flags:\t0102001\nmnt_id:\t12\n', 7: `flags:\t0${folder}\nmnt_id:\t12\n` };
+  const found = await of([{ pid: 100, descriptors, details }], { spec: { mounts } });
+  const inTheWay = found.filter(({ name }) => name === 'bind-file');
+  assert.deepEqual(
+    inTheWay.map(({ message, severity }) => [message.split(' ')[0], severity]),
+    [['/run/grows', 'warning']],
+  );
+});
+
 test('mapped files without a name are found in the list of mappings', () => {
   const maps = [
     '7f0000000000-7f0000001000 r--p 00000000 00:32 77                         /usr/lib/x.so (deleted)',

@@ -17,6 +17,8 @@ export interface FakeProcess {
   readonly protocols?: Readonly<Record<number, string>>;
   /** Further files below /proc/PID. */
   readonly texts?: Readonly<Record<string, string>>;
+  /** What is at each address. */
+  readonly memory?: ReadonlyMap<bigint, Buffer>;
   readonly namespaces?: Readonly<Record<string, string>>;
 }
 
@@ -58,6 +60,7 @@ export function fakeProc(processes: readonly FakeProcess[]): Proc {
     }
   }
   return {
+    memory: (pid, address) => processes.find((one) => one.pid === pid)?.memory?.get(address),
     read: (path) => texts.get(path) ?? '',
     link: (path) => links.get(path) ?? '',
     list: (path) => lists.get(path) ?? [],
