@@ -189,8 +189,9 @@ export function stasisService(host: Host): GrpcHandlers<typeof StasisDefinition>
           remedy: `name those to remove: stasis ls ${container} shows them`,
         });
       }
+      using running = operations.begin(context);
       await enter(host, context);
-      const removed = await removeCheckpoints(host, namespace, container, checkpoints);
+      const removed = await removeCheckpoints(host, namespace, container, checkpoints, running.signal);
       return {
         removed: removed.map(({ name, freedBytes, waitsFor }) => ({
           name,

@@ -19,24 +19,34 @@ export interface Removed {
   readonly waitsFor: readonly string[];
 }
 
-/** Removes checkpoints by name; all names are checked before the first is removed. @throws NotFound, FailedPrecondition */
+/**
+ * Removes checkpoints by name; all names are checked before the first is removed. Where `signal` aborts, those that come after
+ * are kept, and not in the answer.
+ * @throws NotFound, FailedPrecondition; what `signal` was aborted with where none is removed yet
+ */
 export async function removeCheckpoints(
   host: Host,
   namespace: string,
   container: string,
   names: readonly string[],
+  signal?: AbortSignal,
 ): Promise<Removed[]> {
   validateNamespace(namespace);
   validateContainerId(container);
-  return host.locks.run(lockKey(namespace, container), async () => {
+  const remove = async (): Promise<Removed[]> => {
     const client = host.containerd.namespace(namespace);
     const entries: CheckpointEntry[] = [];
     for (const name of new Set(names)) entries.push(await findCheckpoint(host, client, container, name));
     for (const entry of entries) assertNotRead(host, entry);
     const removed: Removed[] = [];
-    for (const entry of entries) removed.push(await removeOne(host, entry));
+    signal?.throwIfAborted();
+    for (const entry of entries) {
+      if (signal?.aborted === true) break;
+      removed.push(await removeOne(host, entry));
+    }
     return removed;
-  });
+  };
+  return host.locks.run(lockKey(namespace, container), remove, signal);
 }
 
 function assertNotRead(host: Host, entry: CheckpointEntry): void {

@@ -74,7 +74,7 @@ export class Session {
   ): Promise<void> {
     const { progress, quiet } = this.globals;
     const { stderr, signal } = this.host;
-    const operation = `${process.pid}-${process.hrtime.bigint().toString(36)}`;
+    const operation = this.#name();
     const breakOff = new AbortController();
     const onAbort = (): void => {
       display.update({ phase: 'cancelling', doneBytes: 0n, totalBytes: 0n });
@@ -104,6 +104,28 @@ export class Session {
       signal.removeEventListener('abort', onAbort);
       display.close();
     }
+  }
+
+  /**
+   * A call with one answer that ends quickly once it has begun. When the user cancels, stasisd is asked to stop and its answer
+   * waited for, as in `follow`. @throws Cancelled where nothing was done
+   */
+  async finish<T>(call: (options: GrpcCallOptions) => Promise<T>): Promise<T> {
+    const { signal } = this.host;
+    const operation = this.#name();
+    const breakOff = new AbortController();
+    const onAbort = (): void => void this.#cancel(operation, breakOff);
+    try {
+      signal.throwIfAborted();
+      signal.addEventListener('abort', onAbort, { once: true });
+      return await call({ metadata: { [operationMetadata]: operation }, signal: breakOff.signal });
+    } finally {
+      signal.removeEventListener('abort', onAbort);
+    }
+  }
+
+  #name(): string {
+    return `${process.pid}-${process.hrtime.bigint().toString(36)}`;
   }
 
   /** Asks for a call's end. Where that cannot be asked for, the call is broken off, and how it ends is not known. */

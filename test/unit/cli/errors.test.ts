@@ -310,3 +310,35 @@ test('every command is documented with an example', async () => {
     assert.match(page, new RegExp(`^\\$ stasis ${name}\\b`, 'm'), `docs/cli.md has no example of ${name}`);
   }
 });
+
+test('a cancelled removal says which checkpoints are gone, and which are not', async () => {
+  const removals = [
+    { gone: ['one', 'two'], code: 0, said: /warning: it was done before it could be cancelled/ },
+    { gone: ['one'], code: 9, said: /cancelled: two of web not removed/ },
+    { gone: undefined, code: 9, said: /as asked/ },
+  ];
+  for (const { gone, code, said } of removals) {
+    const asked = Promise.withResolvers<string>();
+    const controller = new AbortController();
+    const outcome = await against(
+      {
+        async remove(_, { metadata, signal }) {
+          controller.abort();
+          assert.equal(metadata.get('stasis-operation'), await asked.promise);
+          assert.equal(signal.aborted, false, 'it was not broken off');
+          if (gone === undefined) throw new Cancelled('as asked');
+          return { removed: gone.map((name) => ({ name, freedBytes: 0n, waitsFor: [] })) };
+        },
+        async cancel({ operation }) {
+          asked.resolve(operation);
+          return {};
+        },
+      },
+      ['rm', 'web', 'one', 'two'],
+      { signal: controller.signal },
+    );
+    assert.equal(outcome.code, code, outcome.stderr);
+    assert.equal(outcome.stdout, (gone ?? []).map((name) => `web@${name}: removed\n`).join(''));
+    assert.match(outcome.stderr, said);
+  }
+});
