@@ -36,7 +36,11 @@ export async function openContainerRuntime(
     root: options.root === '' ? paths.ociRoot(namespace) : join(options.root, namespace),
     systemdCgroup: options.systemdCgroup || isSystemdPath(spec.cgroupsPath),
   };
-  const criu = criuDir === undefined ? {} : { criuDir };
+  const configured = config.runtime.criu;
+  const criu = {
+    ...(criuDir === undefined ? {} : { criuDir }),
+    ...(configured === 'criu' ? {} : { requireCriu: () => findProgram(configured) }),
+  };
   const files = spec.limitsFiles || context.openFiles === undefined ? {} : { openFiles: context.openFiles };
   environment ??= { ...process.env };
   const isRootSlow = options.root !== '' && !/^(\/var)?\/run\//.test(options.root);

@@ -1,5 +1,5 @@
 import { untilBack } from '../containerd/away.ts';
-import { FailedPrecondition, InvalidArgument, messageOf } from '../errors.ts';
+import { FailedPrecondition, InvalidArgument, messageOf, StasisError } from '../errors.ts';
 import { assertFreeName, createFromCheckpoint, nameTaken, type NewContainer } from './create.ts';
 import type { CheckpointEntry } from './entry.ts';
 import { type Host, lockKey, type Report } from './host.ts';
@@ -55,7 +55,9 @@ export async function clone(host: Host, request: CloneRequest, tell: Cloned, rep
               execSessions: host.config.checkpoint.exec_sessions,
             },
             report,
-          )
+          ).catch((error: unknown) => {
+            throw withItsCheckpoints(host, request, error);
+          })
         : findCheckpoint(host, host.containerd.namespace(namespace), container, request.from),
     request.signal,
   );
@@ -65,6 +67,18 @@ export async function clone(host: Host, request: CloneRequest, tell: Cloned, rep
     if (request.from === '') await removeOwn(host, entry);
     throw error;
   }
+}
+
+/** What does not run can be cloned as it was at one of its checkpoints, where it has any: the error names the latest. */
+function withItsCheckpoints(host: Host, { namespace, container }: CloneRequest, error: unknown): unknown {
+  const latest = host.catalog.of(namespace, container).at(-1);
+  if (!(error instanceof StasisError) || error.reason !== 'not-running' || latest === undefined) return error;
+  return new FailedPrecondition(error.message, {
+    subject: container,
+    reason: 'not-running',
+    cause: error,
+    remedy: `start it, or clone it as it was: stasis clone ${container} --from ${latest.name}`,
+  });
 }
 
 async function cloneFrom(

@@ -42,6 +42,8 @@ export interface RuntimeOptions extends GlobalOptions {
   readonly env?: NodeJS.ProcessEnv;
   /** Folder that holds a program named `criu`, put first on the runtime's PATH: both runtimes find CRIU there alone. */
   readonly criuDir?: string;
+  /** Called before whatever needs CRIU; throws where the one that is to be used is not there, as PATH may hold another. */
+  readonly requireCriu?: () => Promise<unknown>;
   /** See crun-cgroup.ts; this host's hierarchies by default. */
   readonly findUnmounted?: FindUnmounted;
   /** Whether `root` may be on a disk, for which this process's thread must not wait. */
@@ -151,6 +153,7 @@ class Door implements OciRuntime {
   }
 
   async checkpoint(options: CheckpointOptions): Promise<void> {
+    await this.#options.requireCriu?.();
     if (await this.#dumpDirectly(options)) return;
     const args = checkpointArguments(this.name, options);
     const running = this.#run(
@@ -180,6 +183,7 @@ class Door implements OciRuntime {
   }
 
   async preDump(options: PreDumpOptions): Promise<void> {
+    await this.#options.requireCriu?.();
     const { root, criuDir } = this.#options;
     const usual = this.name === 'runc' && root !== undefined && criuDir !== undefined;
     const direct = usual ? await directPreDump(root, options) : undefined;
@@ -215,6 +219,7 @@ class Door implements OciRuntime {
   }
 
   async restore(options: RestoreOptions): Promise<void> {
+    await this.#options.requireCriu?.();
     const args = restoreArguments(this.name, options);
     const { root } = this.#options;
     if (this.name === 'crun') assertOwnCgroup(options.id, this.#options.findUnmounted);

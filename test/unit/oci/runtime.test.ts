@@ -203,6 +203,25 @@ test('a restore under crun is told where masked folders come from, other options
   );
 });
 
+test('where the CRIU that was named is not there, none that PATH holds is called in its place', async () => {
+  const calls: string[] = [];
+  const exec: Exec = async (file) => {
+    calls.push(file);
+    return done;
+  };
+  const binary = { name: 'runc', path: 'runc', version: '1', criu: true } as const;
+  const requireCriu = (): Promise<never> => Promise.reject(new Error('no such CRIU'));
+  const runtime = openRuntime({ exec, binary, bundle, root: join(bundle, 'root'), requireCriu });
+  const images = { id: 'web', imageDir: '/images', workDir: '/work' };
+  await assert.rejects(runtime.checkpoint({ ...images, leaveRunning: true }), /no such CRIU/);
+  await assert.rejects(runtime.preDump({ ...images }), /no such CRIU/);
+  await assert.rejects(
+    runtime.restore({ ...images, bundle, pidFile: 'p', detach: true, stdioFds }),
+    /no such CRIU/,
+  );
+  assert.deepEqual(calls, []);
+});
+
 test('resources reach update in a file of mode 0600 that is gone afterwards', async () => {
   const { runtime } = door('runc', ({ args }) => {
     assert.equal(readFileSync(args[args.indexOf('--resources') + 1] ?? '', 'utf8'), '{"pids":{}}');
