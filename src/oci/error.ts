@@ -131,6 +131,7 @@ function parseEntry(text: string): { level: string; msg: string } | undefined {
 /**
  * The error for a runtime call that did not succeed.
  * @param log the call's own log file, as text
+ * @param otherwise what is said where the runtime has said nothing
  */
 export function errorOf(
   verb: string,
@@ -138,6 +139,7 @@ export function errorOf(
   path: string,
   result: CommandResult,
   log: string,
+  otherwise?: string,
 ): OciError {
   if (result.spawnError !== undefined) {
     const missing = result.spawnError === 'ENOENT';
@@ -165,7 +167,7 @@ export function errorOf(
     result.signal === undefined ? `exit status ${exitCode ?? '?'}` : `killed by ${result.signal}`;
   return new OciError(said === undefined ? 'unknown' : classify(said), verb, {
     subject,
-    said: said ?? fallback,
+    said: said ?? (otherwise === undefined ? fallback : `${otherwise} (${fallback})`),
     exitCode,
   });
 }

@@ -18,6 +18,7 @@ import { maskedFoldersConfig } from './crun-masks.ts';
 import { type DirectDump, directDump, directPreDump } from './direct-dump.ts';
 import { directStart } from './direct-start.ts';
 import { errorOf, OciError } from './error.ts';
+import { noRoomIn } from './no-room.ts';
 import { hasOwnClocks, rootAsSeenBy, withClocksOf } from './time-namespace.ts';
 import type {
   CallLimits,
@@ -311,16 +312,21 @@ class Door implements OciRuntime {
         copiesItself: this.name === 'crun' && file === this.path,
       });
     let result = await (movesProcesses.has(verb) ? withQuickMoves(call) : call());
-    if (result.spawnError === 'ENOENT' && !(await exists(this.#options.bundle))) {
-      result = await this.#options.exec(this.path, [...globalArguments(this.#options, undefined), ...args], {
+    const withoutLog = (cwd: string): Promise<CommandResult> =>
+      this.#options.exec(this.path, [...globalArguments(this.#options, undefined), ...args], {
         ...common,
-        cwd: '/',
+        cwd,
       });
-    }
+    if (result.spawnError === 'ENOENT' && !(await exists(this.#options.bundle)))
+      result = await withoutLog('/');
     if (result.exitCode !== 0) {
       const text = await readFile(log, 'utf8').catch(() => '');
       await rm(log, { force: true });
-      throw errorOf(verb, subject, this.path, result, text);
+      const otherwise = text === '' ? await noRoomIn(this.#options.bundle) : undefined;
+      // What takes away must not need room.
+      if (verb === 'delete' && otherwise !== undefined) result = await withoutLog('/');
+      if (result.exitCode === 0) return result;
+      throw errorOf(verb, subject, this.path, result, text, otherwise);
     }
     removeNow(log);
     return result;
