@@ -1,4 +1,5 @@
 import type { Socket } from 'node:net';
+import { descriptorOf } from './successor.ts';
 import type { ToGuard, ToWorker } from './messages.ts';
 
 /** The guard's end of its connection with one worker: lines of JSON, which at the worker's end are Node's messages between parent and child. */
@@ -8,8 +9,10 @@ export class Channel {
   readonly #socket: Socket;
   #rest = '';
 
-  constructor(socket: Socket, receive: (message: ToGuard) => void) {
+  /** @param rest what the program before this one has heard of a line that was not whole */
+  constructor(socket: Socket, receive: (message: ToGuard) => void, rest = '') {
     this.#socket = socket;
+    this.#rest = rest;
     this.silent = new Promise((resolve) => socket.once('close', () => resolve()));
     socket.setEncoding('utf8');
     socket.on('error', () => undefined); // it has ended
@@ -18,6 +21,15 @@ export class Channel {
       this.#rest = lines.pop() ?? '';
       for (const line of lines) receive(JSON.parse(line) as ToGuard);
     });
+  }
+
+  get state(): { readonly fd: number; readonly rest: string } {
+    return { fd: descriptorOf(this.#socket), rest: this.#rest };
+  }
+
+  /** Whether all that was sent is out. */
+  get isStill(): boolean {
+    return this.#socket.writableLength === 0;
   }
 
   send(message: ToWorker): void {

@@ -18,10 +18,16 @@ export class Exits {
   readonly #tell: (exit: ExitNote) => void;
   #looksAgain = false;
 
-  constructor(isWorker: (pid: number) => boolean, tell: (exit: ExitNote) => void) {
+  /** @param kept what the program before this one has kept */
+  constructor(
+    isWorker: (pid: number) => boolean,
+    tell: (exit: ExitNote) => void,
+    kept: readonly ExitNote[] = [],
+  ) {
     this.#isWorker = isWorker;
     this.#tell = tell;
-    process.on('SIGCHLD', () => this.#collect());
+    for (const exit of kept) this.#kept.set(exit.pid, exit);
+    process.on('SIGCHLD', () => this.collect());
   }
 
   /** Those that somebody may still ask for, oldest first. */
@@ -33,14 +39,15 @@ export class Exits {
     for (const pid of pids) this.#kept.delete(pid);
   }
 
-  #collect(): void {
+  /** Reaps what has ended. */
+  collect(): void {
     this.#looksAgain = false;
     for (;;) {
       const exited = this.#peek();
       if (exited === undefined) return;
       if (this.#isWorker(exited.pid)) {
         // libuv reaps it in this turn of its loop; what hides behind it comes up in the next.
-        if (!this.#looksAgain) setImmediate(() => this.#collect());
+        if (!this.#looksAgain) setImmediate(() => this.collect());
         this.#looksAgain = true;
         return;
       }

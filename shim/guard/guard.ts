@@ -1,18 +1,19 @@
 import { rmSync } from 'node:fs';
-import { createServer, type Server, type Socket } from 'node:net';
+import { createServer, Socket, type Server } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { messageOf } from '../../src/errors.ts';
 import { createLogger } from '../../src/log.ts';
 import type { Answer, Ask, GuardStatus, Upgraded } from '../../src/shims/control.ts';
 import { listenPrivately } from '../../src/sys/listen.ts';
 import { programVersion } from '../../src/version.ts';
-import { listenForQuestions } from './control.ts';
+import { createQuestions } from './control.ts';
 import { Exits } from './exits.ts';
 import { Held } from './held.ts';
-import { misfit, PROTOCOL, type ExitNote, type ToGuard } from './messages.ts';
+import { misfit, PROTOCOL, type ExitNote, type Hello, type ToGuard } from './messages.ts';
 import { probe } from './probe.ts';
-import { Session, type Hold } from './session.ts';
-import { WorkerProcess } from './worker-process.ts';
+import { Session, type Hold, type SessionState } from './session.ts';
+import { become, checkSuccessor, descriptorOf, type GuardState, type Installed } from './successor.ts';
+import { WorkerProcess, type WorkerState } from './worker-process.ts';
 
 /** After so many starts that failed in a row requests are refused, with the reason. */
 const MAX_FAILED = 5;
@@ -32,6 +33,10 @@ const QUIET_MS = 10_000;
 /** … and the one that follows to take everything up, while nobody is answered. */
 const TRIAL_MS = 10_000;
 const POLL_MS = 10;
+/** How long half a request, or an answer that a client does not take, is waited for before this program is replaced. */
+const STILL_MS = 1000;
+/** This program, which may be another one by now. */
+const ownProgram = process.argv[1] ?? '';
 
 export interface GuardOptions {
   /** What Node is called with for a worker. */
@@ -43,6 +48,8 @@ export interface GuardOptions {
   readonly workerSockets: readonly [string, string];
   /** For the worker alone. */
   readonly start: unknown;
+  /** Descriptor of the lock that says that this shim lives. */
+  readonly lock: number;
 }
 
 /**
@@ -53,15 +60,14 @@ export class Guard {
   /** Settles when the worker has left because there was nothing to do. */
   readonly left: Promise<void>;
   readonly #options: GuardOptions;
-  readonly #held = new Held();
+  readonly #held: Held;
   readonly #sessions = new Set<Session>();
   readonly #log = createLogger((line) => this.#held.log(line));
   /** All processes of workers that have not ended. */
   readonly #alive = new Set<WorkerProcess>();
-  readonly #exits = new Exits(
-    (pid) => [...this.#alive].some((worker) => worker.pid === pid),
-    (exit) => this.#tell(exit),
-  );
+  /** A program that is looked at. */
+  #checked = 0;
+  readonly #exits: Exits;
   #listeners: Server[] = [];
   #worker: WorkerProcess | undefined;
   #serves = false;
@@ -84,8 +90,15 @@ export class Guard {
   #stands = false;
   #lost: { readonly servedMs: number | undefined; readonly why: string } | undefined;
 
-  constructor(options: GuardOptions) {
+  /** @param left what the program before this one has left, for `goOn` */
+  constructor(options: GuardOptions, left?: GuardState) {
     this.#options = options;
+    this.#held = new Held(left?.held);
+    this.#exits = new Exits(
+      (pid) => pid === this.#checked || [...this.#alive].some((one) => one.isChild && one.pid === pid),
+      (exit) => this.#tell(exit),
+      left?.exits,
+    );
     this.left = new Promise((resolve) => (this.#leave = resolve));
     process.on('SIGTERM', () => {
       this.#terminates = !this.#serves || this.#stands; // the next one is told
@@ -98,7 +111,10 @@ export class Guard {
     const { socket, control } = this.#options;
     const listener = createServer((client) => this.#accept(client));
     await listenPrivately(listener, socket);
-    this.#listeners = [listener, await listenForQuestions(control, (ask) => this.#answer(ask))];
+    const questions = createQuestions((ask, asker) => this.#answer(ask, asker));
+    rmSync(control, { force: true });
+    await listenPrivately(questions, control);
+    this.#listeners = [listener, questions];
     try {
       await new Promise<void>((resolve, reject) => {
         this.#first = { resolve, reject };
@@ -110,9 +126,34 @@ export class Guard {
     }
   }
 
-  #accept(client: Socket): void {
-    const session = new Session(client, () => this.#sessions.delete(session), this.#hold);
+  /** Goes on where the program before this one has stopped, with the same process and descriptors. */
+  goOn(left: GuardState): void {
+    const [clients = -1, control = -1] = left.listeners;
+    const questions = createQuestions((ask, asker) => this.#answer(ask, asker));
+    this.#listeners = [
+      createServer((client) => this.#accept(client)).listen({ fd: clients }),
+      questions.listen({ fd: control }),
+    ];
+    this.#restarts = left.restarts;
+    this.#lastEnd = left.lastEnd;
+    this.#terminates = left.terminates;
+    for (const state of left.sessions) this.#open(new Socket({ fd: state.fd }), state);
+    const worker = this.#watch(left.worker, left.worker.socket);
+    this.#worker = worker;
+    this.#serves = true;
+    this.#adopted(worker);
+    this.#exits.collect();
+    new Socket({ fd: left.asker.fd }).on('error', () => undefined).end(left.asker.answer);
+  }
+
+  #open(client: Socket, state?: SessionState): Session {
+    const session = new Session(client, () => this.#sessions.delete(session), this.#hold, state);
     this.#sessions.add(session);
+    return session;
+  }
+
+  #accept(client: Socket): void {
+    const session = this.#open(client);
     if (this.#serves && !this.#stands) session.attach(this.#worker?.socket ?? '');
     else if (this.#refusal !== undefined) session.refuse(this.#refusal);
   }
@@ -128,7 +169,11 @@ export class Guard {
     const [one, other] = workerSockets;
     const socket = this.#worker?.socket === one ? other : one;
     rmSync(socket, { force: true });
-    const worker = new WorkerProcess(program, socket, {
+    return this.#watch(program, socket);
+  }
+
+  #watch(from: readonly string[] | WorkerState, socket: string): WorkerProcess {
+    const worker: WorkerProcess = new WorkerProcess(from, socket, {
       message: (message) => this.#receive(worker, message),
       ended: (servedMs, why) => this.#ended(worker, servedMs, why),
     });
@@ -187,6 +232,12 @@ export class Guard {
   }
 
   #tell(exit: ExitNote): void {
+    const worker = [...this.#alive].find(({ pid, isChild }) => !isChild && pid === exit.pid);
+    if (worker !== undefined) {
+      this.#exits.forget([exit.pid]);
+      worker.hasExited(exit);
+      return;
+    }
     if (this.#withheld === undefined) this.#worker?.send({ kind: 'exit', exit });
     else this.#withheld.push(exit);
   }
@@ -236,9 +287,9 @@ export class Guard {
     return servedMs < STEADY_MS ? FIRST_PAUSE_MS : 0;
   }
 
-  async #answer(ask: Ask): Promise<Answer> {
+  async #answer(ask: Ask, asker: Socket): Promise<Answer> {
     try {
-      return ask === 'status' ? { status: this.#status() } : { upgraded: await this.#upgrade() };
+      return ask === 'status' ? { status: this.#status() } : { upgraded: await this.#upgrade(asker) };
     } catch (error) {
       return { error: messageOf(error) };
     }
@@ -257,11 +308,11 @@ export class Guard {
   }
 
   /**
-   * Replaces the worker by the installed version. The one that serves stands still until the other has taken everything up and answered
-   * a question, and goes on if that does not happen.
+   * Replaces the worker by the installed version, and then this program. The worker that serves stands still until the other has taken
+   * everything up and answered a question, and goes on if that does not happen.
    * @throws an Error with the reason where the worker was not replaced; it serves on
    */
-  async #upgrade(): Promise<Upgraded> {
+  async #upgrade(asker: Socket): Promise<Upgraded> {
     const old = this.#worker;
     if (this.#replacing) throw new Error('its worker is being replaced already');
     if (old === undefined || !this.#serves || this.#leaving)
@@ -273,6 +324,7 @@ export class Guard {
       const hello = await next.heard('hello', HELLO_MS);
       const why = misfit(PROTOCOL, hello);
       if (why !== undefined) throw new Error(why);
+      const successor = await this.#successor(hello);
       await this.#quiesce(old);
       this.#stands = true;
       await old.suspend();
@@ -280,11 +332,19 @@ export class Guard {
       await next.heard('ready', TRIAL_MS);
       await probe(next.socket);
       this.#log.info('the worker is replaced', { from: old.hello?.version, to: hello.version });
-      await this.#adopt(old, next);
-      return {
+      const upgraded = (guard: Upgraded['guard']): Upgraded => ({
         worker: { from: old.hello?.version ?? '', to: hello.version },
+        guard,
         tookMs: Math.round(performance.now() - began),
-      };
+      });
+      await this.#adopt(old, next, async () => {
+        if (!('version' in successor)) return;
+        const { version } = successor;
+        const answer = { upgraded: upgraded({ from: programVersion, to: version }) };
+        await this.#become(next, { fd: descriptorOf(asker), answer: `${JSON.stringify(answer)}\n` });
+      });
+      const stays = 'why' in successor ? successor.why : 'what it holds did not come to rest';
+      return upgraded({ from: programVersion, to: programVersion, why: stays });
     } catch (error) {
       next.kill('it was not needed');
       await next.over;
@@ -333,21 +393,61 @@ export class Guard {
     this.#withheld = undefined;
   }
 
-  async #adopt(old: WorkerProcess, next: WorkerProcess): Promise<void> {
+  /** The installed program that is to take this one's place, or why this one stays. */
+  async #successor(worker: Hello): Promise<Installed | { readonly why: string }> {
+    try {
+      const found = await checkSuccessor(ownProgram, (pid, lives) => (this.#checked = lives ? pid : 0));
+      const why = misfit(found.protocol, worker);
+      return why === undefined ? found : { why };
+    } catch (error) {
+      return { why: messageOf(error) };
+    }
+  }
+
+  /** Settles only where this program has to stay, as what it holds does not come to rest. */
+  async #become(worker: WorkerProcess, asker: GuardState['asker']): Promise<void> {
+    const deadline = performance.now() + STILL_MS;
+    for (;;) {
+      if (this.#worker !== worker) return;
+      if (worker.isStill && [...this.#sessions].every((session) => session.isStill)) break;
+      if (performance.now() > deadline) return;
+      await sleep(POLL_MS);
+    }
+    become(ownProgram, {
+      options: this.#options,
+      listeners: this.#listeners.map(descriptorOf),
+      held: this.#held.entries,
+      exits: this.#exits.kept,
+      sessions: [...this.#sessions].map(({ state }) => state),
+      worker: worker.state,
+      restarts: this.#restarts,
+      lastEnd: this.#lastEnd,
+      terminates: this.#terminates,
+      asker,
+    });
+  }
+
+  /** @param first is done while nobody is given anything */
+  async #adopt(old: WorkerProcess, next: WorkerProcess, first: () => Promise<void>): Promise<void> {
     this.#worker = next;
     this.#stands = false;
     this.#lost = undefined;
     old.kill('it was replaced');
     await old.over;
-    if (this.#worker === next) {
-      next.send({ kind: 'adopted' });
-      for (const exit of this.#exits.kept) next.send({ kind: 'exit', exit });
-      for (const session of this.#sessions) session.handOver(next.socket);
-      if (this.#terminates) next.send({ kind: 'terminate' });
-      this.#terminates = false;
-    }
+    await first().catch((error: unknown) =>
+      this.#log.warn('the guard stays of its version', { why: messageOf(error) }),
+    );
     this.#withheld = undefined;
+    if (this.#worker === next) this.#adopted(next);
     this.#keepBack('nothing');
+  }
+
+  #adopted(worker: WorkerProcess): void {
+    worker.send({ kind: 'adopted' });
+    for (const exit of this.#exits.kept) worker.send({ kind: 'exit', exit });
+    for (const session of this.#sessions) session.handOver(worker.socket);
+    if (this.#terminates) worker.send({ kind: 'terminate' });
+    this.#terminates = false;
   }
 
   /** The worker that stood still, if it did, goes on. */

@@ -7,7 +7,12 @@ export const LOG = 'log/';
 
 /** Other names of the worker's descriptors, which outlive it: pipes, terminals, FIFOs. */
 export class Held {
-  readonly #fds = new Map<string, number>();
+  readonly #fds: Map<string, number>;
+
+  /** @param entries what the program before this one has held */
+  constructor(entries: readonly (readonly [name: string, fd: number])[] = []) {
+    this.#fds = new Map(entries);
+  }
 
   get entries(): (readonly [name: string, fd: number])[] {
     return [...this.#fds];

@@ -1,9 +1,13 @@
 // The guard: what `start` becomes (execve) where the configuration asks for one. Standard output gets the address once the worker
-// serves; then it lets go of its caller and stays until the worker leaves.
+// serves; then it lets go of its caller and stays until the worker leaves. With `check` it says what it is, for the guard that it is to
+// follow, and with `resume` it follows that one, in the same process.
 import { openSync, writeFileSync, writeSync } from 'node:fs';
-import { closeQuietly, replaceDescriptor } from '../../src/sys/descriptor.ts';
+import { closeOverExec, closeQuietly, replaceDescriptor } from '../../src/sys/descriptor.ts';
 import { becomeSubreaper } from '../../src/sys/process.ts';
+import { programVersion } from '../../src/version.ts';
 import { Guard, type GuardOptions } from './guard.ts';
+import { PROTOCOL } from './messages.ts';
+import { STATE_FORMAT, takeState } from './successor.ts';
 
 /** The one argument, as JSON. */
 export interface GuardStart extends GuardOptions {
@@ -11,9 +15,10 @@ export interface GuardStart extends GuardOptions {
   readonly addressFile: string;
 }
 
-try {
-  const { addressFile, ...options } = JSON.parse(process.argv[2] ?? '') as GuardStart;
+async function start(argument: string): Promise<Guard> {
+  const { addressFile, ...options } = JSON.parse(argument) as GuardStart;
   becomeSubreaper();
+  closeOverExec(options.lock); // it was kept for us alone
   const guard = new Guard(options);
   await guard.serve();
   const address = `unix://${options.socket}`;
@@ -23,8 +28,33 @@ try {
   const nowhere = openSync('/dev/null', 'r+');
   for (const fd of [0, 1, 2]) replaceDescriptor(fd, nowhere);
   closeQuietly(nowhere);
-  await guard.left;
-  process.exit(0);
+  return guard;
+}
+
+function resume(fd: number): Guard {
+  const left = takeState(fd);
+  const guard = new Guard(left.options, left);
+  guard.goOn(left);
+  return guard;
+}
+
+function check(format: number): void {
+  if (format !== STATE_FORMAT)
+    throw new Error(
+      `a guard with ${STATE_FORMAT} as its format of state cannot go on with one of format ${format}`,
+    );
+  process.stdout.write(JSON.stringify({ version: programVersion, protocol: PROTOCOL }));
+}
+
+try {
+  const [first = '', second = ''] = process.argv.slice(2);
+  if (first === 'check') {
+    check(Number(second));
+  } else {
+    const guard = first === 'resume' ? resume(Number(second)) : await start(first);
+    await guard.left;
+    process.exit(0);
+  }
 } catch (error) {
   process.stderr.write(
     `containerd-shim-stasis-v2: ${error instanceof Error ? error.message : String(error)}\n`,

@@ -1,6 +1,7 @@
 import { connect, type Socket } from 'node:net';
 import { FrameDecoder, FrameFlag, FrameType, type Frame, type MessageFrame } from '../../ttrpc/frame.ts';
 import { bytesOf, marked, statusFrame, targetOf } from './frames.ts';
+import { descriptorOf } from './successor.ts';
 
 /** Codes of ttrpc's (and gRPC's) status. */
 const CANCELED = 1;
@@ -33,6 +34,19 @@ const HARMLESS: ReadonlySet<string> = new Set([
 /** Which requests are kept back for now. Kill is passed on until nothing else is under way: what is may wait for it. */
 export type Hold = 'nothing' | 'changes' | 'all';
 
+/** A client's connection, as a program that takes this one's place has it. */
+export interface SessionState {
+  readonly fd: number;
+  /** What is unanswered; bodies in base64. */
+  readonly open: readonly {
+    readonly streamId: number;
+    readonly type: number;
+    readonly flags: number;
+    readonly body: string;
+    readonly workers: number;
+  }[];
+}
+
 /** A request that is not answered. */
 interface Open {
   readonly frame: MessageFrame;
@@ -62,8 +76,13 @@ export class Session {
 
   #hold: Hold;
 
-  constructor(client: Socket, onClose: () => void, hold: Hold = 'nothing') {
+  /** @param state what the program before this one has left of it */
+  constructor(client: Socket, onClose: () => void, hold: Hold = 'nothing', state?: SessionState) {
     this.#client = client;
+    for (const { workers, body, ...rest } of state?.open ?? []) {
+      const frame: MessageFrame = { kind: 'message', ...rest, body: Buffer.from(body, 'base64') };
+      this.#open.set(frame.streamId, { frame, ...targetOf(frame.body), given: false, workers });
+    }
     this.#hold = hold;
     this.#onClose = onClose;
     client.on('data', (chunk) => {
@@ -113,6 +132,23 @@ export class Session {
     this.#worker = undefined;
     for (const open of this.#open.values()) open.given = false;
     this.attach(path);
+  }
+
+  /** Whether nothing of it is here alone, but for what `state` has: half a request, or an answer that is not out. */
+  get isStill(): boolean {
+    const { readableLength, writableLength } = this.#client;
+    return readableLength === 0 && writableLength === 0 && !this.#fromClient.midFrame;
+  }
+
+  get state(): SessionState {
+    const open = [...this.#open.values()].map(({ frame: { streamId, type, flags, body }, workers }) => ({
+      streamId,
+      type,
+      flags,
+      body: Buffer.from(body).toString('base64'),
+      workers,
+    }));
+    return { fd: descriptorOf(this.#client), open };
   }
 
   get isAttached(): boolean {

@@ -1,9 +1,10 @@
-import { spawn, type ChildProcess } from 'node:child_process';
-import type { Socket } from 'node:net';
+import { spawn } from 'node:child_process';
+import { Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { isStopped } from '../../src/sys/process.ts';
 import { Channel } from './channel.ts';
-import type { Begin, Hello, ToGuard, ToWorker } from './messages.ts';
+import type { Begin, ExitNote, Hello, ToGuard, ToWorker } from './messages.ts';
+import { descriptorOf } from './successor.ts';
 
 /** How often a worker is asked whether it lives, and how often in a row it may not answer. */
 const PING_MS = 1000;
@@ -22,6 +23,28 @@ export interface WorkerEvents {
   ended(servedMs: number | undefined, why: string): void;
 }
 
+/** A worker that serves, as a program that takes the guard's place has it. */
+export interface WorkerState {
+  readonly pid: number;
+  readonly socket: string;
+  readonly hello: Hello;
+  readonly servedMs: number;
+  /** Descriptors of its messages and of its stream of errors. */
+  readonly channel: number;
+  readonly rest: string;
+  readonly stderr: number;
+}
+
+/** A process, whoever has started it. */
+interface Life {
+  readonly pid: number;
+  readonly channel: Socket | undefined;
+  readonly stderr: Socket | undefined;
+  /** Settles with how it has ended. */
+  readonly exited: Promise<string>;
+  kill(signal: NodeJS.Signals): void;
+}
+
 /** What somebody waits for. */
 type Told = Extract<ToGuard, { kind: 'hello' | 'ready' | 'quiet' }>;
 
@@ -36,7 +59,9 @@ export class WorkerProcess {
   readonly socket: string;
   /** Settles when it has ended, and all that it said is heard. */
   readonly over: Promise<void>;
-  readonly #child: ChildProcess;
+  /** Whether libuv reaps it, which has started it. */
+  readonly isChild: boolean;
+  readonly #life: Life;
   readonly #channel: Channel | undefined;
   readonly #events: WorkerEvents;
   #late: NodeJS.Timeout | undefined;
@@ -50,29 +75,56 @@ export class WorkerProcess {
   #why: string | undefined;
   #verdict = '';
   #tellOver: () => void = () => undefined;
+  #tellExited: (how: string) => void = () => undefined;
 
-  /** @param program what Node is called with: the shim's own program, and its action */
-  constructor(program: readonly string[], socket: string, events: WorkerEvents) {
+  /** @param from what Node is called with, the shim's own program and its action; or what the program before this one has left */
+  constructor(from: readonly string[] | WorkerState, socket: string, events: WorkerEvents) {
     this.socket = socket;
     this.#events = events;
     this.over = new Promise((resolve) => (this.#tellOver = resolve));
-    this.#child = spawn(process.execPath, program, {
-      stdio: ['ignore', 'ignore', 'pipe', 'pipe'],
-      env: { ...process.env, NODE_CHANNEL_FD: String(CHANNEL) },
-      cwd: '/',
-    });
-    this.#child.stderr?.on('data', (chunk: Buffer) => {
+    const exited = new Promise<string>((resolve) => (this.#tellExited = resolve));
+    const left = 'pid' in from ? from : undefined;
+    this.isChild = left === undefined;
+    this.#life = 'pid' in from ? adopt(from, exited) : start(from);
+    const { channel, stderr } = this.#life;
+    stderr?.on('error', () => undefined);
+    stderr?.on('data', (chunk: Buffer) => {
       this.#stderr = (this.#stderr + chunk.toString()).slice(-MAX_STDERR);
     });
-    const end = this.#child.stdio[CHANNEL] as Socket | undefined;
-    if (end !== undefined) this.#channel = new Channel(end, (message) => this.#receive(message));
-    this.#child.once('error', (error) => this.#end(`it could not be started: ${error.message}`));
+    if (channel !== undefined)
+      this.#channel = new Channel(channel, (message) => this.#receive(message), left?.rest);
+    if (left !== undefined) {
+      this.#hello = left.hello;
+      this.#readySince = performance.now() - left.servedMs;
+      this.#startPings();
+    }
     void this.#untilEnded().then((how) => this.#end(how));
+  }
+
+  /** What the guard has reaped, where it is not libuv that does. */
+  hasExited({ status, signal }: ExitNote): void {
+    this.#tellExited(signal ?? `exit code ${status}`);
+  }
+
+  /** Whether all that it was told is out. */
+  get isStill(): boolean {
+    return this.#channel?.isStill === true;
+  }
+
+  /** Of one that serves. @throws an Error where it has ended */
+  get state(): WorkerState {
+    const { stderr, pid } = this.#life;
+    if (this.#channel === undefined || stderr === undefined || this.#hello === undefined)
+      throw new Error('the worker has ended');
+    const { fd, rest } = this.#channel.state;
+    const servedMs = performance.now() - (this.#readySince ?? 0);
+    const { socket } = this;
+    return { pid, socket, hello: this.#hello, servedMs, channel: fd, rest, stderr: descriptorOf(stderr) };
   }
 
   /** 0 where it could not be started. */
   get pid(): number {
-    return this.#child.pid ?? 0;
+    return this.#life.pid;
   }
 
   /**
@@ -112,11 +164,9 @@ export class WorkerProcess {
    * be in that, as its number may be another descriptor's by then.
    */
   async #untilEnded(): Promise<string> {
-    const child = this.#child;
-    const closed = new Promise((resolve) => child.once('close', resolve));
-    const how = await new Promise<string>((resolve) => {
-      child.once('exit', (code, signal) => resolve(signal ?? `exit code ${code}`));
-    });
+    const { stderr, exited } = this.#life;
+    const closed = new Promise((resolve) => stderr?.once('close', resolve));
+    const how = await exited;
     await this.#channel?.silent;
     // A program that it had started may hold its stream of errors.
     await Promise.race([closed, sleep(LAST_WORDS_MS)]);
@@ -136,20 +186,20 @@ export class WorkerProcess {
   /** @param verdict the reason, for the log */
   kill(verdict: string): void {
     this.#verdict ||= verdict;
-    this.#child.kill('SIGKILL');
+    this.#life.kill('SIGKILL');
   }
 
   /** It stands still until `resume`; settles when it does, and all that it had said is heard. */
   async suspend(): Promise<void> {
     clearInterval(this.#pings);
-    this.#child.kill('SIGSTOP');
+    this.#life.kill('SIGSTOP');
     while (this.#why === undefined && !isStopped(this.pid)) await sleep(POLL_MS);
     // What it has written is there; each turn of the loop reads what there is.
     for (let turn = 0; turn < 2; turn++) await new Promise((resolve) => setImmediate(resolve));
   }
 
   resume(): void {
-    this.#child.kill('SIGCONT');
+    this.#life.kill('SIGCONT');
     if (this.#readySince !== undefined) this.#startPings();
   }
 
@@ -196,6 +246,39 @@ export class WorkerProcess {
     for (const hearer of [...this.#hearers]) hearer.fail(`the worker has ended: ${why}`);
     this.#tellOver();
   }
+}
+
+/** @param program what Node is called with */
+function start(program: readonly string[]): Life {
+  const child = spawn(process.execPath, program, {
+    stdio: ['ignore', 'ignore', 'pipe', 'pipe'],
+    env: { ...process.env, NODE_CHANNEL_FD: String(CHANNEL) },
+    cwd: '/',
+  });
+  const exited = new Promise<string>((resolve) => {
+    child.once('error', (error) => resolve(`it could not be started: ${error.message}`));
+    child.once('exit', (code, signal) => resolve(signal ?? `exit code ${code}`));
+  });
+  return {
+    pid: child.pid ?? 0,
+    channel: child.stdio[CHANNEL] as Socket | undefined,
+    stderr: child.stderr as Socket | undefined,
+    exited,
+    kill: (signal) => void child.kill(signal),
+  };
+}
+
+/** One that the program before this one had started. Its pid is nobody else's before it is reaped, here. */
+function adopt({ pid, channel, stderr }: WorkerState, exited: Promise<string>): Life {
+  let lives = true;
+  void exited.then(() => (lives = false));
+  return {
+    pid,
+    channel: new Socket({ fd: channel }),
+    stderr: new Socket({ fd: stderr }),
+    exited,
+    kill: (signal) => void (lives && process.kill(pid, signal)),
+  };
 }
 
 /** What a program said last; of an error that nobody caught not where, nor under which Node. */

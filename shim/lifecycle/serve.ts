@@ -100,6 +100,7 @@ function becomeGuard(start: ShimStart, paths: Paths, lock: number): never {
     control: paths.control(socket),
     workerSockets: paths.workerSockets(socket),
     start,
+    lock,
     addressFile: addressFile(args),
   };
   // What a killed one had to say, containerd's `delete` has said.

@@ -23,6 +23,8 @@ export interface GuardStatus {
 /** What came of an upgrade. */
 export interface Upgraded {
   readonly worker: { readonly from: string; readonly to: string };
+  /** @see why it stays, where it does */
+  readonly guard: { readonly from: string; readonly to: string; readonly why?: string };
   readonly tookMs: number;
 }
 

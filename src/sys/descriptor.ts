@@ -9,6 +9,7 @@ const fcntl = native<[number, number, number]>('int fcntl(int fd, int command, i
 
 const O_CLOEXEC = 0o2000000;
 const F_SETFD = 2;
+const FD_CLOEXEC = 1;
 const F_GETFL = 3;
 const F_SETFL = 4;
 const O_NONBLOCK = 0o4000;
@@ -47,6 +48,11 @@ export function doNotWait(fd: number): void {
 /** A descriptor stays open in the program that takes this one's place, fcntl(2). @throws SysError EBADF */
 export function keepOverExec(fd: number): void {
   check('fcntl', fcntl(fd, F_SETFD, 0), 'F_SETFD');
+}
+
+/** A descriptor is closed in programs that are started from now on, fcntl(2). @throws SysError EBADF */
+export function closeOverExec(fd: number): void {
+  check('fcntl', fcntl(fd, F_SETFD, FD_CLOEXEC), 'F_SETFD');
 }
 
 /**

@@ -106,8 +106,9 @@ async function upgrade(shim: RunningShim): Promise<Outcome> {
     return { shim, result: 'failed', text: `${name}: ${why}` };
   }
   const { upgraded } = answer;
-  const { worker, tookMs } = upgraded;
-  const text = `${name}: worker ${worker.from} → ${worker.to}, ${tookMs} ms`;
+  const { worker, guard: own, tookMs } = upgraded;
+  const stays = own.why === undefined ? '' : ` (the guard stays ${own.from}: ${own.why})`;
+  const text = `${name}: ${worker.from} → ${worker.to}, ${tookMs} ms${stays}`;
   return { shim, result: 'upgraded', text, upgraded };
 }
 

@@ -1,11 +1,11 @@
 // Workers and guards of shims are replaced by other versions while containers run.
 import assert from 'node:assert/strict';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { after, before, test, type TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { pidOf, removeAll, statusOf, uniqueName } from '../support/container.ts';
-import { client, counting, lines, workerPid } from '../support/guard.ts';
-import { endResidentShim } from '../support/process.ts';
+import { client, counting, killWorker, lines, workerPid } from '../support/guard.ts';
+import { ended, endResidentShim, signal } from '../support/process.ts';
 import { attempt, ctr, dev, image, importImage, must, runtime, stack, until } from '../support/stack.ts';
 import { Recording } from './events.ts';
 import { install, prepareVersions, removeVersions, shimOf } from './versions.ts';
@@ -36,6 +36,12 @@ function container(t: TestContext): string {
 
 const detached = (name: string, script: string): Promise<string> =>
   ctr('run', '-d', '--null-io', '--runtime', runtime, image, name, '/bin/sh', '-c', script);
+const shims = async (): Promise<{ pid: number; guard: { version: string } | null }[]> =>
+  (
+    JSON.parse(await must('stasis', ['shim', 'ls', '--json'])) as {
+      shims: { pid: number; guard: { version: string } | null }[];
+    }
+  ).shims;
 const upgrade = (): Promise<string> => must('stasis', ['shim', 'upgrade']);
 
 test('a worker is replaced under output and an exec: nothing is lost, doubled or cut off', async (t) => {
@@ -61,9 +67,13 @@ test('a worker is replaced under output and an exec: nothing is lost, doubled or
   for (const version of ['2.0.0-second', '1.5.0-older']) {
     const before = await workerPid(guard);
     install(version);
-    assert.match(await upgrade(), new RegExp(`worker .* → ${version}`));
+    assert.match(await upgrade(), new RegExp(`: .* → ${version} \\(.*\\), \\d+ ms\n$`));
     assert.deepEqual(await shimOf(other), { pid: guard, version });
     assert.notEqual(await workerPid(guard), before);
+    const [own] = (await shims()).filter(({ pid }) => pid === guard);
+    assert.equal(own?.guard?.version.split(' ')[0], version, 'the guard as well, in the same process');
+    await killWorker(guard); // whose parent is another program now
+    assert.deepEqual(await shimOf(other), { pid: guard, version });
   }
   assert.deepEqual(await exec, { out: lines(80), code: 3 });
   assert.deepEqual(await run, { out: lines(150), code: 7 });
@@ -112,6 +122,32 @@ test('a version that does not start, does not take up or does not answer is give
   }
   assert.equal((await ended).code, 5, 'an end that came meanwhile is told');
   install('2.0.0-second');
+});
+
+test('a guard whose successor does not start stays, descriptors do not add up, and a killed one takes its worker along as ever', async (t) => {
+  const name = container(t);
+  await detached(name, LOOP);
+  const { pid } = await shimOf(name);
+  await upgrade().catch(() => undefined);
+  const open = (): number => readdirSync(`/proc/${pid}/fd`).length;
+  const before = await until('descriptors', open);
+  for (let n = 0; n < 3; n++) {
+    install(`5.0.${n}`);
+    await upgrade();
+  }
+  await until('as many descriptors as before', () => (open() <= before ? true : undefined));
+  install('6.0.0-guardless', (text, file) =>
+    file === 'guard.mjs' ? 'process.stderr.write("no guard here"); process.exit(1);\n' : text,
+  );
+  assert.match(await upgrade(), /→ 6\.0\.0-guardless .*the guard stays 5\.0\.2 .*no guard here/);
+  assert.deepEqual(await shimOf(name), { pid, version: '6.0.0-guardless' });
+  const [worker, own] = [await workerPid(pid), await pidOf(name)];
+  signal(pid, 'SIGKILL');
+  await ended(worker);
+  await ended(own ?? assert.fail('it did not run'));
+  await until('the task to be cleared away', async () =>
+    (await statusOf(name)) === undefined ? true : undefined,
+  );
 });
 
 test('a worker is not replaced in the middle of a checkpoint, but after it', async (t) => {

@@ -4,10 +4,11 @@ import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { suite, test, type TestContext } from 'node:test';
-import { listenForQuestions } from '../../../../shim/guard/control.ts';
+import { createQuestions } from '../../../../shim/guard/control.ts';
 import { misfit } from '../../../../shim/guard/messages.ts';
 import { Paths } from '../../../../shim/paths.ts';
 import { askGuard, type GuardStatus } from '../../../../src/shims/control.ts';
+import { listenPrivately } from '../../../../src/sys/listen.ts';
 import { controlOf, listShims } from '../../../../src/shims/list.ts';
 
 function folder(t: TestContext): string {
@@ -28,9 +29,8 @@ const status: GuardStatus = {
 suite('questions about a guard', () => {
   test('are answered at a socket for root alone; what is no question is told so', async (t) => {
     const path = join(folder(t), 'g');
-    const listener = await listenForQuestions(path, async (ask) =>
-      ask === 'status' ? { status } : { error: 'not now' },
-    );
+    const listener = createQuestions(async (ask) => (ask === 'status' ? { status } : { error: 'not now' }));
+    await listenPrivately(listener, path);
     t.after(() => listener.close());
     assert.equal(statSync(path).mode & 0o777, 0o600);
     assert.deepEqual(await askGuard(path, 'status'), { status });
@@ -52,7 +52,8 @@ suite('questions about a guard', () => {
     writeFileSync(socket, '');
     assert.equal(controlOf(socket), paths.control(socket));
     assert.deepEqual(await listShims(runDir), [], 'one that does not answer is none');
-    const listener = await listenForQuestions(paths.control(socket), async () => ({ status }));
+    const listener = createQuestions(async () => ({ status }));
+    await listenPrivately(listener, paths.control(socket));
     t.after(() => listener.close());
     assert.deepEqual(await listShims(runDir), [
       { socket, namespace: 'k8s.io', pid: 5, version: '2', guard: status, containers: ['web'] },
