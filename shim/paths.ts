@@ -11,6 +11,7 @@ import { InvalidArgument } from '../src/errors.ts';
  * | `s/w<hash>`, `s/x<hash>` | those of its workers, where it has a guard |
  * | `s/g<hash>` | where that guard is asked about itself |
  * | `events/<hash>` | the events of such a shim that containerd has not acknowledged |
+ * | `exits/<pid>.<start time>` | how processes have ended of which its worker has not come to the end, of the guard with that pid |
  * | `s/c-<random>` | socket at which a terminal's master is awaited |
  * | `resident/<containerd's address>/<namespace>/shim` | `pid starttime socket` of the namespace's shared shim; the launcher reads it |
  * | `resident/<containerd's address>/<namespace>/starting` | locked by the launcher that is starting that shim |
@@ -60,6 +61,11 @@ export class Paths {
   /** Where its guard is asked about itself: src/shims/control.ts. */
   control(socket: string): string {
     return besides('g', socket);
+  }
+
+  /** Folder of the journals in which guards keep how processes have ended: shim/guard/exit-journal.ts. */
+  get exits(): string {
+    return `${this.runDir}/exits`;
   }
 
   /** The journal of events of the shim at `socket`. */

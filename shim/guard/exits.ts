@@ -2,6 +2,7 @@ import { hasErrno } from '../../src/errors.ts';
 import { wallTime } from '../../src/sys/clock.ts';
 import { startTimeOf } from '../../src/sys/process.ts';
 import { peekExited, reap } from '../../src/sys/wait.ts';
+import type { ExitJournal } from './exit-journal.ts';
 import type { ExitNote } from './messages.ts';
 
 /**
@@ -14,12 +15,17 @@ import type { ExitNote } from './messages.ts';
  */
 export class Exits {
   readonly #kept = new Map<number, ExitNote>();
+  readonly #journal: ExitJournal;
   readonly #isWorker: (pid: number) => boolean;
   readonly #tell: (exit: ExitNote) => void;
   #looksAgain = false;
 
-  /** @param kept what the program before this one has kept */
+  /**
+   * @param journal makes the file that outlives this process
+   * @param kept what the program before this one has kept
+   */
   constructor(
+    journal: (kept: readonly ExitNote[]) => ExitJournal,
     isWorker: (pid: number) => boolean,
     tell: (exit: ExitNote) => void,
     kept: readonly ExitNote[] = [],
@@ -27,6 +33,7 @@ export class Exits {
     this.#isWorker = isWorker;
     this.#tell = tell;
     for (const exit of kept) this.#kept.set(exit.pid, exit);
+    this.#journal = journal(kept);
     process.on('SIGCHLD', () => this.collect());
   }
 
@@ -36,7 +43,13 @@ export class Exits {
   }
 
   forget(pids: readonly number[]): void {
-    for (const pid of pids) this.#kept.delete(pid);
+    const known = pids.filter((pid) => this.#kept.delete(pid));
+    if (known.length > 0) this.#journal.forget(known, this.kept);
+  }
+
+  /** Nobody will ask any more. */
+  close(): void {
+    this.#journal.remove();
   }
 
   /** Reaps what has ended. */
@@ -57,6 +70,7 @@ export class Exits {
       const exit = { ...exited, startTime, seconds: String(seconds), nanos };
       this.#kept.delete(exit.pid);
       this.#kept.set(exit.pid, exit);
+      this.#journal.add(exit);
       this.#tell(exit);
     }
   }

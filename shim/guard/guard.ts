@@ -5,8 +5,10 @@ import { messageOf } from '../../src/errors.ts';
 import { createLogger } from '../../src/log.ts';
 import type { Answer, Ask, GuardStatus, Upgraded } from '../../src/shims/control.ts';
 import { listenPrivately } from '../../src/sys/listen.ts';
+import { startTimeOf } from '../../src/sys/process.ts';
 import { programVersion } from '../../src/version.ts';
 import { createQuestions } from './control.ts';
+import { ExitJournal } from './exit-journal.ts';
 import { Exits } from './exits.ts';
 import { Held } from './held.ts';
 import { misfit, PROTOCOL, type ExitNote, type Hello, type ToGuard } from './messages.ts';
@@ -48,6 +50,8 @@ export interface GuardOptions {
   readonly workerSockets: readonly [string, string];
   /** For the worker alone. */
   readonly start: unknown;
+  /** Folder of the journals of exits. */
+  readonly exits: string;
   /** Descriptor of the lock that says that this shim lives. */
   readonly lock: number;
 }
@@ -94,7 +98,9 @@ export class Guard {
   constructor(options: GuardOptions, left?: GuardState) {
     this.#options = options;
     this.#held = new Held(left?.held);
+    const self = { pid: process.pid, startTime: startTimeOf(process.pid) };
     this.#exits = new Exits(
+      (kept) => new ExitJournal(options.exits, self, kept),
       (pid) => pid === this.#checked || [...this.#alive].some((one) => one.isChild && one.pid === pid),
       (exit) => this.#tell(exit),
       left?.exits,
@@ -122,6 +128,7 @@ export class Guard {
       });
     } catch (error) {
       for (const path of [socket, control]) rmSync(path, { force: true });
+      this.#exits.close();
       throw error;
     }
   }
@@ -256,6 +263,7 @@ export class Guard {
     if (this.#leaving) {
       for (const session of this.#sessions) session.end();
       for (const path of this.#options.workerSockets) rmSync(path, { force: true });
+      this.#exits.close();
       this.#leave();
       return;
     }

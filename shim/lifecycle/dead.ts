@@ -7,6 +7,7 @@ import { wallTime } from '../../src/sys/clock.ts';
 import type { Exec } from '../../src/sys/command.ts';
 import { isAlive } from '../../src/sys/process.ts';
 import { readRecord, type TaskRecord } from '../container/record.ts';
+import { exitsLeft } from '../guard/exit-journal.ts';
 import type { Paths } from '../paths.ts';
 import { asPrintfArgument } from './answer.ts';
 import { clearTask } from './clear.ts';
@@ -19,6 +20,19 @@ const AT_ONCE = 4;
 /** Whether the shim that kept the record has ended. Of a record that does not name one nobody knows. */
 export function isOrphan({ shim }: TaskRecord): boolean {
   return shim !== undefined && !isAlive(shim.pid, shim.startTime);
+}
+
+/**
+ * A task's record with how its process has ended, where its guard had heard of that and nobody has written it there: no worker was
+ * there, and then the guard was killed as well.
+ */
+export function withLastExit(paths: Paths, record: TaskRecord): TaskRecord {
+  const { shim, pid, startTime, exit } = record;
+  if (shim === undefined || exit !== undefined || pid === 0) return record;
+  const left = exitsLeft(paths.exits, shim).find((one) => one.pid === pid && one.startTime === startTime);
+  if (left === undefined) return record;
+  const { status, seconds, nanos } = left;
+  return { ...record, exit: { status, seconds, nanos } };
 }
 
 /** The answer of `delete` for a task whose shim is dead: what it said of the task's end, or that the task is killed now. */
@@ -81,7 +95,7 @@ export async function clearFormer(paths: Paths, namespace: string, id: string, e
   if (!existsSync(join(folder, 'state.json'))) return;
   await withClearLock(paths.clearLock(namespace), async () => {
     const record = await readRecord(folder);
-    if (record !== undefined && isOrphan(record)) await clearOne(folder, record, exec);
+    if (record !== undefined && isOrphan(record)) await clearOne(folder, withLastExit(paths, record), exec);
   });
 }
 
@@ -94,7 +108,9 @@ async function findDead(
     ids.map(async (id) => {
       const folder = join(paths.tasks(namespace), id);
       const record = await readRecord(folder).catch(() => undefined);
-      return record !== undefined && isOrphan(record) ? [{ folder, record }] : [];
+      return record !== undefined && isOrphan(record)
+        ? [{ folder, record: withLastExit(paths, record) }]
+        : [];
     }),
   );
   return found.flat();

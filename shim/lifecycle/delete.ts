@@ -12,7 +12,7 @@ import { Paths } from '../paths.ts';
 import { criuFolder } from '../process/restore.ts';
 import { asPrintfArgument } from './answer.ts';
 import { clearTask } from './clear.ts';
-import { clearDead, finish, isOrphan, lastAnswer } from './dead.ts';
+import { clearDead, finish, isOrphan, lastAnswer, withLastExit } from './dead.ts';
 
 const SIGKILL = 9;
 const RPC_TIMEOUT_MS = 3000;
@@ -29,7 +29,8 @@ export async function runDelete(args: ShimArguments, config: Config, env: NodeJS
   const folder = paths.task(args.namespace, args.id);
   const forAll = env['STASIS_CLEARING'] !== undefined;
   if (forAll) await clearDead(paths, args.namespace, exec);
-  const record = await readRecord(folder);
+  const left = await readRecord(folder);
+  const record = left === undefined ? undefined : withLastExit(paths, left);
   if (forAll && (record === undefined || isOrphan(record))) return; // it is done, or could not be
   const answered = await byShim(folder, args.id);
   if (answered === undefined && record !== undefined) {

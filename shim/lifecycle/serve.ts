@@ -100,6 +100,7 @@ function becomeGuard(start: ShimStart, paths: Paths, lock: number): never {
     control: paths.control(socket),
     workerSockets: paths.workerSockets(socket),
     start,
+    exits: paths.exits,
     lock,
     addressFile: addressFile(args),
   };

@@ -1,10 +1,12 @@
 import { open, readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { tryLock } from '../../src/sys/lock.ts';
+import { isAlive } from '../../src/sys/process.ts';
 import type { Paths } from '../paths.ts';
 
 /** Longer than a runtime is waited for at a console socket: ../stdio/console-socket.ts. */
 const CONSOLE_KEEP_MS = 120_000;
+const EXITS_KEEP_MS = 3_600_000;
 
 /**
  * Takes away the sockets and locks of shims that have ended, of any namespace: where each container or pod has a shim of its own, nobody
@@ -18,6 +20,7 @@ export async function sweepPlaces(paths: Paths): Promise<void> {
     if (/^[0-9a-f]{20}$/.test(name))
       await sweepPlace(join(locks, name), join(sockets, name), paths).catch(() => undefined);
   }
+  await sweepExits(paths.exits);
   for (const name of await readdir(sockets).catch(() => [])) {
     if (!name.startsWith('c-')) continue;
     const path = join(sockets, name);
@@ -26,6 +29,17 @@ export async function sweepPlaces(paths: Paths): Promise<void> {
       () => Infinity,
     );
     if (Date.now() - made > CONSOLE_KEEP_MS) await rm(path, { force: true }).catch(() => undefined);
+  }
+}
+
+/** A guard's journal of exits is for those who clear away what it left, which is soon or never. */
+async function sweepExits(folder: string): Promise<void> {
+  for (const name of await readdir(folder).catch(() => [])) {
+    const [pid = '', startTime = ''] = name.split('.');
+    const path = join(folder, name);
+    const made = (await stat(path).catch(() => undefined))?.mtimeMs ?? Infinity;
+    if (isAlive(Number(pid), startTime) || Date.now() - made < EXITS_KEEP_MS) continue;
+    await rm(path, { force: true }).catch(() => undefined);
   }
 }
 

@@ -170,6 +170,19 @@ test('a terminal goes on under the next worker, input included', async (t) => {
   assert.equal(await over, 6);
 });
 
+test('how a task ended while no worker was there is told also when the guard is killed then', async (t) => {
+  const name = container(t);
+  await detached(name, 'sleep 1; exit 5');
+  const [guard, pid] = [await shimPid(name), await pidOf(name)];
+  const recording = await Recording.start(name);
+  t.after(() => recording.stop());
+  signal(await workerPid(guard), 'SIGSTOP');
+  await ended(pid ?? assert.fail(`${name} does not run`));
+  signal(guard, 'SIGKILL');
+  const events = await recording.through('/tasks/exit');
+  assert.equal(events.at(-1)?.status, 5);
+});
+
 test('a killed guard takes its worker along, and its containers are cleared away as those of any shim', async (t) => {
   const name = container(t);
   await detached(name, LOOP);

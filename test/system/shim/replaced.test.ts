@@ -152,6 +152,7 @@ test('a guard whose successor does not start stays, descriptors do not add up, a
 
 test('a worker is not replaced in the middle of a checkpoint, but after it', async (t) => {
   const name = container(t);
+  install('1.0.0-first');
   await detached(name, LOOP);
   install(`3.0.0-${Date.now()}`);
   const taken = must('stasis', ['checkpoint', name, '--name', 'c', '--require-memory']);
