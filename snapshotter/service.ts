@@ -3,7 +3,8 @@ import { FailedPrecondition, InvalidArgument } from '../src/errors.ts';
 import { Kind, type Info, type SnapshotsDefinition } from '../src/proto/gen/containerd/snapshots.ts';
 import type { Mount } from '../src/proto/gen/containerd/mount.ts';
 import type { SnapshotKind, Snapshot } from './snapshot.ts';
-import type { BindMount, SnapshotStore } from './store.ts';
+import type { BindMount } from './bind-mount.ts';
+import type { SnapshotStore } from './store.ts';
 
 /** Snapshots in one message of List's stream: keeps each far below any message limit. */
 const LIST_BATCH = 100;

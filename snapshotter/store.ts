@@ -6,27 +6,26 @@ import { syncfs } from '../src/sys/syncfs.ts';
 import type { Mounter } from '../src/zfs/mounter.ts';
 import { datasetOf } from '../src/zfs/names.ts';
 import type { CallOptions, Properties, Row, Zfs } from '../src/zfs/zfs.ts';
-import { adopt, type Adoption } from './adopt.ts';
+import { AwaitedPlaces } from './awaited.ts';
+import { type BindMount, bindMount } from './bind-mount.ts';
 import { commit, update } from './commit.ts';
+import { type ContainerDisk, findDisk } from './container-disk.ts';
 import { missing, rootfsOf } from './dataset.ts';
 import { withTrees, type Trees } from './diff/trees.ts';
-import { drop, type Dropped } from './drop.ts';
 import { compileFilters } from './filters.ts';
 import { isReplaceable, snapshotNames } from './hand-over.ts';
 import { health, type Health } from './health.ts';
-import { isForeign, isLive, SnapshotIndex, type Node } from './index.ts';
+import { isLive, SnapshotIndex, type Node } from './index.ts';
 import { Layout } from './layout.ts';
 import { loadIndex, readPool } from './load.ts';
-import { mappingMountOptions } from './idmap.ts';
 import { KeyedLocks } from './locks.ts';
 import { lockName, realTime, type Pool } from './pool.ts';
 import { prepare } from './prepare.ts';
-import { notice } from './received.ts';
 import { remove, sweep, type Swept } from './remove.ts';
 import { rewind, type Rewound } from './rewind.ts';
-import { ROOTFS, splitName, type Labels, type Snapshot } from './snapshot.ts';
-import { find, inUse, lose } from './lost.ts';
+import { ROOTFS, type Labels, type Snapshot } from './snapshot.ts';
 import { noting } from './unsettled.ts';
+import { Strangers } from './strangers.ts';
 import { usage } from './usage.ts';
 
 export interface StoreOptions {
@@ -47,26 +46,6 @@ export interface StoreOptions {
   readonly onReleased?: (dataset: string) => void;
 }
 
-/** A bind mount of a snapshot's files, as containerd's clients perform it. */
-export interface BindMount {
-  readonly type: 'bind';
-  readonly source: string;
-  readonly options: readonly string[];
-}
-
-/** A container's disk as it is now. */
-export interface ContainerDisk {
-  /** containerd's name of the snapshot. */
-  readonly name: string;
-  readonly dataset: string;
-  /** Path of its files; mounted when the container was prepared, and again by `mounts`. */
-  readonly rootfs: string;
-  readonly generation: number;
-  readonly parent: string;
-  /** The ZFS snapshot that it is a clone of. */
-  readonly origin: string | undefined;
-}
-
 /**
  * The snapshots of a pool: containerd's, and what checkpoints, rewinds and clones make of them. Everything
  * durable is in the pool; the index is in memory, so reads start no process, and each write is one command.
@@ -81,8 +60,9 @@ export class SnapshotStore {
   #owner: string;
   #sweeping: Promise<Swept> | undefined;
   #swept: Swept | undefined;
-  /** Who waits for a place, by containerd's namespace and key. */
-  readonly #awaited = new Map<string, (mount: BindMount) => void>();
+  readonly #awaited = new AwaitedPlaces();
+  /** What is in the pool and not in use by the containerd that is served. */
+  readonly strangers: Strangers;
 
   constructor(options: StoreOptions) {
     const unsettled = new Set<string>();
@@ -98,12 +78,13 @@ export class SnapshotStore {
       rewinding: new Set(),
       unmarked: new Set(),
       log: options.log ?? silent,
-      placing: (snapshot, rootfs) => this.#placing(snapshot, rootfs),
+      placing: (snapshot, rootfs) => this.#awaited.decided(snapshot, rootfs),
       mapsIds: rememberYes(options.mapsIds ?? canMapIds),
       now: options.now ?? realTime,
       syncfs: options.syncfs ?? syncfs,
     };
     this.#owner = options.owner ?? '';
+    this.strangers = new Strangers(this.#pool, (owner) => this.#ownerOr(owner));
     this.#grace = options.trashGrace;
     this.#onReleased = options.onReleased ?? (() => undefined);
   }
@@ -144,7 +125,7 @@ export class SnapshotStore {
       { ...request, owner: this.#ownerOr(request.owner) },
       call,
     );
-    return [bind(node.snapshot ?? request, rootfs)];
+    return [bindMount(node.snapshot ?? request, rootfs)];
   }
 
   /** @throws NotFound; FailedPrecondition for a committed snapshot */
@@ -153,7 +134,7 @@ export class SnapshotStore {
       if (node.snapshot.kind === 'committed') {
         throw new FailedPrecondition(`snapshot ${name} is committed: it has no mounts`, { subject: name });
       }
-      return [bind(node.snapshot, await rootfsOf(this.#pool, node.dataset))];
+      return [bindMount(node.snapshot, await rootfsOf(this.#pool, node.dataset))];
     });
   }
 
@@ -234,40 +215,12 @@ export class SnapshotStore {
 
   /** The disk of the container that has this snapshot key in containerd's namespace. */
   findContainer(namespace: string, key: string, owner?: string): ContainerDisk | undefined {
-    let found: (Node & { snapshot: Snapshot }) | undefined;
-    for (const node of this.#pool.index.list(this.#ownerOr(owner))) {
-      const { snapshot } = node;
-      if (snapshot.kind !== 'active' || !snapshot.name.endsWith(`/${key}`)) continue;
-      const split = splitName(snapshot.name);
-      if (split.namespace === namespace && split.key === key) found = node;
-    }
-    if (found === undefined) return undefined;
-    const { name, generation, parent } = found.snapshot;
-    return {
-      name,
-      dataset: found.dataset,
-      rootfs: this.#rootfs(found.dataset),
-      generation,
-      parent,
-      origin: found.origin,
-    };
+    return findDisk(this.#pool, this.#ownerOr(owner), namespace, key);
   }
 
-  /**
-   * Tells the mount of a container's disk as soon as it is decided, before the disk is made: so that what needs no more
-   * than its name can go on meanwhile. `close` ends the waiting; the mount is then undefined, if it has not been told.
-   */
+  /** Tells where a container's disk will be; see awaited.ts. */
   whenPlaced(namespace: string, key: string): { mount: Promise<BindMount | undefined>; close(): void } {
-    const name = awaitedName(namespace, key);
-    const { promise, resolve } = Promise.withResolvers<BindMount | undefined>();
-    this.#awaited.set(name, resolve);
-    return {
-      mount: promise,
-      close: () => {
-        if (this.#awaited.get(name) === resolve) this.#awaited.delete(name);
-        resolve(undefined);
-      },
-    };
+    return this.#awaited.when(namespace, key);
   }
 
   /** Points a container's name at a new clone of one of its checkpoints. See rewind.ts. */
@@ -312,52 +265,6 @@ export class SnapshotStore {
     return [...this.#pool.index.nodes()];
   }
 
-  /** Snapshots of other containerds: from another host, a lost database, or a `zfs receive`. */
-  foreign(owner?: string): readonly Node[] {
-    const ours = this.#ownerOr(owner);
-    return this.datasets().filter((node) => isForeign(node, ours));
-  }
-
-  /** Takes in what came by `zfs receive` since the pool was read; see received.ts. @param listing what `readPool` answers now */
-  async notice(listing: readonly Row[]): Promise<void> {
-    await notice(this.#pool, listing);
-  }
-
-  /** Snapshots of a containerd that are in use, the oldest first. */
-  inUse(owner: string): readonly Node[] {
-    return inUse(this.#pool, owner);
-  }
-
-  /** Takes those out of use that are older than its database, in seconds since 1970; see lost.ts. */
-  async lose(owner: string, before: number): Promise<readonly Node[]> {
-    return lose(this.#pool, owner, before);
-  }
-
-  /** Puts them back into use; see lost.ts. */
-  async find(owner: string): Promise<readonly Node[]> {
-    return find(this.#pool, owner);
-  }
-
-  /** Names of a containerd's snapshots that are out of use because its database was lost. */
-  lostNames(owner: string): ReadonlySet<string> {
-    const lost = this.datasets().filter((node) => node.lost && node.snapshot?.owner === owner);
-    return new Set(lost.map(({ snapshot }) => snapshot?.name ?? ''));
-  }
-
-  /** Destroys foreign and adopted datasets by name; see drop.ts. */
-  async drop(
-    datasets: readonly string[],
-    options: { dryRun: boolean; checkpointsOf: (dataset: string) => readonly string[] },
-    owner?: string,
-  ): Promise<Dropped> {
-    return drop(this.#pool, this.#ownerOr(owner), datasets, options);
-  }
-
-  /** Takes over foreign datasets; see adopt.ts. */
-  async adopt(datasets: readonly string[], options: { dryRun: boolean }, owner?: string): Promise<Adoption> {
-    return adopt(this.#pool, this.#ownerOr(owner), datasets, options);
-  }
-
   /** The dataset that a ZFS snapshot is of. */
   nodeOf(snapshot: string): Node | undefined {
     return this.#pool.index.get(datasetOf(snapshot));
@@ -392,16 +299,6 @@ export class SnapshotStore {
     return node as Node & { snapshot: Snapshot };
   }
 
-  #placing({ name, labels }: { name: string; labels: Labels }, rootfs: string): void {
-    if (this.#awaited.size === 0) return;
-    const { namespace, key } = splitName(name);
-    this.#awaited.get(awaitedName(namespace, key))?.(bind({ kind: 'active', labels }, rootfs));
-  }
-
-  #rootfs(dataset: string): string {
-    return `${this.#pool.mounter.mountpoint(dataset)}/${ROOTFS}`;
-  }
-
   /** Runs `work` on a snapshot that nothing changes or removes meanwhile. @throws NotFound */
   async #sharing<T>(
     name: string,
@@ -411,16 +308,6 @@ export class SnapshotStore {
     const shared = [lockName(this.#ownerOr(owner), name)];
     return this.#pool.locks.run({ shared }, async () => work(this.#node(name, owner)));
   }
-}
-
-function awaitedName(namespace: string, key: string): string {
-  return `${namespace}\0${key}`;
-}
-
-/** A View is read-only wherever its mounts are asked for: that comes from the kind alone. */
-function bind({ kind, labels }: Pick<Snapshot, 'kind' | 'labels'>, source: string): BindMount {
-  const access = kind === 'view' ? 'ro' : 'rw';
-  return { type: 'bind', source, options: [access, 'rbind', ...mappingMountOptions(labels)] };
 }
 
 /** A yes is for ever: what a pool and a kernel can do stays. A no may be for want of memory or processes, and is asked again. */

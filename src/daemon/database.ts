@@ -59,11 +59,11 @@ export class Database implements DatabaseWatch {
   }
 
   async #look(owner: string): Promise<void> {
-    this.#lost = this.#store.lostNames(owner);
+    this.#lost = this.#store.strangers.lostNames(owner);
     this.#knowsLost = false;
-    if (this.#store.inUse(owner).length === 0 && this.#lost.size === 0) return;
+    if (this.#store.strangers.inUse(owner).length === 0 && this.#lost.size === 0) return;
     if (await this.#knowsAny()) {
-      const found = await this.#store.find(owner);
+      const found = await this.#store.strangers.find(owner);
       if (found.length > 0)
         this.#log.info("containerd's database is there again", { snapshots: found.length });
       return;
@@ -71,7 +71,7 @@ export class Database implements DatabaseWatch {
     const path = await this.#path();
     const born = path === undefined ? undefined : await this.#born(path);
     if (born === undefined) return;
-    const lost = await this.#store.lose(owner, born);
+    const lost = await this.#store.strangers.lose(owner, born);
     if (lost.length === 0) return;
     this.#log.warn(
       "containerd's database is a new one, and knows none of the snapshots: they are kept from its collector",

@@ -23,10 +23,10 @@ export async function adopt(host: Host, request: AdoptRequest): Promise<AdoptRes
   return host.locks.run('adopt', async () => {
     const { datasets, dryRun } = request;
     const listing = await readPool(host.zfs, host.root);
-    await host.store.notice(listing);
+    await host.store.strangers.notice(listing);
     host.catalog.notice(listing);
     if (request.drop) {
-      const { dropped } = await host.store.drop(datasets, {
+      const { dropped } = await host.store.strangers.drop(datasets, {
         dryRun,
         checkpointsOf: (dataset) =>
           [...host.catalog.all()]
@@ -35,7 +35,7 @@ export async function adopt(host: Host, request: AdoptRequest): Promise<AdoptRes
       });
       return { adopted: [], skipped: [], dropped: dropped.map(foreignDisk) };
     }
-    const { adopted, skipped } = await host.store.adopt(datasets, { dryRun });
+    const { adopted, skipped } = await host.store.strangers.adopt(datasets, { dryRun });
     return {
       adopted: adopted.map(foreignDisk),
       skipped: skipped.map(({ dataset, why }) => `${dataset}: ${why}`),
@@ -71,7 +71,7 @@ export async function diskUsage(host: Host, request: DiskUsageRequest): Promise<
     host.zfs.poolStatus(pool),
   ]);
   const nodes = new Map(host.store.datasets().map((node) => [node.dataset, node]));
-  const foreign = new Set(host.store.foreign().map((node) => node.dataset));
+  const foreign = new Set(host.store.strangers.foreign().map((node) => node.dataset));
   const checkpoints = new Map(
     [...host.catalog.all()].flatMap((entry) => [
       [entry.snapshot, entry],

@@ -188,7 +188,7 @@ function disksOf(
   );
   if (current !== undefined) datasets.add(current.dataset);
   const nodes = new Map(host.store.datasets().map((node) => [node.dataset, node]));
-  const foreign = new Set(host.store.foreign().map((node) => node.dataset));
+  const foreign = new Set(host.store.strangers.foreign().map((node) => node.dataset));
   const checkpointAt = new Map([...host.catalog.all()].map((entry) => [entry.snapshot, entry.id]));
   return [...datasets].map((dataset) => {
     const info = nodes.get(dataset);

@@ -39,8 +39,8 @@ export const steps = {
   adopt: {
     before: nothing, // the test makes it for another containerd
     run: (store, id) => {
-      const found = store.foreign().filter(({ snapshot }) => snapshot?.name === key(id));
-      return store.adopt(
+      const found = store.strangers.foreign().filter(({ snapshot }) => snapshot?.name === key(id));
+      return store.strangers.adopt(
         found.map(({ dataset }) => dataset),
         { dryRun: false },
       );

@@ -70,7 +70,7 @@ test('the snapshots of a database that was lost are not listed, survive restarts
   await h.store.prepare({ name: 'default/1/new', kind: 'active', parent: '', labels: {} });
   for (const store of [h.store, await h.restart()]) {
     assert.deepEqual(names(store), ['default/1/new']);
-    assert.equal(store.foreign().length, 1);
+    assert.equal(store.strangers.foreign().length, 1);
     await store.sweep();
   }
   const store = await h.restart();
@@ -123,17 +123,17 @@ test('a name that is in use again keeps its new snapshot when the lost database 
   await new Database(containerd.api, h.store, silent, async () => YOUNG).look(OWNER);
   assert.deepEqual(h.store.stat(WEB).labels, { new: 'yes' });
   await h.store.sweep();
-  assert.equal(h.store.foreign().length, 1);
+  assert.equal(h.store.strangers.foreign().length, 1);
 });
 
 test('what was lost can be adopted, and dropped', async (t) => {
   const h = await withWeb(t);
   await new Database(new FakeContainerd().api, h.store, silent, async () => YOUNG).look(OWNER);
-  const [node] = h.store.foreign();
-  const { adopted } = await h.store.adopt([], { dryRun: false });
+  const [node] = h.store.strangers.foreign();
+  const { adopted } = await h.store.strangers.adopt([], { dryRun: false });
   assert.deepEqual(adopted, [node]);
   const store = await h.restart();
-  assert.deepEqual([names(store), store.foreign()], [[], []]);
-  await store.drop([node?.dataset ?? ''], { dryRun: false, checkpointsOf: () => [] });
+  assert.deepEqual([names(store), store.strangers.foreign()], [[], []]);
+  await store.strangers.drop([node?.dataset ?? ''], { dryRun: false, checkpointsOf: () => [] });
   assert.ok(!h.zfs.datasets.has(node?.dataset ?? ''));
 });

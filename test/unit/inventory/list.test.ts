@@ -50,7 +50,7 @@ test("a disk is as old as its dataset, not as the container: a rewind's is new",
     store: {
       findContainer: () => ({ dataset }),
       datasets: () => [{ dataset, origin: '', snapshot }],
-      foreign: () => [],
+      strangers: { foreign: () => [] },
     },
     containerd: {
       namespace: () => ({

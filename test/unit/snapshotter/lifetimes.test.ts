@@ -238,7 +238,7 @@ test("a second containerd sees nothing of the first one's, and cannot remove it"
   await other.sweep();
   assert.ok(h.zfs.datasets.has(dataset));
   assert.deepEqual(
-    other
+    other.strangers
       .foreign()
       .map((node) => node.dataset)
       .sort(),
@@ -262,12 +262,12 @@ test('adoption is previewed, takes over without listing, and brings layers back 
   await h.store.prepare({ name: 'default/1/extract-1', kind: 'active', parent: '', labels: ref });
   await h.store.commit({ name: 'default/2/layer', key: 'default/1/extract-1', labels: ref, parent: '' });
   const other = await h.restart({ owner: 'another' });
-  const preview = await other.adopt([], { dryRun: true });
+  const preview = await other.strangers.adopt([], { dryRun: true });
   assert.equal(preview.adopted.length, 1);
-  assert.equal(other.foreign().length, 1, 'a preview changes nothing');
-  await other.adopt([], { dryRun: false });
+  assert.equal(other.strangers.foreign().length, 1, 'a preview changes nothing');
+  await other.strangers.adopt([], { dryRun: false });
   const store = await h.restart({ owner: 'another' });
-  assert.deepEqual([store.foreign().length, names(store).length], [0, 0]);
+  assert.deepEqual([store.strangers.foreign().length, names(store).length], [0, 0]);
   await store.sweep();
   const again = { name: 'default/7/extract-2', kind: 'active', parent: '', labels: ref } as const;
   await assert.rejects(store.prepare(again), (error) => codeOf(error) === Code.AlreadyExists);
@@ -276,7 +276,7 @@ test('adoption is previewed, takes over without listing, and brings layers back 
     ['committed'],
   );
   await assert.rejects(
-    store.adopt(['tank/other'], { dryRun: false }),
+    store.strangers.adopt(['tank/other'], { dryRun: false }),
     (error) => codeOf(error) === Code.NotFound,
   );
 });

@@ -42,7 +42,7 @@ export const methods: Record<string, (store: SnapshotStore, dataset: string) => 
       // The answer that says: the layer is here.
       if (codeOf(error) !== Code.AlreadyExists) throw error;
     }),
-  adopt: (store) => store.adopt([], { dryRun: false }),
+  adopt: (store) => store.strangers.adopt([], { dryRun: false }),
   'a diff': (store) =>
     store
       .comparing({ left: LAYER, right: WEB }, async () => undefined)

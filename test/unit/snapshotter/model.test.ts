@@ -80,7 +80,7 @@ for (const seed of [1, 2, 3]) {
           await store.usage(key);
           return;
         case 10:
-          for (const { snapshot } of (await store.adopt([], { dryRun: pick(4) === 0 })).adopted)
+          for (const { snapshot } of (await store.strangers.adopt([], { dryRun: pick(4) === 0 })).adopted)
             if (snapshot.owner === OWNER) adopted.set(snapshot.name, (adopted.get(snapshot.name) ?? 0) + 1);
           return;
         case 11: {

@@ -11,7 +11,7 @@ const WEB = `${ROOT}/containers/default/web`;
 const COPY = `${ROOT}/containers/default/copy`;
 
 const names = (store: SnapshotStore): string[] => [...store.list([])].map(({ name }) => name).sort();
-const foreign = (store: SnapshotStore): string[] => store.foreign().map(({ dataset }) => dataset);
+const foreign = (store: SnapshotStore): string[] => store.strangers.foreign().map(({ dataset }) => dataset);
 const isCode = (code: Code) => (error: unknown) => codeOf(error) === code;
 
 /** A layer and a container on it with a whole checkpoint. */
@@ -54,7 +54,7 @@ async function catalogOf(h: Harness): Promise<Catalog> {
 test("a copy that comes back neither takes its source's place nor its checkpoints, at a start or meanwhile", async (t) => {
   const h = await withWeb(t);
   await h.zfs.receive(WEB, COPY);
-  await h.store.notice(await readPool(h.zfs, ROOT));
+  await h.store.strangers.notice(await readPool(h.zfs, ROOT));
   const labels = { 'containerd.io/snapshot/stasis.checkpoint': 'id-one' };
   const clone = { name: 'default/8/clone', kind: 'active', parent: 'default/2/layer', labels } as const;
   for (const open of [async () => h.store, () => h.restart()]) {
@@ -85,24 +85,24 @@ test('what comes while a store runs is seen, adopted and never listed, and its c
   await h.zfs.receive(WEB, COPY);
   await h.zfs.destroy(WEB, { recursive: true });
   const listing = await readPool(h.zfs, ROOT);
-  await other.notice(listing);
+  await other.strangers.notice(listing);
   catalog.notice(listing);
   assert.deepEqual(
     [...catalog.all()].map(({ snapshot }) => snapshot),
     [`${COPY}@one`],
   );
   assert.equal(catalog.resolve('default', 'web', 'one').memorySnapshot, `${COPY}/memory@one`);
-  const { adopted, skipped } = await other.adopt([COPY], { dryRun: false });
+  const { adopted, skipped } = await other.strangers.adopt([COPY], { dryRun: false });
   assert.deepEqual([adopted.map(({ dataset }) => dataset), skipped], [[COPY], []]);
   for (const store of [other, await h.restart({ owner: 'another' })]) {
     assert.deepEqual(names(store), ['default/4/mine']);
     assert.ok(!foreign(store).includes(COPY));
     assert.deepEqual((await store.sweep()).destroyed, []);
-    assert.equal((await store.adopt([COPY], { dryRun: false })).skipped.length, 1, 'ours already');
+    assert.equal((await store.strangers.adopt([COPY], { dryRun: false })).skipped.length, 1, 'ours already');
   }
   // A further snapshot, by an incremental stream.
   await h.zfs.snapshot([`${COPY}@two`], { properties: { 'stasis:checkpoint': 'id-two' } });
-  await other.notice(await readPool(h.zfs, ROOT));
+  await other.strangers.notice(await readPool(h.zfs, ROOT));
   await other.prepare({
     name: 'default/9/new',
     kind: 'active',
@@ -114,9 +114,9 @@ test('what comes while a store runs is seen, adopted and never listed, and its c
 test('what is taken away by hand again is no longer shown', async (t) => {
   const h = await withWeb(t);
   await h.zfs.receive(WEB, COPY);
-  await h.store.notice(await readPool(h.zfs, ROOT));
+  await h.store.strangers.notice(await readPool(h.zfs, ROOT));
   await h.zfs.destroy(COPY, { recursive: true });
-  await h.store.notice(await readPool(h.zfs, ROOT));
+  await h.store.strangers.notice(await readPool(h.zfs, ROOT));
   assert.deepEqual(foreign(h.store), []);
   assert.equal(
     h.store.datasets().some(({ dataset }) => dataset.startsWith(COPY)),
@@ -130,7 +130,7 @@ test('looking for what came changes nothing of what is being made', async (t) =>
   await h.store.prepare({ name: 'default/5/late', kind: 'active', parent: 'default/2/layer', labels: {} });
   await h.store.remove('default/3/web');
   const before = JSON.stringify(h.store.datasets().map(({ dataset, state }) => [dataset, state]));
-  await h.store.notice(listing);
+  await h.store.strangers.notice(listing);
   assert.equal(JSON.stringify(h.store.datasets().map(({ dataset, state }) => [dataset, state])), before);
 });
 
@@ -156,10 +156,10 @@ test('drop destroys what came from elsewhere by name alone, and nothing else', a
   const h = await withWeb(t);
   await h.zfs.receive(WEB, COPY);
   const { store } = h;
-  await store.notice(await readPool(h.zfs, ROOT));
+  await store.strangers.notice(await readPool(h.zfs, ROOT));
   const whole = new Map<string, string[]>();
   const drop = (datasets: string[], dryRun = false) =>
-    store.drop(datasets, { dryRun, checkpointsOf: (dataset) => whole.get(dataset) ?? [] });
+    store.strangers.drop(datasets, { dryRun, checkpointsOf: (dataset) => whole.get(dataset) ?? [] });
   await assert.rejects(drop([]), isCode(Code.InvalidArgument));
   await assert.rejects(drop([COPY, `${ROOT}/containers/default/none`]), isCode(Code.NotFound));
   for (const ours of [WEB, `${ROOT}/layers/extract-1`, `${ROOT}/containers`])
@@ -172,7 +172,7 @@ test('drop destroys what came from elsewhere by name alone, and nothing else', a
   });
   const other = await h.restart({ owner: 'another' });
   await assert.rejects(
-    other.drop([COPY], { dryRun: false, checkpointsOf: () => [] }),
+    other.strangers.drop([COPY], { dryRun: false, checkpointsOf: () => [] }),
     /containers\/default\/clone stand on dataset/,
   );
   await h.zfs.destroy(`${ROOT}/containers/default/clone`);
@@ -190,9 +190,9 @@ test('drop destroys what came from elsewhere by name alone, and nothing else', a
 test('what was adopted can be dropped too', async (t) => {
   const h = await withWeb(t);
   await h.zfs.receive(WEB, COPY);
-  await h.store.notice(await readPool(h.zfs, ROOT));
-  await h.store.adopt([COPY], { dryRun: false });
+  await h.store.strangers.notice(await readPool(h.zfs, ROOT));
+  await h.store.strangers.adopt([COPY], { dryRun: false });
   const store = await h.restart();
-  await store.drop([COPY], { dryRun: false, checkpointsOf: () => [] });
+  await store.strangers.drop([COPY], { dryRun: false, checkpointsOf: () => [] });
   assert.ok(!h.zfs.datasets.has(COPY));
 });

@@ -101,7 +101,7 @@ test('what is received and not adopted is never taken for a layer, and is after 
   const again = { name: 'default/80/extract-8', kind: 'active', parent: '', labels: lowest } as const;
   await other.prepare(again);
   await other.remove(again.name);
-  await other.adopt([], { dryRun: false });
+  await other.strangers.adopt([], { dryRun: false });
   await assert.rejects(other.prepare({ ...again, name: 'default/81/extract-8' }), isHere);
 });
 

@@ -127,7 +127,7 @@ suite('a pool under another name', { skip }, () => {
     const store = await open(moved);
     assert.deepEqual(visible(store), visible(before));
     assert.deepEqual(
-      store.foreign().map(({ dataset }) => dataset),
+      store.strangers.foreign().map(({ dataset }) => dataset),
       [copy],
     );
     assert.equal(store.findContainer('default', 'web')?.dataset, `${moved}/containers/default/web`);
