@@ -1,4 +1,4 @@
-import { rmSync } from 'node:fs';
+import { open, rmSync } from 'node:fs';
 import { createServer, Socket, type Server } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { messageOf } from '../../src/errors.ts';
@@ -211,6 +211,9 @@ export class Guard {
       case 'hold':
         this.#keep(worker, message);
         return;
+      case 'open':
+        this.#openFile(worker, message);
+        return;
       case 'drop':
         for (const name of message.names) this.#held.drop(name);
         return;
@@ -236,6 +239,18 @@ export class Guard {
     } catch (error) {
       worker.send({ kind: 'held', call, error: messageOf(error) });
     }
+  }
+
+  /** On one of libuv's threads: a client may name a file on a disk that does not answer. */
+  #openFile(worker: WorkerProcess, { call, name, path, flags }: ToGuard & { kind: 'open' }): void {
+    open(path, flags, (error, fd) => {
+      if (error === null) this.#held.keep(name, fd);
+      worker.send({
+        kind: 'opened',
+        call,
+        ...(error === null ? { fd } : { fd: -1, error: error.message }),
+      });
+    });
   }
 
   #tell(exit: ExitNote): void {

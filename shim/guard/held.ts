@@ -20,7 +20,14 @@ export class Held {
 
   /** @throws SysError where the worker does not have it (any more) */
   hold(worker: number, name: string, fd: number): void {
-    const taken = withPidFd(worker, (pidFd) => takeDescriptor(pidFd, fd));
+    this.keep(
+      name,
+      withPidFd(worker, (pidFd) => takeDescriptor(pidFd, fd)),
+    );
+  }
+
+  /** One of this process's own. */
+  keep(name: string, taken: number): void {
     this.drop(name); // now, so that a FIFO that is opened anew never is without us
     this.#fds.set(name, taken);
   }

@@ -59,6 +59,8 @@ export type ToWorker =
   | { readonly kind: 'exit'; readonly exit: ExitNote }
   /** The guard has the descriptor too, or could not get it. */
   | { readonly kind: 'held'; readonly call: number; readonly error?: string }
+  /** The guard has opened it, as that descriptor of its own, or could not. */
+  | { readonly kind: 'opened'; readonly call: number; readonly fd: number; readonly error?: string }
   | { readonly kind: 'ping' }
   /** Come to the end of what is under way; another is to follow. */
   | { readonly kind: 'quiesce' }
@@ -73,6 +75,14 @@ export type ToGuard =
   | { readonly kind: 'ready' }
   /** Keep this descriptor of mine under that name. */
   | { readonly kind: 'hold'; readonly call: number; readonly name: string; readonly fd: number }
+  /** Open that file, and keep it under that name. */
+  | {
+      readonly kind: 'open';
+      readonly call: number;
+      readonly name: string;
+      readonly path: string;
+      readonly flags: number;
+    }
   | { readonly kind: 'drop'; readonly names: readonly string[] }
   /** Nobody will ask again how these ended. */
   | { readonly kind: 'forget'; readonly pids: readonly number[] }

@@ -9,13 +9,15 @@ import { PIPE_BYTES } from './pipes.ts';
 const open = promisify(openFile);
 // With O_NONBLOCK opening a FIFO waits for nobody; the disk may still be waited for that a client names a FIFO on.
 const { O_RDONLY, O_WRONLY, O_RDWR, O_NONBLOCK } = constants;
+/** How `openFifoForWriting` does it. */
+export const BOTH_ENDS = O_RDWR | O_NONBLOCK;
 
 /**
  * Opens a FIFO for writing: both of its ends, so that it neither waits for a reader nor ends when one leaves. Another
  * may attach later and gets what is still in it, fifo(7).
  */
 export async function openFifoForWriting(path: string): Promise<number> {
-  const fd = await open(path, O_RDWR | O_NONBLOCK);
+  const fd = await open(path, BOTH_ENDS);
   enlargePipe(fd, PIPE_BYTES);
   return fd;
 }

@@ -37,6 +37,13 @@ export class KeptFds {
     await Promise.all(entries.map(([name, fd]) => this.#kept.keeper.hold(this.#kept.prefix + name, fd)));
   }
 
+  /** Opens what leads to the client, whose other end takes our end for the process's: it is kept from its first moment. */
+  async open(name: StreamName, path: string, flags: number): Promise<number> {
+    const fd = await this.#kept.keeper.open(this.#kept.prefix + name, path, flags);
+    this.#fds.set(name, fd);
+    return fd;
+  }
+
   /** Takes what the process before this one has left. */
   takeAll(): void {
     for (const name of all) {

@@ -1,17 +1,17 @@
 import { openSync } from 'node:fs';
 import { hasErrno } from '../../src/errors.ts';
-import { closeQuietly, doNotWait, pipe } from '../../src/sys/descriptor.ts';
+import { closeQuietly, doNotWait, enlargePipe, pipe } from '../../src/sys/descriptor.ts';
 import { setWindowSize } from '../../src/sys/terminal.ts';
 import { parseOutputAddress, type OutputAddress } from './address.ts';
 import { ConsoleSocket } from './console-socket.ts';
-import { openFifoEnds, openFifoForWriting, openForWriting } from './fifo.ts';
+import { BOTH_ENDS, openFifoEnds, openForWriting } from './fifo.ts';
 import type { Kept } from './keeper.ts';
 import { KeptFds, type StreamName } from './kept-fds.ts';
 import { LogProgram } from './log-program.ts';
 import { Mover } from './mover.ts';
 import { isFifo, openFile } from './output.ts';
 import type { IoContext } from './pipe-io.ts';
-import { Held, inputDescriptors, outputPipe } from './pipes.ts';
+import { Held, inputDescriptors, outputPipe, PIPE_BYTES } from './pipes.ts';
 import { untilTaken } from './taken.ts';
 import type { ChildFds, ProcessIo, StdioAddresses } from './stdio.ts';
 
@@ -206,16 +206,23 @@ class KeptIo implements ProcessIo {
   async #openOutput(name: 'out' | 'err', address: OutputAddress): Promise<number | 'ignore'> {
     const piped = this.#context.piped === true;
     if (address.kind === 'program' || (address.kind === 'none' && !piped)) return 'ignore';
-    const target = await openTarget(address, piped);
-    const ours = await outputPipe(this.#context.owner).catch((error: unknown) => {
-      closeQuietly(target);
-      throw error;
-    });
+    await this.#openTarget(`${name}-to`, address, piped);
+    const ours = await outputPipe(this.#context.owner);
     this.#held.add(ours.childFd);
-    await this.#fds.add(
-      name === 'out' ? { out: ours.readFd, 'out-to': target } : { err: ours.readFd, 'err-to': target },
-    );
+    await this.#fds.add({ [name]: ours.readFd });
     return ours.childFd;
+  }
+
+  /** @param mayBeGone see isThere */
+  async #openTarget(
+    name: 'out-to' | 'err-to',
+    address: Exclude<OutputAddress, { kind: 'program' }>,
+    mayBeGone: boolean,
+  ): Promise<void> {
+    const isClients = address.kind === 'path' && (await isFifoThere(address.path, mayBeGone));
+    if (!isClients) await this.#fds.add({ [name]: await openTarget(address, mayBeGone) });
+    // Both of its ends: fifo.ts.
+    else enlargePipe(await this.#fds.open(name, address.path, BOTH_ENDS), PIPE_BYTES);
   }
 
   async #takeTerminal(socket: ConsoleSocket): Promise<void> {
@@ -234,10 +241,10 @@ class KeptIo implements ProcessIo {
       doNotWait(this.#program.stdout);
       await this.#fds.add({ 'out-to': this.#program.stdout });
     } else {
-      const target = await openTarget(address, this.#context.piped === true);
+      await this.#openTarget('out-to', address, this.#context.piped === true);
       // Of two that the kernel moves bytes between one has to be a pipe.
       const mid = pipe();
-      await this.#fds.add({ 'out-to': target, mid: mid.read, 'mid-to': mid.write });
+      await this.#fds.add({ mid: mid.read, 'mid-to': mid.write });
     }
     this.takeInput();
   }
@@ -300,18 +307,24 @@ async function isThere(path: string, mayBeGone: boolean): Promise<boolean> {
   }
 }
 
-/** Where a process's output goes: a FIFO, a file at its end, or nowhere. */
+/** Whether it is a FIFO. @throws ENOENT, as isThere */
+async function isFifoThere(path: string, mayBeGone: boolean): Promise<boolean> {
+  try {
+    return await isFifo(path);
+  } catch (error) {
+    if (mayBeGone && hasErrno(error, 'ENOENT')) return false;
+    throw error;
+  }
+}
+
+/** Where a process's output goes that is no FIFO: a file at its end, or nowhere. */
 async function openTarget(
   address: Exclude<OutputAddress, { kind: 'program' }>,
   mayBeGone: boolean,
 ): Promise<number> {
   if (address.kind === 'none') return openSync('/dev/null', 'w');
-  try {
-    if (address.kind === 'path' && (await isFifo(address.path))) return openFifoForWriting(address.path);
-  } catch (error) {
-    if (mayBeGone && hasErrno(error, 'ENOENT')) return openSync('/dev/null', 'w');
-    throw error;
-  }
+  if (mayBeGone && address.kind === 'path' && !(await isThere(address.path, true)))
+    return openSync('/dev/null', 'w');
   // Made with its folders; then opened as one that is not appended to, as splice(2) refuses those.
   const made = await openFile(address.path);
   made.destroy();

@@ -33,7 +33,7 @@ export class GuardLink implements Keeper {
   readonly pid = process.ppid;
   readonly startTime = startTimeOf(process.ppid);
   readonly #held: Map<string, number>;
-  readonly #calls = new Map<number, { resolve: () => void; reject: (error: Error) => void }>();
+  readonly #calls = new Map<number, { resolve: (fd: number) => void; reject: (error: Error) => void }>();
   #lastCall = 0;
   #exited: ((exit: ExitNote) => void) | undefined;
   #terminate: () => void = () => undefined;
@@ -93,14 +93,27 @@ export class GuardLink implements Keeper {
     const call = ++this.#lastCall;
     this.#held.delete(name); // the guard's number of it is another one from now on
     return new Promise((resolve, reject) => {
-      this.#calls.set(call, { resolve, reject });
+      this.#calls.set(call, { resolve: () => resolve(), reject });
       this.#send({ kind: 'hold', call, name, fd });
+    });
+  }
+
+  open(name: string, path: string, flags: number): Promise<number> {
+    const call = ++this.#lastCall;
+    this.#held.delete(name);
+    return new Promise((resolve, reject) => {
+      this.#calls.set(call, { resolve, reject });
+      this.#send({ kind: 'open', call, name, path, flags });
     });
   }
 
   take(name: string): number | undefined {
     const fd = this.#held.get(name);
-    return fd === undefined ? undefined : withPidFd(this.pid, (pidFd) => takeDescriptor(pidFd, fd));
+    return fd === undefined ? undefined : this.#takeFrom(fd);
+  }
+
+  #takeFrom(fd: number): number {
+    return withPidFd(this.pid, (pidFd) => takeDescriptor(pidFd, fd));
   }
 
   drop(names: readonly string[]): void {
@@ -141,8 +154,15 @@ export class GuardLink implements Keeper {
       case 'held': {
         const call = this.#calls.get(message.call);
         this.#calls.delete(message.call);
-        if (message.error === undefined) call?.resolve();
+        if (message.error === undefined) call?.resolve(-1);
         else call?.reject(new Error(`the guard could not take a descriptor: ${message.error}`));
+        return;
+      }
+      case 'opened': {
+        const call = this.#calls.get(message.call);
+        this.#calls.delete(message.call);
+        if (message.error === undefined) call?.resolve(this.#takeFrom(message.fd));
+        else call?.reject(new Error(message.error));
         return;
       }
       case 'terminate':

@@ -87,6 +87,31 @@ test('a worker that is killed again and again costs no line of output, no exit a
   assert.equal(await shimPid(other), guard, 'to clients it is the same shim');
 });
 
+test('a worker that is killed at any moment of a start does not let the client take that for the end of the output', async (t) => {
+  const steady = container(t);
+  await detached(steady, LOOP);
+  const guard = await shimPid(steady);
+  for (let after = 20; after <= 160; after += 20) {
+    const name = container(t);
+    const run = client(
+      'run',
+      '--rm',
+      '--runtime',
+      runtime,
+      image,
+      name,
+      '/bin/sh',
+      '-c',
+      counting(20, '0.01'),
+    );
+    await sleep(after);
+    await killWorker(guard);
+    await sleep(after / 4);
+    await killWorker(guard);
+    assert.deepEqual(await run, { out: lines(20), code: 0 }, `killed after ${after} ms`);
+  }
+});
+
 test('what ends while the worker stands still is told once another has taken its place', async (t) => {
   const name = container(t);
   await detached(name, LOOP);
