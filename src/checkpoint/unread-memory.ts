@@ -130,7 +130,9 @@ export class UnreadMemory {
 
   #folderGone({ mask, watch }: FileEvent): void {
     const followed = [...this.#followed.values()].find(({ folder }) => folder.watch === watch);
-    if (followed === undefined || followed.blob !== undefined) return;
+    if (followed === undefined) return;
+    followed.folder.wake.close();
+    if (followed.blob !== undefined) return; // that is what counts from now on
     if ((mask & selfDeleted) !== 0 && followed.certain) this.#tell(followed.id);
     else this.#forget(followed.id);
   }
