@@ -3,7 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 /** How often it is looked whether a client has read on, in milliseconds. */
 const POLL_MS = 1;
 /** A client that reads nothing for so long is not reading. */
-const IDLE_MS = 20;
+const IDLE_MS = 100;
 /** And one that reads without end is not waited for longer than this. */
 const MOST_MS = 500;
 
