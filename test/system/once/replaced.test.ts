@@ -7,8 +7,8 @@ import { pidOf, removeAll, statusOf, uniqueName } from '../support/container.ts'
 import { client, counting, killWorker, lines, workerPid } from '../support/guard.ts';
 import { ended, endResidentShim, signal } from '../support/process.ts';
 import { attempt, ctr, dev, image, importImage, must, runtime, stack, until } from '../support/stack.ts';
-import { Recording } from './events.ts';
-import { install, prepareVersions, removeVersions, shimOf } from './versions.ts';
+import { Recording } from '../shim/events.ts';
+import { install, prepareVersions, removeVersions, shimOf } from '../shim/versions.ts';
 
 const config = readFileSync(stack.config, 'utf8');
 const LOOP = 'while true; do sleep 0.1; done';
