@@ -132,8 +132,8 @@ export function numberAt(snapshot: string): string {
   }
 }
 
-/** zfs-fuse hears of an unmount a little late. */
-function destroy(dataset: string): void {
+/** Destroys a dataset that was mounted until a moment before: zfs-fuse hears of an unmount a little late. */
+export function destroy(dataset: string): void {
   const script = 'n=0; until zfs destroy "$1"; do n=$((n + 1)); [ $n -lt 50 ] || exit 1; sleep 0.1; done';
   run('sh', '-c', script, '-', dataset);
 }

@@ -4,6 +4,7 @@ import { rmdir } from 'node:fs/promises';
 import { Containerd, type NamespaceClient } from '../../src/containerd/client.ts';
 import { exec } from '../../src/sys/command.ts';
 import { openZfs, type Zfs } from '../../src/zfs/zfs.ts';
+import { destroy } from './clone-bare.ts';
 import { median, type Options, report } from './measure.ts';
 import { diffOfFew, tenth, whole } from './snapshotter/diff.ts';
 import { manySnapshots } from './snapshotter/many.ts';
@@ -49,7 +50,7 @@ async function bare(zfs: Zfs, snapshot: string): Promise<number> {
   const took = since(begin);
   if (fuse) await exec('umount', [mountpoint]);
   if (fuse) await rmdir(mountpoint);
-  await zfs.destroyIdempotent(fuse ? target : `${root}/trash/bench-${serial - 1}`);
+  destroy(fuse ? target : `${root}/trash/bench-${serial - 1}`);
   return took;
 }
 
