@@ -30,6 +30,8 @@ const GIB = 1 << 30;
 const KILLS = 10;
 /** A worker that has just begun to serve is let go on for so long. */
 const BETWEEN_KILLS_MS = 20;
+/** How often it is looked whether a container runs, in milliseconds. */
+const POLL_MS = 2;
 const SETTLE_MS = 10_000;
 const CALLS = 2000;
 const WARM_CALLS = 500;
@@ -128,26 +130,32 @@ async function memory50(namespace: string): Promise<Both> {
   };
 }
 
+function nextId(side: Side): string {
+  return `${side.name}-out${number++}`;
+}
+
 /** A gigabyte from a container to ctr. @returns milliseconds; throws where a byte is lost or doubled */
-async function gigabyte(namespace: string, side: Side): Promise<number> {
+async function gigabyte(namespace: string, side: Side, id = nextId(side)): Promise<number> {
   const dd = ['dd', 'if=/dev/zero', 'bs=64k', 'count=16384'];
-  const command = [
-    'ctr',
-    '-n',
-    namespace,
-    ...runArguments(side, '--rm'),
-    `${side.name}-out${number++}`,
-    ...dd,
-  ];
+  const command = ['ctr', '-n', namespace, ...runArguments(side, '--rm'), id, ...dd];
   const began = performance.now();
-  const child = spawn('sh', ['-c', '"$@" 2>/dev/null | wc -c', 'sh', ...command], {
-    stdio: ['ignore', 'pipe', 'inherit'],
+  const child = spawn('bash', ['-o', 'pipefail', '-c', '"$@" | wc -c', 'bash', ...command], {
+    stdio: ['ignore', 'pipe', 'pipe'],
   });
-  let out = '';
+  let [out, said] = ['', ''];
   child.stdout.on('data', (chunk: Buffer) => (out += chunk.toString()));
-  await new Promise((resolve) => child.once('close', resolve));
-  if (Number(out) !== GIB) throw new Error(`stdout-1g-guarded: ${out.trim()} bytes came of ${GIB}`);
+  child.stderr.on('data', (chunk: Buffer) => (said += chunk.toString())); // dd's own report is among it
+  const status = await new Promise((resolve) => child.once('close', resolve));
+  if (Number(out) !== GIB || status !== 0)
+    throw new Error(
+      `stdout-1g-guarded: ${out.trim()} bytes came of ${GIB}, and ctr ended with ${String(status)}: ${said}`,
+    );
   return performance.now() - began;
+}
+
+function isRunning(namespace: string, id: string): boolean {
+  const lines = ctr(namespace, 'tasks', 'ls').split('\n');
+  return lines.some((line) => line.startsWith(`${id} `) && line.includes('RUNNING'));
 }
 
 /** Ours with the worker killed ten times meanwhile, theirs undisturbed. */
@@ -158,7 +166,10 @@ async function stdout(namespace: string, runs: number): Promise<Both> {
   for (let n = 0; n < runs; n++) {
     samples.theirs.push(await gigabyte(namespace, theirs));
     let flows = true;
-    const moved = gigabyte(namespace, ours).finally(() => (flows = false));
+    const id = nextId(ours);
+    const moved = gigabyte(namespace, ours, id).finally(() => (flows = false));
+    // Not before: a Create with which ten workers have ended is given up.
+    while (flows && !isRunning(namespace, id)) await sleep(POLL_MS);
     let kills = 0;
     let last: number | undefined;
     while (kills < KILLS) {
