@@ -15,6 +15,7 @@ import { ioOf, type StartedTask, startTask, type TaskIo } from './start.ts';
 import { Steps } from './steps.ts';
 import { lateOptions } from '../sys/mount-late.ts';
 import { notePlacing } from './placing.ts';
+import { removedMeanwhile, removeOrphan } from './removed.ts';
 import { removeTask } from './task.ts';
 
 /** Label by which our snapshotter clones a checkpoint's disk; only labels under this prefix reach it. */
@@ -106,7 +107,7 @@ export async function createFromCheckpoint(
   });
   await using steps = new Steps(host.log, untilBack());
   const undo = (): Promise<void> => removeContainer(host, namespace, id, container.snapshotter);
-  const name: Name = { taken: false };
+  const name: Name = { taken: false, recorded: false };
   steps.undo('remove the unfinished container', async () => {
     // One that somebody else made meanwhile is not ours to remove.
     if (name.taken) await removeSnapshot(client, container.snapshotter, id);
@@ -122,14 +123,22 @@ export async function createFromCheckpoint(
   const workDir = fill?.folder;
   let diskNs: number;
   let task: StartedTask;
-  if (entry.disk === 'snapshot' && imageDir !== undefined) {
-    const made = await makeBoth(host, { ...options, name }, container, { io, imageDir, workDir }, report);
-    diskNs = Number(made.diskAt - begin);
-    task = made.task;
-  } else {
-    const mounts = await makeDisk(host, { ...options, name }, container, report);
-    diskNs = Number(process.hrtime.bigint() - begin);
-    task = await startTask(client, container, { mounts, io, imageDir, workDir });
+  try {
+    if (entry.disk === 'snapshot' && imageDir !== undefined) {
+      const made = await makeBoth(host, { ...options, name }, container, { io, imageDir, workDir }, report);
+      diskNs = Number(made.diskAt - begin);
+      task = made.task;
+    } else {
+      const mounts = await makeDisk(host, { ...options, name }, container, report);
+      diskNs = Number(process.hrtime.bigint() - begin);
+      task = await startTask(client, container, { mounts, io, imageDir, workDir });
+    }
+    if ((await findContainer(client, id)) === undefined) throw removedMeanwhile(id, undefined);
+  } catch (error) {
+    const gone = name.recorded && (await findContainer(client, id).catch(() => container)) === undefined;
+    if (!gone) throw error;
+    await removeOrphan(host, namespace, container);
+    throw removedMeanwhile(id, error);
   }
   signal.throwIfAborted(); // nothing is lost with a copy that has just begun
   steps.commit();
@@ -141,11 +150,14 @@ export async function createFromCheckpoint(
 /** A container's name, which somebody else may take after it was found free. */
 interface Name {
   taken: boolean;
+  /** Our record was made. */
+  recorded: boolean;
 }
 
 async function createRecord(client: NamespaceClient, container: Container, name: Name): Promise<void> {
   try {
     await client.containers.create({ container });
+    name.recorded = true;
   } catch (error) {
     name.taken = codeOf(error) === Code.AlreadyExists;
     throw error;

@@ -15,6 +15,14 @@ export async function isRemoved(client: NamespaceClient, record: Container): Pro
 }
 
 /**
+ * After a task was started: a client that found the container without a task may have removed it in that time.
+ * @throws FailedPrecondition where it has
+ */
+export async function assertNotRemoved(client: NamespaceClient, record: Container): Promise<void> {
+  if (await isRemoved(client, record)) throw removedMeanwhile(record.id, undefined);
+}
+
+/**
  * Removes the task that was made while its container was being removed. containerd looks the container up before anything that
  * concerns a task, so that such a one can be neither used nor deleted: the record is there again for that moment.
  */
@@ -40,10 +48,10 @@ export async function removeOrphan(
 }
 
 export function removedMeanwhile(id: string, cause: unknown): FailedPrecondition {
-  return new FailedPrecondition(`container ${id} was removed while it was being restored`, {
+  return new FailedPrecondition(`container ${id} was removed by somebody else while it was being restored`, {
     subject: id,
     reason: 'container-removed',
     cause,
-    remedy: `its checkpoints are kept; make it again from one with: stasis restore ${id}`,
+    remedy: 'the checkpoint is kept: run the same command again',
   });
 }

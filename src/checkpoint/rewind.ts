@@ -20,7 +20,7 @@ import { findEngine } from './shim-client.ts';
 import { assertRestorable } from './runtime-choice.ts';
 import { assertSpecFitsHost, decodeSpec } from './spec.ts';
 import { fitsInStaging, openStage, type Stage } from './staging.ts';
-import { isRemoved, removedMeanwhile, removeOrphan } from './removed.ts';
+import { assertNotRemoved, isRemoved, removedMeanwhile, removeOrphan } from './removed.ts';
 import { ioOf, type StartedTask, startTask } from './start.ts';
 import { Steps } from './steps.ts';
 import { removeTask } from './task.ts';
@@ -161,10 +161,9 @@ async function rewindBy(
   };
   const start = async (): Promise<StartedTask> => startTask(client, disk.record, options);
   const started = await (place?.inTurn(start) ?? start());
-  if (place !== undefined) {
-    place.isRestored = true;
-    await place.started();
-  }
+  if (place !== undefined) place.isRestored = true;
+  await assertNotRemoved(client, record);
+  await place?.started();
   steps.commit();
   fill?.begun();
   host.later(

@@ -3,7 +3,15 @@ import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
 import { after, before, suite, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { pidOf, progress, removeAll, startWriter, statusOf, uniqueName } from '../support/container.ts';
+import {
+  pidOf,
+  progress,
+  removeAll,
+  removeContainer,
+  startWriter,
+  statusOf,
+  uniqueName,
+} from '../support/container.ts';
 import { attempt, ctr, importImage, stasis, until } from '../support/stack.ts';
 import { dumpBegun } from '../support/staging.ts';
 
@@ -33,9 +41,9 @@ async function rewindWhile(
 }
 
 suite('while a container is rewound', () => {
-  const [paused, removed] = [uniqueName('paused'), uniqueName('removed')];
+  const [paused, removed, cloned] = [uniqueName('paused'), uniqueName('removed'), uniqueName('cloned')];
   before(importImage);
-  after(() => removeAll(paused, removed));
+  after(() => removeAll(paused, removed, cloned));
 
   test('a pause holds what runs, or is refused: nothing stays frozen that is not there', async () => {
     await startWriter(paused);
@@ -59,6 +67,8 @@ suite('while a container is rewound', () => {
     // During the dump, between the tasks, and while the new one is being made and started.
     const moments = [
       ['dumping', 20],
+      ['dumping', 60],
+      ['dumping', 80],
       ['dumping', 150],
       ['stopped', 0],
       ['stopped', 100],
@@ -79,5 +89,27 @@ suite('while a container is rewound', () => {
       await stasis('restore', removed);
       await progress(removed, 3);
     }
+  });
+
+  test('a clone whose record is removed while it is made is gone as a whole, and the next of its name runs', async () => {
+    await startWriter(cloned);
+    await stasis('checkpoint', cloned, '--name', 'c', '--require-memory');
+    const copy = `${cloned}-copy`;
+    let removals = 0;
+    for (let n = 0; n < 6; n++) {
+      let made = false;
+      const cloning = attempt('stasis', ['clone', cloned, '--name', copy]).finally(() => (made = true));
+      while (!made && (await attempt('ctr', ['containers', 'rm', copy])).exitCode !== 0) continue;
+      if (!made) removals++;
+      const { exitCode, stderr } = await cloning;
+      if (exitCode !== 0) assert.match(stderr, new RegExp(`${copy} `), stderr);
+      const isThere = (await ctr('containers', 'ls', '-q')).split('\n').includes(copy);
+      if (!isThere) assert.equal(await statusOf(copy), undefined, `a task without a container: ${stderr}`);
+      await removeContainer(copy);
+    }
+    assert.ok(removals > 0, 'one removal at least came while the clone was being made');
+    await stasis('clone', cloned, '--name', copy);
+    await progress(copy, 2);
+    await removeContainer(copy);
   });
 });
