@@ -1,5 +1,5 @@
 // The containers that group `main` measures: they count, and hold as much memory as asked.
-import { readFileSync } from 'node:fs';
+import { closeSync, openSync, readFileSync, writeFileSync, writeSync } from 'node:fs';
 import { run } from './measure.ts';
 
 const ours = 'io.containerd.stasis.v2';
@@ -8,7 +8,8 @@ const theirs = 'io.containerd.runc.v2';
 /**
  * A shell that counts, and an awk beside it that holds the memory. Neither starts a process while it counts: CRIU
  * cannot seize one that is just being forked by vfork(2), and then its dump fails. The awk waits at a FIFO that the
- * shell holds open: one whose last writer went would wake it, and it would end, and its memory with it.
+ * shell holds open: one whose last writer went would wake it, and it would end, and its memory with it. A number that somebody
+ * writes to /never is added to its own, see `spoil`.
  * @param megabytes of memory
  * @param written megabytes of its root file system that it writes before it counts
  */
@@ -19,7 +20,7 @@ export function counter(megabytes: number, written: number): string[] {
     'sh',
     '-c',
     `${write}mkfifo /never /held; exec 9<>/held; awk 'BEGIN { ${ballast} }' & while ! [ -e /ready ]; do sleep 0.1; done; ` +
-      'n=0; while :; do n=$((n + 1)); echo $n >/count; read -t 0.002 x <>/never; done',
+      'n=0; while :; do n=$((n + 1)); echo $n >/count; read -t 0.002 x <>/never && n=$((n + x)); done',
   ];
 }
 
@@ -76,11 +77,36 @@ export function numberOf(pid: number): number {
   }
 }
 
+/** What `spoil` adds to a number. */
+export const JUMP = 1_000_000_000;
+
+/** Changes a container's memory, and a file that its memory knows nothing of: `/spoiled`. Returns when both can be seen. */
+export function spoil(pid: number): void {
+  const root = `/proc/${pid}/root`;
+  writeFileSync(`${root}/spoiled`, '');
+  const fifo = openSync(`${root}/never`, 'r+'); // held until it is read: a FIFO that nobody has open forgets
+  try {
+    untilNumber(() => {
+      writeSync(fifo, `${JUMP}\n`); // each time: a read that is out of time within a line has taken its beginning
+      return numberOf(pid);
+    }, JUMP);
+  } finally {
+    closeSync(fifo);
+  }
+}
+
 function waitForNumber(name: string, least: number): void {
   const pid = pidOf(name);
+  untilNumber(() => numberOf(pid), least);
+}
+
+/** @returns the number, once it is that much */
+export function untilNumber(number: () => number, least: number): number {
   const deadline = Date.now() + 300_000;
-  while (numberOf(pid) < least) {
-    if (Date.now() > deadline) throw new Error(`${name} does not count to ${least}`);
+  for (;;) {
+    const now = number();
+    if (now >= least) return now;
+    if (Date.now() > deadline) throw new Error(`it does not count to ${least}`);
     Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 5);
   }
 }

@@ -164,5 +164,5 @@ export default async function main(options: Options): Promise<void> {
   await frozenRows(options, wanted);
   await databases(options, wanted);
   await cloneRows(options, wanted);
-  if (wanted('rewind-rate')) await rewindRate(options);
+  await rewindRate(options, wanted);
 }
