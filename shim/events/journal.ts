@@ -2,7 +2,7 @@ import { appendFileSync, ftruncateSync, mkdirSync, openSync, readFileSync, close
 import { dirname } from 'node:path';
 import type { Event } from './queue.ts';
 
-/** One line of the file: an event, or that the oldest one is out. */
+/** One line of the file: an event, that the oldest one is out, or which one is to go to nobody. */
 type Line =
   | {
       readonly seconds: string;
@@ -12,6 +12,7 @@ type Line =
       /** Base64. */
       readonly value: string;
     }
+  | { readonly drop: number }
   | 'out';
 
 /**
@@ -52,6 +53,12 @@ export class EventJournal {
     else ftruncateSync(this.#fd);
   }
 
+  /** One is to go to nobody. @param at how many are before it */
+  drop(at: number): void {
+    this.#waiting--;
+    this.#write({ drop: at });
+  }
+
   /** Nobody follows. */
   remove(): void {
     closeSync(this.#fd);
@@ -70,6 +77,10 @@ function read(text: string): Event[] {
     const line = JSON.parse(raw) as Line;
     if (line === 'out') {
       events.shift();
+      continue;
+    }
+    if ('drop' in line) {
+      events.splice(line.drop, 1);
       continue;
     }
     const { seconds, nanos, topic, typeUrl, value } = line;

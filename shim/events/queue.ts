@@ -49,6 +49,7 @@ interface Codec<T> {
   /** The bare message name. */
   readonly typeUrl: string;
   readonly encode: (message: T) => Uint8Array;
+  readonly containerOf: (value: Uint8Array) => string;
 }
 
 const codecs: { readonly [K in EventKind]: Codec<Messages[K]> } = {
@@ -63,15 +64,25 @@ const codecs: { readonly [K in EventKind]: Codec<Messages[K]> } = {
   resumed: codec('TaskResumed', TaskResumed),
 };
 
-function codec<T>(name: string, type: MessageType<T>): Codec<T> {
-  return { typeUrl: `containerd.events.${name}`, encode: (message) => type.encode(message).finish() };
+function codec<T extends { readonly containerId: string }>(name: string, type: MessageType<T>): Codec<T> {
+  return {
+    typeUrl: `containerd.events.${name}`,
+    encode: (message) => type.encode(message).finish(),
+    containerOf: (value) => type.decode(value).containerId,
+  };
 }
 
 /** Takes events in the order in which things happened; never waits, never throws. */
 export interface Events {
   publish<K extends EventKind>(kind: K, event: Messages[K]): void;
+  /**
+   * Before `begin`: a task that an earlier process was making is undone. That it was made had not been written down, so nobody has been
+   * told of it, and nobody is to be.
+   */
+  withdraw(containerId: string): void;
 }
 
+const CREATE = '/tasks/create';
 /** Events beyond this many that wait for a containerd that is away are dropped, oldest first. */
 const MAX_WAITING = 10_000;
 
@@ -81,6 +92,7 @@ const MAX_WAITING = 10_000;
  * INVARIANTS
  * - Events leave in the order in which they were published, one at a time.
  * - An event that the sink gives up on is logged and skipped; the others are not held back for ever.
+ * - None leaves before the end of the step in which it was published, in which what it tells of is written down.
  */
 export class EventQueue implements Events {
   readonly #sink: Sink;
@@ -89,6 +101,8 @@ export class EventQueue implements Events {
   readonly #waiting: Event[] = [];
   /** What earlier processes have said and containerd has not acknowledged, by its content. */
   readonly #said = new Set<string>();
+  /** Of that the last of each container, which a request may repeat that is given to this process again. */
+  readonly #lastSaid = new Map<string, string>();
   #begun: boolean;
   #draining: Promise<void> | undefined;
 
@@ -100,7 +114,10 @@ export class EventQueue implements Events {
     this.#begun = journal === undefined;
     if (journal === undefined || journal.left.length === 0) return;
     this.#waiting.push(...journal.left);
-    for (const event of journal.left) this.#said.add(contentOf(event));
+    for (const event of journal.left) {
+      this.#said.add(contentOf(event));
+      this.#lastSaid.set(containerOf(event), contentOf(event));
+    }
   }
 
   /** From now on events go out; another process may have done that until now. */
@@ -109,15 +126,23 @@ export class EventQueue implements Events {
     if (this.#waiting.length > 0) this.#draining ??= this.#drain();
   }
 
-  /** From now on nothing is taken for a repetition of what an earlier process has said. */
+  /** All is taken up. From now on only a container's next event is taken for a repetition of what an earlier process has said. */
   resumed(): void {
     this.#said.clear();
+  }
+
+  withdraw(containerId: string): void {
+    const at = this.#waiting.findLastIndex((event) => containerOf(event) === containerId);
+    if (this.#waiting[at]?.topic !== CREATE) return; // what is there is of an earlier task of that name
+    this.#waiting.splice(at, 1);
+    this.#journal?.drop(at);
+    this.#lastSaid.delete(containerId);
   }
 
   publish<K extends EventKind>(kind: K, event: Messages[K]): void {
     const { typeUrl, encode }: Codec<Messages[K]> = codecs[kind];
     const next = { timestamp: wallTime(), topic: `/tasks/${kind}`, typeUrl, value: encode(event) };
-    if (this.#said.size > 0 && this.#said.delete(contentOf(next))) return;
+    if (this.#isRepeated(next)) return;
     if (this.#waiting.length >= MAX_WAITING) {
       const dropped = this.#waiting.shift();
       this.#journal?.shift();
@@ -147,7 +172,17 @@ export class EventQueue implements Events {
     await this.flush();
   }
 
+  #isRepeated(event: Event): boolean {
+    if (this.#said.size === 0 && this.#lastSaid.size === 0) return false;
+    const [container, content] = [containerOf(event), contentOf(event)];
+    const isLast = this.#lastSaid.get(container) === content;
+    const isRepeated = this.#said.delete(content) || isLast;
+    if (isLast || !isRepeated) this.#lastSaid.delete(container);
+    return isRepeated;
+  }
+
   async #drain(): Promise<void> {
+    await Promise.resolve();
     for (;;) {
       const event = this.#waiting.shift();
       if (event === undefined) break;
@@ -160,6 +195,12 @@ export class EventQueue implements Events {
     }
     this.#draining = undefined;
   }
+}
+
+/** @returns empty for events that are none of a task */
+function containerOf({ topic, value }: Event): string {
+  const kind = topic.slice('/tasks/'.length);
+  return kind in codecs ? codecs[kind as EventKind].containerOf(value) : '';
 }
 
 /** What an event says, without when. */

@@ -1,9 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { messageOf, Unavailable } from '../../src/errors.ts';
 import type { Exec } from '../../src/sys/command.ts';
-import { EventsDefinition } from '../../src/proto/gen/containerd/events_ttrpc.ts';
 import { Any } from '../../src/proto/gen/google/protobuf/any.ts';
-import { Client } from '../../ttrpc/index.ts';
+import type { Courier } from './courier.ts';
 import type { Event, Sink } from './queue.ts';
 
 const TIMEOUT_MS = 5000;
@@ -12,8 +11,8 @@ const PAUSE_MS = 1000;
 
 export interface SinkOptions {
   namespace: string;
-  /** containerd's ttrpc socket; empty where it has none. */
-  ttrpcAddress: string;
+  /** Undefined where containerd has no ttrpc socket. */
+  courier: Courier | undefined;
   /** containerd's gRPC socket and program, for the fallback. */
   address: string;
   publishBinary: string;
@@ -21,21 +20,21 @@ export interface SinkOptions {
 }
 
 /**
- * Publishes through containerd's ttrpc events service; each event is tried five times, five seconds each, over a new
- * connection where the old one broke, as containerd restarts. Without a ttrpc socket, containerd's own `publish`
+ * Publishes through containerd's ttrpc events service; each event is tried five times, over a new connection where the old one
+ * broke, as containerd restarts. Without a ttrpc socket, containerd's own `publish`
  * command does it (containerd's runtime v2 documentation).
  */
 export class ContainerdSink implements Sink {
   readonly #options: SinkOptions;
   readonly #closing = new AbortController();
-  #client: Client | undefined;
 
   constructor(options: SinkOptions) {
     this.#options = options;
   }
 
   async publish(event: Event): Promise<void> {
-    if (this.#options.ttrpcAddress === '') {
+    const { courier } = this.#options;
+    if (courier === undefined) {
       await this.#publishByProgram(event);
       return;
     }
@@ -43,11 +42,10 @@ export class ContainerdSink implements Sink {
     for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
       try {
         if (attempt > 0) await sleep(PAUSE_MS, undefined, { signal: this.#closing.signal });
-        await this.#forward(event);
+        await this.#forward(courier, event, attempt > 0);
         return;
       } catch (error) {
         last = error;
-        this.#disconnect();
         if (this.#closing.signal.aborted) break;
       }
     }
@@ -56,27 +54,15 @@ export class ContainerdSink implements Sink {
 
   close(): void {
     this.#closing.abort();
-    this.#disconnect();
+    this.#options.courier?.close();
   }
 
-  #disconnect(): void {
-    this.#client?.close();
-    this.#client = undefined;
-  }
-
-  async #forward(event: Event): Promise<void> {
-    if (this.#client === undefined || this.#client.closed) {
-      this.#client = await Client.connect(this.#options.ttrpcAddress, {
-        signal: AbortSignal.any([AbortSignal.timeout(TIMEOUT_MS), this.#closing.signal]),
-      });
-    }
-    const envelope = {
-      timestamp: event.timestamp,
-      namespace: this.#options.namespace,
-      topic: event.topic,
-      event: { typeUrl: event.typeUrl, value: Buffer.from(event.value) },
-    };
-    await this.#client.service(EventsDefinition).forward({ envelope }, { timeout: TIMEOUT_MS });
+  async #forward(courier: Courier, event: Event, again: boolean): Promise<void> {
+    const { timestamp, topic, typeUrl, value } = event;
+    const { namespace } = this.#options;
+    const envelope = { timestamp, namespace, topic, event: { typeUrl, value: Buffer.from(value) } };
+    const key = `${timestamp.seconds}.${timestamp.nanos} ${topic}`;
+    await courier.forward({ envelope }, { key, again, signal: this.#closing.signal });
   }
 
   async #publishByProgram(event: Event): Promise<void> {

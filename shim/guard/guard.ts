@@ -12,6 +12,7 @@ import { ExitJournal } from './exit-journal.ts';
 import { Exits } from './exits.ts';
 import { Held } from './held.ts';
 import { misfit, PROTOCOL, type ExitNote, type Hello, type ToGuard } from './messages.ts';
+import { Outbox } from './outbox.ts';
 import { probe } from './probe.ts';
 import { Session, type Hold, type SessionState } from './session.ts';
 import { become, checkSuccessor, descriptorOf, type GuardState, type Installed } from './successor.ts';
@@ -65,6 +66,7 @@ export class Guard {
   readonly left: Promise<void>;
   readonly #options: GuardOptions;
   readonly #held: Held;
+  readonly #outbox: Outbox;
   readonly #sessions = new Set<Session>();
   readonly #log = createLogger((line) => this.#held.log(line));
   /** All processes of workers that have not ended. */
@@ -98,6 +100,7 @@ export class Guard {
   constructor(options: GuardOptions, left?: GuardState) {
     this.#options = options;
     this.#held = new Held(left?.held);
+    this.#outbox = new Outbox((answered) => this.#worker?.send(answered), left?.outbox);
     const self = { pid: process.pid, startTime: startTimeOf(process.pid) };
     this.#exits = new Exits(
       (kept) => new ExitJournal(options.exits, self, kept),
@@ -216,6 +219,9 @@ export class Guard {
         return;
       case 'drop':
         for (const name of message.names) this.#held.drop(name);
+        return;
+      case 'call':
+        this.#outbox.call(message);
         return;
       case 'forget':
         this.#exits.forget(message.pids);
@@ -432,7 +438,8 @@ export class Guard {
     const deadline = performance.now() + STILL_MS;
     for (;;) {
       if (this.#worker !== worker) return;
-      if (worker.isStill && [...this.#sessions].every((session) => session.isStill)) break;
+      const all = [worker, this.#outbox, ...this.#sessions];
+      if (all.every(({ isStill }) => isStill)) break;
       if (performance.now() > deadline) return;
       await sleep(POLL_MS);
     }
@@ -442,6 +449,7 @@ export class Guard {
       held: this.#held.entries,
       exits: this.#exits.kept,
       sessions: [...this.#sessions].map(({ state }) => state),
+      outbox: this.#outbox.state,
       worker: worker.state,
       restarts: this.#restarts,
       lastEnd: this.#lastEnd,

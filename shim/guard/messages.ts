@@ -5,8 +5,8 @@
  * worker that is started again is of the version that is installed then. A worker serves guards from its OLDEST_GUARD up to its own
  * number; both check it.
  */
-export const PROTOCOL = 1;
-export const OLDEST_GUARD = 1;
+export const PROTOCOL = 2;
+export const OLDEST_GUARD = 2;
 
 /** The first word of a worker, once its program is loaded: what it is, and which guards it serves. */
 export interface Hello {
@@ -61,6 +61,8 @@ export type ToWorker =
   | { readonly kind: 'held'; readonly call: number; readonly error?: string }
   /** The guard has opened it, as that descriptor of its own, or could not. */
   | { readonly kind: 'opened'; readonly call: number; readonly fd: number; readonly error?: string }
+  /** What containerd has answered, a ttrpc Response in base64; or why no answer comes. */
+  | { readonly kind: 'answered'; readonly key: string; readonly body?: string; readonly error?: string }
   | { readonly kind: 'ping' }
   /** Come to the end of what is under way; another is to follow. */
   | { readonly kind: 'quiesce' }
@@ -84,6 +86,14 @@ export type ToGuard =
       readonly flags: number;
     }
   | { readonly kind: 'drop'; readonly names: readonly string[] }
+  /** Have containerd answer this, a ttrpc Request in base64, at the socket `path`: see Outbox. */
+  | {
+      readonly kind: 'call';
+      readonly key: string;
+      readonly path: string;
+      readonly body: string;
+      readonly afresh: boolean;
+    }
   /** Nobody will ask again how these ended. */
   | { readonly kind: 'forget'; readonly pids: readonly number[] }
   | { readonly kind: 'pong' }

@@ -7,11 +7,12 @@ import { closeOverExec, keepOverExec } from '../../src/sys/descriptor.ts';
 import { takeMemoryFile, writeMemoryFile } from '../../src/sys/memory-file.ts';
 import type { GuardOptions } from './guard.ts';
 import type { ExitNote } from './messages.ts';
+import type { OutboxState } from './outbox.ts';
 import type { SessionState } from './session.ts';
 import type { WorkerState } from './worker-process.ts';
 
 /** Goes up with each change of `GuardState`. A program takes over what has its own number alone. */
-export const STATE_FORMAT = 1;
+export const STATE_FORMAT = 2;
 
 /** All of a guard, as the program has it that takes its place. */
 export interface GuardState {
@@ -21,6 +22,7 @@ export interface GuardState {
   readonly held: readonly (readonly [name: string, fd: number])[];
   readonly exits: readonly ExitNote[];
   readonly sessions: readonly SessionState[];
+  readonly outbox: OutboxState;
   readonly worker: WorkerState;
   readonly restarts: number;
   readonly lastEnd?: GuardStatus['lastEnd'];
@@ -85,8 +87,9 @@ export function takeState(fd: number): GuardState {
   return state;
 }
 
-function descriptorsOf({ options, listeners, held, sessions, worker, asker }: GuardState): number[] {
+function descriptorsOf({ options, listeners, held, sessions, outbox, worker, asker }: GuardState): number[] {
   const many = [...listeners, ...held.map(([, fd]) => fd), ...sessions.map(({ fd }) => fd)];
+  if (outbox.fd !== undefined) many.push(outbox.fd);
   return [options.lock, ...many, worker.channel, worker.stderr, asker.fd];
 }
 

@@ -15,6 +15,7 @@ import { Server } from '../../ttrpc/index.ts';
 import type { ShimArguments } from '../arguments.ts';
 import type { ShimContext } from '../container/context.ts';
 import { thisProcess } from '../container/record.ts';
+import { OwnConnection, type Courier } from '../events/courier.ts';
 import { EventJournal } from '../events/journal.ts';
 import { EventQueue, type Events } from '../events/queue.ts';
 import { ContainerdSink } from '../events/sink.ts';
@@ -25,6 +26,7 @@ import { ChildReaper } from '../reaper/reaper.ts';
 import { Containers } from '../service/containers.ts';
 import { engineOf, instantTools } from '../service/engine.ts';
 import { taskService } from '../service/task-service.ts';
+import { GuardedCourier } from '../worker/guarded-courier.ts';
 import { GuardedReaper } from '../worker/guarded-reaper.ts';
 import type { GuardLink } from '../worker/link.ts';
 import { leftoversOf, takeUpAll } from '../worker/take-up.ts';
@@ -91,7 +93,7 @@ export class Shim {
     const exec = execWith(reaper);
     const events = new ContainerdSink({
       namespace: args.namespace,
-      ttrpcAddress,
+      courier: courierTo(ttrpcAddress, guard),
       address: args.address,
       publishBinary: args.publishBinary,
       exec,
@@ -176,6 +178,12 @@ export class Shim {
   }
 }
 
+/** @param address containerd's ttrpc socket; empty where it has none */
+function courierTo(address: string, guard: GuardLink | undefined): Courier | undefined {
+  if (address === '') return undefined;
+  return guard === undefined ? new OwnConnection(address) : new GuardedCourier(guard, address);
+}
+
 /** Takes up what earlier workers have left. */
 async function goOn(
   guard: GuardLink,
@@ -217,6 +225,7 @@ function noting(quiet: QuietTime, events: Events): Events {
       quiet.note();
       events.publish(kind, event);
     },
+    withdraw: (containerId) => events.withdraw(containerId),
   };
 }
 

@@ -13,6 +13,7 @@ import {
   type ToWorker,
 } from '../guard/messages.ts';
 import type { Keeper } from '../stdio/keeper.ts';
+import type { Caller } from './guarded-courier.ts';
 
 const hello: Hello = {
   kind: 'hello',
@@ -28,11 +29,12 @@ const hello: Hello = {
  * - A worker does not outlive its guard.
  * - What `hold` has settled for outlives the worker.
  */
-export class GuardLink implements Keeper {
+export class GuardLink implements Keeper, Caller {
   readonly begin: Begin;
   readonly pid = process.ppid;
   readonly startTime = startTimeOf(process.ppid);
   readonly #held: Map<string, number>;
+  readonly #called = new Map<string, PromiseWithResolvers<Uint8Array>>();
   readonly #calls = new Map<number, { resolve: (fd: number) => void; reject: (error: Error) => void }>();
   #lastCall = 0;
   #exited: ((exit: ExitNote) => void) | undefined;
@@ -126,6 +128,13 @@ export class GuardLink implements Keeper {
     return [...this.#held.keys()];
   }
 
+  call(key: string, path: string, body: Uint8Array, afresh: boolean): Promise<Uint8Array> {
+    const called = Promise.withResolvers<Uint8Array>();
+    this.#called.set(key, called);
+    this.#send({ kind: 'call', key, path, body: Buffer.from(body).toString('base64'), afresh });
+    return called.promise;
+  }
+
   forget(pids: readonly number[]): void {
     this.#send({ kind: 'forget', pids });
   }
@@ -163,6 +172,14 @@ export class GuardLink implements Keeper {
         this.#calls.delete(message.call);
         if (message.error === undefined) call?.resolve(this.#takeFrom(message.fd));
         else call?.reject(new Error(message.error));
+        return;
+      }
+      case 'answered': {
+        const { key, body, error } = message;
+        const called = this.#called.get(key); // none where it was a worker's before this one
+        this.#called.delete(key);
+        if (body !== undefined) called?.resolve(Buffer.from(body, 'base64'));
+        else called?.reject(new Error(error));
         return;
       }
       case 'terminate':

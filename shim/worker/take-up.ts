@@ -61,6 +61,7 @@ async function takeUp(
   if (left.state === 'restorable' || left.takeUp?.made !== true) await clearTask(left, context.exec, warn);
   const record = recordOf(context, left.id);
   if (left.takeUp?.made !== true) {
+    context.events.withdraw(left.id);
     record.remove();
     return;
   }

@@ -4,6 +4,7 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { OwnConnection } from '../../../shim/events/courier.ts';
 import { ContainerdSink } from '../../../shim/events/sink.ts';
 import { Unavailable } from '../../../src/errors.ts';
 import { Any } from '../../../src/proto/gen/google/protobuf/any.ts';
@@ -33,7 +34,12 @@ function sink(result: Partial<CommandResult> = {}) {
     calls.push({ file, args, options });
     return { ...done, ...result };
   };
-  const options = { namespace: 'ns', ttrpcAddress: '', address: '/c.sock', publishBinary: '/bin/containerd' };
+  const options = {
+    namespace: 'ns',
+    courier: undefined,
+    address: '/c.sock',
+    publishBinary: '/bin/containerd',
+  };
   return { calls, events: new ContainerdSink({ ...options, exec }) };
 }
 
@@ -72,7 +78,8 @@ for (const [containerd, listens] of [
     if (listens) await new Promise<void>((resolve) => silent.listen(path, resolve));
     t.after(() => silent.close());
     const events = new ContainerdSink({
-      ...{ namespace: 'ns', ttrpcAddress: path, address: '/c.sock', publishBinary: '/bin/containerd' },
+      ...{ namespace: 'ns', address: '/c.sock', publishBinary: '/bin/containerd' },
+      courier: new OwnConnection(path),
       exec: () => assert.fail('no program is started'),
     });
     const published = events.publish(event);

@@ -58,6 +58,54 @@ suite('events that outlive the process that published them', () => {
     assert.equal(readFileSync(path, 'utf8'), '', 'nothing waits');
   });
 
+  test('what a request repeats that is given to the next process again is not said again, and what follows is', async (t) => {
+    const path = file(t);
+    const first = new EventQueue(taking(0), silent, new EventJournal(path));
+    first.begin();
+    first.publish('start', { containerId: 'web', pid: 7 });
+    first.publish('paused', { containerId: 'web' });
+    first.publish('paused', { containerId: 'db' });
+
+    const after = taking(9);
+    const second = new EventQueue(after, silent, new EventJournal(path));
+    second.resumed();
+    second.begin();
+    second.publish('paused', { containerId: 'web' });
+    second.publish('resumed', { containerId: 'web' });
+    second.publish('resumed', { containerId: 'db' });
+    second.publish('paused', { containerId: 'db' });
+    await second.flush();
+    assert.deepEqual(after.topics, [
+      ...['/tasks/start', '/tasks/paused', '/tasks/paused'],
+      ...['/tasks/resumed', '/tasks/resumed', '/tasks/paused'],
+    ]);
+  });
+
+  test('a task that is undone was never made, and one of the same name before it was', async (t) => {
+    const path = file(t);
+    const created = { bundle: '/b', rootfs: [], io: undefined, checkpoint: '', pid: 7 };
+    const first = new EventQueue(taking(0), silent, new EventJournal(path));
+    first.publish('create', { containerId: 'old', ...created });
+    first.publish('exit', { ...exit, containerId: 'old' });
+    first.publish('create', { containerId: 'web', ...created });
+    const second = new EventQueue(taking(0), silent, new EventJournal(path));
+    for (const name of ['old', 'web', 'none']) second.withdraw(name);
+    assert.deepEqual(
+      new EventJournal(path).left.map(({ topic }) => topic),
+      ['/tasks/create', '/tasks/exit'],
+    );
+  });
+
+  test('an event leaves after the step in which it was published: what it tells of is written down by then', async (t) => {
+    const sink = taking(9);
+    const queue = new EventQueue(sink, silent, new EventJournal(file(t)));
+    queue.begin();
+    queue.publish('paused', { containerId: 'web' });
+    assert.deepEqual(sink.topics, []);
+    await queue.flush();
+    assert.deepEqual(sink.topics, ['/tasks/paused']);
+  });
+
   test('a line that was cut off in its middle is nothing', (t) => {
     const path = file(t);
     const journal = new EventJournal(path);
