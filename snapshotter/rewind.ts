@@ -79,6 +79,24 @@ export async function rewind(
   };
 }
 
+/**
+ * Puts a name back on an older dataset, where there is one and a newer: what a rewind made that was cut off is destroyed, or left
+ * to a sweep.
+ */
+export async function undoRewind(
+  pool: Pool,
+  { owner, name, previous }: { owner: string; name: string; previous: string },
+): Promise<void> {
+  await changing(pool, { exclusive: [lockName(owner, name)] }, async () => {
+    const node = pool.index.get(previous);
+    if (node?.snapshot?.name !== name || node.snapshot.owner !== owner || !isLive(node)) return;
+    pool.rewinding.delete(node);
+    const { generation } = node.snapshot;
+    for (const other of pool.index.generations(owner, name))
+      if ((other.snapshot?.generation ?? 0) > generation) await destroyOrMark(pool, other);
+  });
+}
+
 function highest(nodes: readonly Node[]): number {
   return Math.max(0, ...nodes.map((node) => node.snapshot?.generation ?? 0));
 }

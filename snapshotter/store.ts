@@ -22,7 +22,7 @@ import { KeyedLocks } from './locks.ts';
 import { lockName, realTime, type Pool } from './pool.ts';
 import { prepare } from './prepare.ts';
 import { remove, sweep, type Swept } from './remove.ts';
-import { rewind, type Rewound } from './rewind.ts';
+import { rewind, type Rewound, undoRewind } from './rewind.ts';
 import { ROOTFS, type Labels, type Snapshot } from './snapshot.ts';
 import { noting } from './unsettled.ts';
 import { Strangers } from './strangers.ts';
@@ -227,6 +227,23 @@ export class SnapshotStore {
   async rewind(name: string, from: string, properties: Properties = {}, owner?: string): Promise<Rewound> {
     const request = { owner: this.#ownerOr(owner), name, from, properties };
     return rewind(this.#pool, request);
+  }
+
+  /** Keeps an older generation that a rewind may still go back to where it is. One that is not there is no error. */
+  holdGeneration(dataset: string): void {
+    const node = this.#pool.index.get(dataset);
+    if (node !== undefined) this.#pool.rewinding.add(node);
+  }
+
+  /** Lets a sweep have it. */
+  releaseGeneration(dataset: string): void {
+    const node = this.#pool.index.get(dataset);
+    if (node !== undefined) this.#pool.rewinding.delete(node);
+  }
+
+  /** Puts a name back on an older dataset, as the `undo` of a rewind does. */
+  async undoRewind(name: string, previous: string, owner?: string): Promise<void> {
+    return undoRewind(this.#pool, { owner: this.#ownerOr(owner), name, previous });
   }
 
   /** Tells the index of a checkpoint's disk snapshot that was made. */

@@ -99,7 +99,7 @@ export async function createFromCheckpoint(
   const client = host.containerd.namespace(namespace);
   if (entry.memory === 'image') await assertRestorable(host, container);
   await assertFreeDisk(host, client, container);
-  using pending = host.pending.note({
+  using pending = host.pending.open({
     namespace,
     container: id,
     snapshotter: container.snapshotter,

@@ -144,6 +144,16 @@ export class Fills {
     }
   }
 
+  /** Of a container whose task is gone. */
+  forget(namespace: string, container: string): void {
+    for (const [folder, fill] of this.#fills) {
+      if (fill.note.namespace !== namespace || fill.note.container !== container) continue;
+      this.#release(fill);
+      this.#fills.delete(folder);
+      removeFill(folder);
+    }
+  }
+
   close(): void {
     clearTimeout(this.#timer);
   }

@@ -12,6 +12,7 @@ import type { KeyedMutex } from './locks.ts';
 import type { MemoryStore } from './memory-store.ts';
 import type { Standstill } from './still/standstill.ts';
 import type { Pending } from './pending.ts';
+import type { RewindNotes } from './rewind-notes.ts';
 import type { Storing } from './storing.ts';
 import type { UnfinishedSets } from './unfinished-sets.ts';
 
@@ -36,6 +37,7 @@ export interface Host {
   readonly standstill: Standstill;
   readonly containerd: Containerd;
   readonly pending: Pending;
+  readonly rewinds: RewindNotes;
   /** Containers whose memory is still being brought in. */
   readonly fills: Fills;
   readonly criu: CriuFinder;

@@ -1,4 +1,5 @@
 // Containers that are brought back as one: those of a pod.
+import { randomUUID } from 'node:crypto';
 import { findTask, type NamespaceClient } from '../containerd/client.ts';
 import { codeOf, FailedPrecondition, messageOf, StasisError } from '../errors.ts';
 import type { Container } from '../proto/gen/containerd/containers.ts';
@@ -20,6 +21,7 @@ import { decodeSpec, encodeSpec } from './spec.ts';
  * - Each comes to every gate once at most, and each leaves: its place is closed whatever happened.
  */
 export class RewindTogether {
+  readonly #group = randomUUID();
   readonly #stopped: Barrier;
   readonly #started: Barrier;
   readonly #ended: Barrier;
@@ -47,6 +49,7 @@ export class RewindTogether {
       await this.#ended.come();
     };
     return {
+      group: this.#group,
       stopped: () => this.#stopped.come(),
       started: () => this.#started.come(),
       inTurn: (work) => this.#inTurn(work),
@@ -73,6 +76,8 @@ function becauseOf(id: string, error: unknown): StasisError {
 }
 
 export interface RewindPlace {
+  /** The same of all. */
+  readonly group: string;
   /** Set when its task was restored. */
   isRestored?: boolean;
   /** Resolves when all are stopped; rejects with the failure of another. */

@@ -1,10 +1,11 @@
+import { randomUUID } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { untilBack } from '../containerd/away.ts';
 import { isContainerdAway, type NamespaceClient } from '../containerd/client.ts';
 import { Code, codeOf, FailedPrecondition, messageOf, StasisError } from '../errors.ts';
 import type { Container } from '../proto/gen/containerd/containers.ts';
 import type { Mount } from '../proto/gen/containerd/mount.ts';
-import { type Process, Status } from '../proto/gen/containerd/task_types.ts';
+import { type Process } from '../proto/gen/containerd/task_types.ts';
 import { SessionPolicy } from '../proto/gen/stasis/engine.ts';
 import { bringBack } from './bring-back.ts';
 import { cgroupPids, findCgroup } from '../sys/cgroup.ts';
@@ -12,14 +13,16 @@ import { strangers } from '../sys/own-processes.ts';
 import type { CheckpointEntry } from './entry.ts';
 import { applyDiff } from './foreign.ts';
 import { hasDisk } from './find.ts';
+import { forgetFormerLayer, keepingFormerLayer, pointRecord, removeLayer } from './former-record.ts';
 import type { Host, Report } from './host.ts';
 import type { OpenMemory } from './memory-store.ts';
 import type { RewindPlace } from './pod.ts';
+import { isRunning, newNote } from './rewind-notes.ts';
 import { diffFile } from './record.ts';
 import { findEngine } from './shim-client.ts';
 import { assertRestorable } from './runtime-choice.ts';
 import { assertSpecFitsHost, decodeSpec } from './spec.ts';
-import { fitsInStaging, openStage, type Stage } from './staging.ts';
+import { fitsInStaging, openStage, removeStage, type Stage } from './staging.ts';
 import { assertNotRemoved, isRemoved, removedMeanwhile, removeOrphan } from './removed.ts';
 import { ioOf, type StartedTask, startTask } from './start.ts';
 import { Steps } from './steps.ts';
@@ -48,8 +51,9 @@ export type RewindTimes = StartedTask & { readonly stopNs: number; readonly disk
  */
 export async function rewind(host: Host, rewinding: Rewinding, report: Report): Promise<RewindTimes> {
   await using steps = new Steps(host.log, untilBack());
+  using note = openNote(host, rewinding);
   try {
-    return await rewindBy(steps, host, rewinding, report);
+    return await rewindBy(steps, note, host, rewinding, report);
   } catch (error) {
     await leaveOthers(host, rewinding, error);
     report.phase('bringing back what ran');
@@ -57,10 +61,64 @@ export async function rewind(host: Host, rewinding: Rewinding, report: Report): 
     const { namespace, record } = rewinding;
     if (await isRemoved(host.containerd.namespace(namespace), record).catch(() => false)) {
       await removeOrphan(host, namespace, record);
+      await note.done();
       throw removedMeanwhile(record.id, error);
     }
-    throw failure === undefined ? named(record.id, error) : leftStopped(record.id, failure.error, error);
+    if (failure !== undefined) throw leftStopped(note, failure.error, error);
+    await note.asItWas();
+    throw named(record.id, error);
   }
+}
+
+/** What is noted of a rewind for those who come after it. */
+interface Note extends Disposable {
+  /** Which container it is of. */
+  readonly id: string;
+  /** Whether what ran comes back with its memory. */
+  readonly hasMemory: boolean;
+  /** Where the image of the task is being made. */
+  staged(stage: Stage): void;
+  /** From here on the task has ended by this rewind. @param memory with its image */
+  ended(memory: boolean): void;
+  /** Nothing of it needs to be done any more. */
+  done(): Promise<void>;
+  /** All is as it was found: what an earlier rewind has left is left again. */
+  asItWas(): Promise<void>;
+}
+
+function openNote(host: Host, { namespace, record, task, place }: Rewinding): Note {
+  const before = host.rewinds.of({ namespace, container: record.id });
+  const runs = isRunning(task);
+  const disk = host.store.findContainer(namespace, record.snapshotKey);
+  // Where nothing runs, what an earlier rewind stopped and could not bring back is still what there was.
+  const from =
+    before !== undefined && !runs
+      ? before
+      : newNote({ namespace, record, task }, place?.group ?? randomUUID(), disk);
+  const open = host.rewinds.open(from);
+  if (from !== before && before !== undefined)
+    host.later('remove the image of a stopped task', removeStage(before.stage));
+  let memory = from.stage !== '';
+  const done = async (): Promise<void> => {
+    open.done();
+    await removeStage(open.note.stage);
+  };
+  return {
+    id: record.id,
+    get hasMemory() {
+      return memory;
+    },
+    staged: (stage) => open.change({ stage: stage.folder }),
+    ended: (withMemory) => {
+      memory = withMemory;
+      open.change({ ended: true });
+    },
+    done,
+    asItWas: async () => {
+      if (from !== before) await done();
+    },
+    [Symbol.dispose]: () => open[Symbol.dispose](),
+  };
 }
 
 /** Where it was to be brought back with others: none of them is brought back as it was before all that was restored is gone. */
@@ -98,19 +156,21 @@ const bringDiskBack = 'go back to the former disk';
 /** Without these the container is not what it was. */
 const essential: ReadonlySet<string> = new Set([bringTaskBack, bringDiskBack]);
 
-function leftStopped(id: string, failure: unknown, error: unknown): StasisError {
-  const text = `container ${id} is stopped, and what it had in memory is lost: it was stopped to be rewound, that failed, and it could not be brought back`;
+function leftStopped({ id, hasMemory }: Note, failure: unknown, error: unknown): StasisError {
+  const memory = hasMemory ? 'what it had in memory is kept' : 'what it had in memory is lost';
+  const text = `container ${id} is stopped, and ${memory}: it was stopped to be rewound, that failed, and it could not be brought back yet`;
   const why = codeOf(error) === Code.Cancelled ? failure : error;
   return new StasisError(codeOf(failure), text, {
     subject: id,
     reason: 'left-stopped',
     cause: why,
-    remedy: `see that containerd runs, then go back to a checkpoint: stasis restore ${id}`,
+    remedy: `see that containerd runs: stasisd tries to bring it back once a minute; to go to a checkpoint instead: stasis restore ${id}`,
   });
 }
 
 async function rewindBy(
   steps: Steps,
+  note: Note,
   host: Host,
   rewinding: Rewinding,
   report: Report,
@@ -127,9 +187,8 @@ async function rewindBy(
 
   const begin = process.hrtime.bigint();
   report.phase('stopping the container');
-  const safety = await stop(host, rewinding, report);
+  const safety = await stop(host, rewinding, note, report);
   if (safety !== undefined) {
-    steps.undo('remove the image of the stopped task', () => safety.stage.remove());
     const back = async (): Promise<void> => bringBack(host, rewinding, safety.image);
     steps.undo(bringTaskBack, () => place?.inTurn(back) ?? back());
   }
@@ -138,6 +197,7 @@ async function rewindBy(
     if (safety === undefined || safety.image !== undefined) signal.throwIfAborted();
   };
   turnBack();
+  if (safety !== undefined) note.ended(safety.image !== undefined);
   await removeTask(host, namespace, record.id);
   const stopped = process.hrtime.bigint();
   await place?.stopped();
@@ -166,10 +226,7 @@ async function rewindBy(
   await place?.started();
   steps.commit();
   fill?.begun();
-  host.later(
-    'tidy up after a rewind',
-    tidy(() => disk.done(), safety?.stage),
-  );
+  host.later('tidy up after a rewind', Promise.all([disk.done(), note.done()]));
   return { stopNs: Number(stopped - begin), diskNs: Number(placed - stopped), ...started };
 }
 
@@ -189,11 +246,6 @@ async function assertAlone(id: string, task: Process | undefined): Promise<void>
   );
 }
 
-async function tidy(done: () => Promise<void>, stage: Stage | undefined): Promise<void> {
-  await done();
-  await stage?.remove();
-}
-
 /**
  * Ends a running task, keeping an image of it on the tmpfs, from which it comes back if the restore fails.
  * Where no such image can be made the task comes back anew on its present disk.
@@ -201,18 +253,20 @@ async function tidy(done: () => Promise<void>, stage: Stage | undefined): Promis
 async function stop(
   host: Host,
   { namespace, record, task, signal }: Rewinding,
+  note: Note,
   report: Report,
-): Promise<{ stage: Stage; image: string | undefined } | undefined> {
-  if (task === undefined || task.status === Status.STOPPED) return undefined;
+): Promise<{ image: string | undefined } | undefined> {
+  if (!isRunning(task)) return undefined;
   const client = host.containerd.namespace(namespace);
   await allThere(host, { namespace, record, signal }, report);
   const stage = await openStage(host.staging);
+  note.staged(stage);
   const engine = await findEngine(host.config.daemon.run_dir, namespace, record.id);
   try {
     const { processes } = await client.tasks.listPids({ containerId: record.id });
     const pids = processes.map((process) => process.pid);
     if (engine === undefined || !(await fitsInStaging(host.staging, pids))) {
-      return { stage, image: undefined };
+      return { image: undefined };
     }
     const answer = await engine.calls.checkpoint({
       id: record.id,
@@ -227,14 +281,11 @@ async function stop(
       parentPath: '',
       sessions: SessionPolicy.SESSIONS_LEAVE, // they end with the task, and do not come back with it
     });
-    return { stage, image: answer.memory ? stage.imageDir : undefined };
+    return { image: answer.memory ? stage.imageDir : undefined };
   } catch (error) {
-    if (isContainerdAway(error)) {
-      await stage.remove();
-      throw error; // while nothing is lost yet
-    }
+    if (isContainerdAway(error)) throw error; // while nothing is lost yet
     report.warn(`the present state of ${record.id} cannot be kept while it is restored: ${messageOf(error)}`);
-    return { stage, image: undefined };
+    return { image: undefined };
   } finally {
     engine?.close();
   }
@@ -253,9 +304,6 @@ async function allThere(
     report.warn(messageOf(error));
   }
 }
-
-/** With a snapshotter and `/` and anything: label of what refers to a snapshot; containerd's docs/garbage-collection.md. */
-const keepSnapshot = 'containerd.io/gc.ref.snapshot.';
 
 interface DiskBack {
   readonly mounts: Mount[];
@@ -289,11 +337,8 @@ async function putDiskBack(
   const sameSpec =
     Buffer.compare(former.spec?.value ?? Buffer.alloc(0), record.spec?.value ?? Buffer.alloc(0)) === 0;
   let target: Container = sameSpec ? record : { ...record, spec: former.spec };
-  const labelPaths: string[] = [];
-  const update = async (container: Container): Promise<void> => {
-    // containerd's names of the fields that may change: core/metadata/containers.go
-    await client.containers.update({ container, updateMask: ['spec', 'snapshotkey', ...labelPaths] });
-  };
+  const layer = entry.disk !== 'snapshot';
+  const update = (container: Container): Promise<void> => pointRecord(client, container, record, { layer });
   if (entry.disk === 'snapshot') {
     const disk = host.store.findContainer(client.namespace, record.snapshotKey);
     if (disk === undefined) throw noDisk(host, record);
@@ -311,16 +356,10 @@ async function putDiskBack(
   }
   const key = `${record.id}-${entry.id}-${Date.now().toString(36)}`;
   // The collector would take the layer that the record does not name any more, while it may still be gone back to.
-  const kept = `${keepSnapshot}${record.snapshotter}/stasis-former`;
-  labelPaths.push(`labels.${kept}`);
-  const labels = { ...record.labels, [kept]: record.snapshotKey };
+  const labels = keepingFormerLayer(record);
   target = { ...target, snapshotter: former.snapshotter, snapshotKey: key, labels };
   const snapshotter = former.snapshotter;
-  steps.undo('remove the new writable layer', async () => {
-    await client.snapshots.remove({ snapshotter, key }).catch((error: unknown) => {
-      if (codeOf(error) !== Code.NotFound) throw error; // it was not made yet
-    });
-  });
+  steps.undo('remove the new writable layer', () => removeLayer(client, snapshotter, key));
   const mounts = await host.containerd.withLease(client.namespace, async (leased) => {
     const diffPath = `${memory.path}/${diffFile}`;
     const made = await applyDiff(leased, { snapshotter, key, origin: memory.record, diffPath }, report);
@@ -331,9 +370,6 @@ async function putDiskBack(
   return {
     mounts,
     record: target,
-    done: async () => {
-      await client.containers.update({ container: record, updateMask: labelPaths });
-      await client.snapshots.remove({ snapshotter: record.snapshotter, key: record.snapshotKey });
-    },
+    done: () => forgetFormerLayer(client, record),
   };
 }

@@ -37,7 +37,7 @@ export async function run(host: Host, request: RunRequest, report: Report): Prom
     async () => {
       const client = host.containerd.namespace(namespace);
       await assertFreeName(client, id);
-      using pending = host.pending.note({
+      using pending = host.pending.open({
         namespace,
         container: id,
         snapshotter: snapshotterName,

@@ -1,5 +1,6 @@
-import { mkdir, mkdtemp, readdir, readFile, rm, statfs } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, rename, rm, statfs } from 'node:fs/promises';
 import { createHash } from 'node:crypto';
+import { hasErrno } from '../errors.ts';
 import { makeFolder } from '../sys/make-folder.ts';
 
 /** f_type of a tmpfs: https://man7.org/linux/man-pages/man2/statfs.2.html */
@@ -22,14 +23,28 @@ export async function stagingFolder(configured: string, runDir: string): Promise
   return `/dev/shm/stasis-${createHash('sha256').update(runDir).digest('hex').slice(0, 12)}`;
 }
 
-/** Empties the staging folder: what is in it belonged to checkpoints that were cut off. */
-export async function clearStaging(folder: string): Promise<void> {
+/**
+ * Empties the staging folder: what is in it belonged to checkpoints that were cut off. A dump that is still being written there
+ * ends with an error and is undone by its shim.
+ * @param kept folders of stages that are still needed
+ */
+export async function clearStaging(folder: string, kept: ReadonlySet<string>): Promise<void> {
   await makeFolder(folder, 0o700);
-  for (const name of await readdir(folder)) await rm(`${folder}/${name}`, { recursive: true, force: true });
+  const aside = `${folder}.old-${process.pid}`;
+  await mkdir(aside, { recursive: true, mode: 0o700 });
+  for (const name of await readdir(folder)) {
+    if (kept.has(`${folder}/${name}`)) continue;
+    await rename(`${folder}/${name}`, `${aside}/${name}`).catch((error: unknown) => {
+      if (!hasErrno(error, 'ENOENT')) throw error; // its shim was undoing it
+    });
+  }
+  await rm(aside, { recursive: true, force: true });
 }
 
 /** One dump's folders. */
 export interface Stage {
+  /** What holds all of it that is on the tmpfs. */
+  readonly folder: string;
   readonly imageDir: string;
   readonly workDir: string;
   remove(): Promise<void>;
@@ -42,12 +57,23 @@ const patience = { maxRetries: 10, retryDelay: 10 } as const;
 export async function openStage(staging: string, imageParent?: string): Promise<Stage> {
   await makeFolder(staging, 0o700);
   const folder = await mkdtemp(`${staging}/dump-`);
-  const imageDir = `${imageParent ?? folder}/image`;
+  const imageDir = imageOfStage(imageParent ?? folder);
   const workDir = `${folder}/work`;
   await rm(imageDir, { recursive: true, force: true });
   await mkdir(imageDir, { mode: 0o700 });
   await mkdir(workDir, { mode: 0o700 });
-  return { imageDir, workDir, remove: () => rm(folder, { recursive: true, force: true, ...patience }) };
+  return { folder, imageDir, workDir, remove: () => removeStage(folder) };
+}
+
+/** Removes a stage by its folder, where it has one. */
+export async function removeStage(folder: string): Promise<void> {
+  if (folder === '') return;
+  await rm(folder, { recursive: true, force: true, ...patience });
+}
+
+/** Where a stage has its image that is given no other place for it. */
+export function imageOfStage(folder: string): string {
+  return `${folder}/image`;
 }
 
 /**

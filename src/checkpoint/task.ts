@@ -75,7 +75,7 @@ export async function removeTask(
   const client = host.containerd.namespace(namespace);
   for (let again = true; ; again = false) {
     const task = await findTask(client, container);
-    if (task === undefined) return;
+    if (task === undefined) return forgetTask(client, container);
     // One that is still to be restored has no process that could end.
     const unborn = task.status === Status.CREATED && task.pid === 0;
     if (!unborn && task.status !== Status.STOPPED) await endTask(host, namespace, container);
@@ -90,6 +90,16 @@ export async function removeTask(
       throw error;
     }
   }
+}
+
+/**
+ * A delete whose client went away is done by the shim, but not by containerd: of such a task it says that it is not there, and
+ * lets nobody make another, until it is asked once more to delete it.
+ */
+async function forgetTask(client: NamespaceClient, container: string): Promise<void> {
+  await client.tasks.delete({ containerId: container }).catch((error: unknown) => {
+    if (codeOf(error) !== Code.NotFound) throw error;
+  });
 }
 
 /** Whether a task that cannot be deleted is gone a little later: another client was deleting it. */

@@ -1,4 +1,3 @@
-import { rename, rm } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { diffService } from '../../snapshotter/diff/service.ts';
 import { DiffThreads } from '../../snapshotter/diff/threads.ts';
@@ -15,10 +14,12 @@ import { Standstill } from '../checkpoint/still/standstill.ts';
 import { MemoryStore } from '../checkpoint/memory-store.ts';
 import { Pending } from '../checkpoint/pending.ts';
 import { endPlacing } from '../checkpoint/placing.ts';
+import { RewindNotes } from '../checkpoint/rewind-notes.ts';
 import { clearStaging, stagingFolder } from '../checkpoint/staging.ts';
 import { Storing } from '../checkpoint/storing.ts';
 import { UnfinishedSets, unfinishedSets } from '../checkpoint/unfinished-sets.ts';
 import { removeUnfinished } from '../checkpoint/unfinished.ts';
+import { finishRewinds } from '../checkpoint/unfinished-rewinds.ts';
 import { type Config, configPath, loadConfig, shimSocketPath, socketPath } from '../config/config.ts';
 import { Containerd } from '../containerd/client.ts';
 import { CriuFinder } from '../criu/find.ts';
@@ -71,6 +72,8 @@ async function main(): Promise<void> {
     void logged.finally(() => background.delete(logged));
   });
 
+  // Before anybody else can have the locks of these containers.
+  host.later('finish restores that were cut off', finishRewinds(host, await host.rewinds.left()));
   const threads = new DiffThreads(log);
   const database = new Database(host.containerd, host.store, log);
   const peer = new ContainerdPeer(config.containerd.address, () => {
@@ -119,6 +122,10 @@ async function main(): Promise<void> {
   ); // it may start after us
   const sweep = (): void => {
     host.later('remove what unfinished operations left', removeUnfinished(host));
+    host.later(
+      'finish restores that were cut off',
+      host.rewinds.left().then((left) => finishRewinds(host, left)),
+    );
     host.later('sweep the pool', host.store.sweep());
     host.later('sweep memory images', host.memory.sweep());
   };
@@ -173,8 +180,11 @@ async function openHost(config: Config, log: Logger, later: Host['later']): Prom
   const memory = new MemoryStore(zfs, mounter, root, images, log);
   const fills = new Fills({ runDir, later });
   await memory.load(fills.load((clone) => memory.drop(clone)));
+  const rewinds = new RewindNotes(runDir);
+  const cut = (await rewinds.left()).map(({ note }) => note);
+  for (const { disk } of cut) store.holdGeneration(disk.dataset);
   const staging = await stagingFolder(config.checkpoint.staging_dir, runDir);
-  await retireStaging(staging);
+  await clearStaging(staging, new Set(cut.map(({ stage }) => stage)));
   const containerd = new Containerd(config.containerd.address);
   return {
     config,
@@ -189,6 +199,7 @@ async function openHost(config: Config, log: Logger, later: Host['later']): Prom
     standstill: new Standstill(),
     containerd,
     pending: new Pending(runDir),
+    rewinds,
     fills,
     criu: new CriuFinder(exec, config.runtime.criu),
     runtimes: new RuntimeBinaries(exec),
@@ -233,14 +244,6 @@ async function reaches(containerd: Containerd, namespace: string): Promise<boole
     // containerd before 2.4 passes errors of a listing on without their code.
     return codeOf(error) !== Code.Unavailable && !/connection error|unavailable/i.test(messageOf(error));
   }
-}
-
-/** A dump that is still being written there ends with an error and is undone by its shim. */
-async function retireStaging(staging: string): Promise<void> {
-  const aside = `${staging}.old-${process.pid}`;
-  await rename(staging, aside).catch(() => undefined); // there is none at the first start
-  await rm(aside, { recursive: true, force: true });
-  await clearStaging(staging);
 }
 
 const answer = answerTo(process.argv.slice(2));
