@@ -1,5 +1,5 @@
 import { AlreadyExists, InvalidArgument, NotFound } from '../src/errors.ts';
-import type { CallOptions } from '../src/zfs/zfs.ts';
+import type { CallOptions, Properties } from '../src/zfs/zfs.ts';
 import { isLayerOf, spelledChain } from './chain.ts';
 import { commitNode } from './commit.ts';
 import { exists, filled, makeDataset, type Made } from './dataset.ts';
@@ -49,13 +49,19 @@ export async function prepare(pool: Pool, given: PrepareRequest, call?: CallOpti
       generation: 1,
     };
     const make = labels[CHECKPOINT_LABEL] === undefined ? makeDataset : makeFromCheckpoint;
-    const made = await make(pool, { snapshot, origin, extra: sizeLimit(labels) }, call);
+    const extra = { ...sizeLimit(labels), ...(origin === undefined ? {} : viewOnly(request.kind)) };
+    const made = await make(pool, { snapshot, origin, extra }, call);
     if (mapped && !(await pool.mapsIds(made.rootfs))) {
       await destroyOrMark(pool, made.node);
       throw cannotMap(name);
     }
     return made;
   });
+}
+
+/** Read-only for everybody who comes to it, by whatever path. One without a parent is empty, and gets its folder only yet. */
+function viewOnly(kind: PrepareRequest['kind']): Properties {
+  return kind === 'view' ? { readonly: 'on' } : {};
 }
 
 /** The annotations of an image's layers come as labels too, and no image may name a checkpoint: its disk is not the image's to read. */
