@@ -4,7 +4,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'n
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
-import { removeContainer, statusOf, uniqueName } from '../support/container.ts';
+import { pidOf, removeContainer, statusOf, uniqueName } from '../support/container.ts';
 import { attempt, ctr, image, until } from '../support/stack.ts';
 
 const LOOP = 'while true; do sleep 0.1; done';
@@ -110,6 +110,11 @@ export function verbs(way: readonly string[], restorable = way): void {
   test('metrics and processes are those of the container, also when it has ended', async (t) => {
     const name = container(t);
     await detached(name, LOOP);
+    // runc's start returns a moment before its own init, which has five threads and more, has become the program.
+    const pid = await pidOf(name);
+    await until('its program to run', () =>
+      readFileSync(`/proc/${pid}/comm`, 'utf8').startsWith('runc') ? undefined : true,
+    );
     assert.match(await ctr('tasks', 'metrics', name), /pids\.current +[12]/);
     assert.match(await ctr('tasks', 'ps', name), /^\d+ +-/m);
     await ctr('tasks', 'kill', '-s', 'SIGKILL', name);
