@@ -129,7 +129,7 @@ export function nameSnapshot(host: Host, dataset: string, name: string): { leaf:
 }
 
 /** A result that is waited for later: until then its failure is nobody's. */
-function inBackground<T>(work: Promise<T>): Promise<T> {
+export function inBackground<T>(work: Promise<T>): Promise<T> {
   work.catch(() => undefined);
   return work;
 }

@@ -2,7 +2,7 @@
 import { AlreadyExists } from '../errors.ts';
 import { Status } from '../proto/gen/containerd/task_types.ts';
 import { syncfs } from '../sys/syncfs.ts';
-import { identityOf, nameSnapshot } from './begin.ts';
+import { identityOf, inBackground, nameSnapshot } from './begin.ts';
 import { type CheckpointEntry, contentOf, diskProperties } from './entry.ts';
 import { type Host, lockKey, snapshotterName } from './host.ts';
 import { MemoryStore } from './memory-store.ts';
@@ -24,15 +24,15 @@ export async function takeUnchanged(host: Host, taking: Taking): Promise<Checkpo
   const place = host.store.findContainer(request.namespace, record.snapshotKey);
   if (place === undefined || record.snapshotter !== snapshotterName) return undefined;
   const key = lockKey(request.namespace, request.container);
-  const now = { pid: task.pid, record: await comparable(taking) };
-  const still = await host.standstill.find(key, now);
+  const still = await host.standstill.glance(key, task.pid);
   if (still === undefined) return undefined;
   const all = host.catalog.of(request.namespace, request.container);
   const former = all.findLast((entry) => contentOf(entry) === still.content);
   const memory = MemoryStore.datasetOf(place.dataset);
   if (former === undefined || !isIn(former.snapshot, place.dataset)) return undefined;
   if (former.memorySnapshot === undefined || !isIn(former.memorySnapshot, memory)) return undefined;
-  if ((await host.memory.headOf(place.dataset)) !== still.content) return undefined;
+  const head = inBackground(host.memory.headOf(place.dataset));
+  const text = inBackground(comparable(taking));
 
   await using steps = new Steps(host.log);
   const { leaf, snapshot } = nameSnapshot(host, place.dataset, taking.name);
@@ -52,11 +52,13 @@ export async function takeUnchanged(host: Host, taking: Taking): Promise<Checkpo
     throw error;
   }
   const made = process.hrtime.bigint();
-  const [{ objects }, same] = await Promise.all([
+  // All of what proves that nothing has changed comes after the snapshot: what was noted then holds of that instant too.
+  const [{ objects }, same, content] = await Promise.all([
     host.zfs.changes(former.snapshot, snapshot),
-    host.standstill.find(key, now), // again: until the snapshot was made, it has neither run nor been touched
+    text.then((record) => host.standstill.find(key, { pid: task.pid, record })),
+    head,
   ]);
-  if (objects.size > 0 || same === undefined) return undefined;
+  if (objects.size > 0 || same !== still || content !== still.content) return undefined;
   request.signal.throwIfAborted();
   const end = process.hrtime.bigint();
   const entry: CheckpointEntry = {

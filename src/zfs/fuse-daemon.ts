@@ -5,7 +5,8 @@ import { getSystemErrorMap } from 'node:util';
 import { Cancelled, DeadlineExceeded, hasErrno, Internal, NotFound, PermissionDenied } from '../errors.ts';
 import { DEFAULT_TIMEOUT_MS } from '../sys/command.ts';
 import { Busy, ZfsUnavailable } from './errors.ts';
-import type { CallOptions } from './zfs.ts';
+import { cloneByIoctl, snapshotByIoctl } from './fuse-ioctl.ts';
+import type { CallOptions, Properties } from './zfs.ts';
 
 /** Where zfs-fuse listens unless it was built otherwise. */
 const USUAL_SOCKET = '/var/run/zfs/zfs_socket';
@@ -14,13 +15,15 @@ const MESSAGE_BYTES = 32;
 const MOUNT_REQUEST = 6;
 
 /**
- * Mounts by asking the zfs-fuse daemon on its socket, as `zfs mount` does in the end. The command calls sync(2) first
- * (and so does `zfs clone`, which mounts): the whole machine's dirty pages, all its disks', are written before it goes on, up to
- * seconds on a busy host. Nothing in ZFS needs that.
+ * Asks the zfs-fuse daemon on its socket, as the commands do in the end.
+ *
+ * `zfs mount` calls sync(2) first (and so does `zfs clone`, which mounts): the whole machine's dirty pages, all its disks', are
+ * written before it goes on, up to seconds on a busy host. Nothing in ZFS needs that. `zfs snapshot` takes four times as long as
+ * what it asks for, and a container stands still meanwhile; so it is with `zfs clone`, for which a container waits.
  */
 export class FuseDaemon {
   readonly #program: string;
-  #socket: Promise<string> | undefined;
+  #socket: Promise<Found> | undefined;
 
   /** @param program the `zfs` command that speaks to the same daemon: its path, or a name that PATH has */
   constructor(program: string) {
@@ -33,25 +36,69 @@ export class FuseDaemon {
    *   DeadlineExceeded and Cancelled say nothing about the mount
    */
   async mount(dataset: string, path: string, { signal, timeoutMs }: CallOptions = {}): Promise<void> {
-    this.#socket ??= socketOf(this.#program);
+    const errno = await this.#ask(`mount ${dataset}`, dataset, { signal, timeoutMs }, (socket, end) =>
+      ask(socket, mountRequest(dataset, path), end),
+    );
+    if (errno !== 0) throw refusal(`mount ${dataset}`, errno, dataset);
+  }
+
+  /**
+   * Makes a snapshot with these properties.
+   * @returns whether it is made: if not, the command can tell why, or make it. So too where the program is not zfs-fuse's own: who
+   *   puts another in its place wants to see the calls
+   * @throws ZfsUnavailable, DeadlineExceeded, Cancelled: it may have been made
+   */
+  async snapshot(name: string, properties: Properties, call: CallOptions = {}): Promise<boolean> {
+    if (!(await this.#find()).direct) return false;
+    return this.#ask(`snapshot ${name}`, name, call, (socket, end) =>
+      snapshotByIoctl(socket, name, properties, end),
+    );
+  }
+
+  /** Makes a clone, mounted nowhere. @returns and throws as `snapshot` */
+  async clone(
+    snapshot: string,
+    target: string,
+    properties: Properties,
+    call: CallOptions = {},
+  ): Promise<boolean> {
+    if (!(await this.#find()).direct) return false;
+    return this.#ask(`clone ${snapshot} to ${target}`, target, call, (socket, end) =>
+      cloneByIoctl(socket, { snapshot, target }, properties, end),
+    );
+  }
+
+  #find(): Promise<Found> {
+    return (this.#socket ??= socketOf(this.#program));
+  }
+
+  async #ask<T>(
+    what: string,
+    subject: string,
+    { signal, timeoutMs }: CallOptions,
+    work: (socket: string, end: AbortSignal) => Promise<T>,
+  ): Promise<T> {
     const deadline = AbortSignal.timeout(timeoutMs ?? DEFAULT_TIMEOUT_MS);
     const end = signal === undefined ? deadline : AbortSignal.any([signal, deadline]);
-    const what = `mount ${dataset}`;
-    const details = { subject: dataset };
-    let errno: number;
     try {
-      errno = await ask(await this.#socket, mountRequest(dataset, path), end);
+      return await work((await this.#find()).path, end);
     } catch (error) {
-      if (signal?.aborted === true) throw new Cancelled(`cannot ${what}: cancelled`, details);
+      if (signal?.aborted === true) throw new Cancelled(`cannot ${what}: cancelled`, { subject });
       if (deadline.aborted)
-        throw new DeadlineExceeded(`cannot ${what}: zfs-fuse has not answered in time`, details);
+        throw new DeadlineExceeded(`cannot ${what}: zfs-fuse has not answered in time`, { subject });
       throw new ZfsUnavailable(`cannot ${what}: ${error instanceof Error ? error.message : String(error)}`, {
-        ...details,
+        subject,
         remedy: 'start it: zfs-fuse',
       });
     }
-    if (errno !== 0) throw refusal(what, errno, dataset);
   }
+}
+
+/** Where the daemon of a program listens. */
+interface Found {
+  readonly path: string;
+  /** Whether the program itself has said so, and none that stands before it on PATH hides it. */
+  readonly direct: boolean;
 }
 
 /** The request, then the names it announces the lengths of; no mount options. Numbers are in the machine's order. */
@@ -96,7 +143,8 @@ function refusal(what: string, errno: number, dataset: string): Error {
  * The socket's place is compiled into zfs-fuse's programs, and private daemons have others: what the command itself
  * has is the one it speaks to. A wrapper has none: the next `zfs` on PATH does.
  */
-async function socketOf(program: string): Promise<string> {
+async function socketOf(program: string): Promise<Found> {
+  let direct = true;
   const folders = (process.env['PATH'] ?? '').split(':').filter((folder) => folder !== '');
   const files = folders.map((folder) => join(folder, program.includes('/') ? 'zfs' : program));
   if (program.includes('/')) files.unshift(program);
@@ -104,10 +152,11 @@ async function socketOf(program: string): Promise<string> {
     try {
       if (!(await stat(file)).isFile()) continue;
       const found = /\0(\/[\x21-\x7e]*\/zfs_socket)\0/.exec(await readFile(file, 'latin1'))?.[1];
-      if (found !== undefined) return found;
+      if (found !== undefined) return { path: found, direct };
+      direct = false;
     } catch (error) {
       if (!['ENOENT', 'ENOTDIR', 'EACCES'].some((name) => hasErrno(error, name))) throw error;
     }
   }
-  return USUAL_SOCKET;
+  return { path: USUAL_SOCKET, direct: false };
 }

@@ -66,7 +66,8 @@ export interface Zfs {
   ): Promise<void>;
   /**
    * Makes snapshots with the same properties. OpenZFS makes all of them in one transaction. zfs-fuse takes
-   * one a command: they are made one by one there, and on an error those made are destroyed again.
+   * one a command: they are made one by one there, and on an error those made are destroyed again. With zfs-fuse's own programs
+   * its daemon is asked for each, and no process runs.
    */
   snapshot(
     names: readonly string[],
@@ -127,6 +128,11 @@ export interface ZfsPrograms {
   zpool: string;
 }
 
+export interface ZfsWays {
+  /** Whether zfs-fuse's daemon is asked for snapshots and clones without a process; true where left out. */
+  readonly direct?: boolean;
+}
+
 /**
  * Finds out which ZFS answers and opens the door to it. `zfs version` exists on OpenZFS since 0.8; zfs-fuse
  * does not know it.
@@ -135,6 +141,7 @@ export interface ZfsPrograms {
 export async function openZfs(
   exec: Exec,
   programs: ZfsPrograms = { zfs: 'zfs', zpool: 'zpool' },
+  { direct = true }: ZfsWays = {},
 ): Promise<Zfs> {
   const run = runner(exec);
   const version = await run(programs.zfs, ['version'], { timeoutMs: ANSWER_TIMEOUT_MS });
@@ -142,7 +149,7 @@ export async function openZfs(
     throw commandError('reach ZFS', programs.zfs, version);
   if (version.exitCode === 0) {
     const number = /^zfs-kmod-(\S+)/m.exec(version.stdout)?.[1] ?? /^zfs-(\S+)/m.exec(version.stdout)?.[1];
-    return new ZfsCommand(run, programs, 'openzfs', number ?? 'unknown');
+    return new ZfsCommand(run, programs, { kind: 'openzfs', version: number ?? 'unknown', direct: false });
   }
   const pools = await run(programs.zpool, ['upgrade', '-v'], { timeoutMs: ANSWER_TIMEOUT_MS });
   const old = /running ZFS (?:pool )?version (\d+)/.exec(pools.stdout)?.[1];
@@ -155,7 +162,7 @@ export async function openZfs(
           remedy: 'load the zfs module, or start zfs-fuse',
         });
   }
-  return new ZfsCommand(run, programs, 'zfs-fuse', `pool version ${old}`);
+  return new ZfsCommand(run, programs, { kind: 'zfs-fuse', version: `pool version ${old}`, direct });
 }
 
 type Run = (
@@ -182,10 +189,16 @@ class ZfsCommand implements Zfs {
   readonly #run: Run;
   readonly #programs: ZfsPrograms;
   readonly #daemon: FuseDaemon;
+  readonly #direct: boolean;
   /** The end of the queue of mounts: see `#oneAtATime`. */
   #mounting: Promise<unknown> = Promise.resolve();
 
-  constructor(run: Run, programs: ZfsPrograms, kind: ZfsKind, version: string) {
+  constructor(
+    run: Run,
+    programs: ZfsPrograms,
+    { kind, version, direct }: { kind: ZfsKind; version: string; direct: boolean },
+  ) {
+    this.#direct = direct;
     this.#run = run;
     this.#programs = programs;
     this.#daemon = new FuseDaemon(programs.zfs);
@@ -212,6 +225,13 @@ class ZfsCommand implements Zfs {
     checkSnapshot(snapshot);
     checkDataset(target);
     const args = ['clone', ...assignments(options.properties), snapshot, target];
+    // Where it may be mounted, the command mounts it.
+    if (
+      this.#direct &&
+      options.properties?.['canmount'] === 'off' &&
+      (await this.#daemon.clone(snapshot, target, options.properties, call))
+    )
+      return;
     await this.#zfs(`clone ${snapshot} to ${target}`, target, args, call);
   }
 
@@ -221,13 +241,13 @@ class ZfsCommand implements Zfs {
     call?: CallOptions,
   ): Promise<void> {
     for (const name of names) checkSnapshot(name);
-    const make = (some: readonly string[]): Promise<void> =>
-      this.#zfs(
-        `snapshot ${some.join(' ')}`,
-        some[0] ?? '',
-        ['snapshot', ...assignments(options.properties), ...some],
-        call,
-      );
+    pairsOf(options.properties ?? {}); // each is checked
+    const make = async (some: readonly string[]): Promise<void> => {
+      const [first = ''] = some;
+      if (this.#direct && (await this.#daemon.snapshot(first, options.properties ?? {}, call))) return;
+      const args = ['snapshot', ...assignments(options.properties), ...some];
+      await this.#zfs(`snapshot ${some.join(' ')}`, first, args, call);
+    };
     if (this.kind === 'openzfs' || names.length < 2) {
       if (names.length > 0) await make(names);
       return;

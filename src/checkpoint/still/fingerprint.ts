@@ -54,6 +54,17 @@ export async function fingerprintOf(pid: number): Promise<Fingerprint | undefine
   }
 }
 
+/** A part of what two fingerprints are compared for, and the cheapest: its CPU time, and that it stands still. */
+export async function hasRestedSince(pid: number, { cpuNs }: Fingerprint): Promise<boolean> {
+  try {
+    const cgroup = await findCgroup(pid);
+    return (await cpuUsage(cgroup)) === cpuNs && (await freezerOf(cgroup).isFrozen());
+  } catch (error) {
+    if (error instanceof Error && 'code' in error) return false;
+    throw error;
+  }
+}
+
 export function sameFingerprint(a: Fingerprint | undefined, b: Fingerprint | undefined): boolean {
   return a !== undefined && b !== undefined && a.cpuNs === b.cpuNs && a.digest === b.digest;
 }

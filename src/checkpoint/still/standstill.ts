@@ -1,4 +1,4 @@
-import { type Fingerprint, fingerprintOf, sameFingerprint } from './fingerprint.ts';
+import { type Fingerprint, fingerprintOf, hasRestedSince, sameFingerprint } from './fingerprint.ts';
 
 /** A paused container as it was right after its last checkpoint. */
 export interface Still {
@@ -26,6 +26,15 @@ export class Standstill {
     if (cpuNs === 0n) return;
     const fingerprint = await fingerprintOf(still.pid);
     if (fingerprint?.cpuNs === cpuNs) this.#by.set(key, { ...still, fingerprint });
+  }
+
+  /**
+   * What was noted, where a glance does not tell that it has run since: it is paused, and has used no CPU time. Only `find` says
+   * that nothing has changed.
+   */
+  async glance(key: string, pid: number): Promise<Still | undefined> {
+    const still = this.#by.get(key);
+    return still?.pid === pid && (await hasRestedSince(pid, still.fingerprint)) ? still : undefined;
   }
 
   /** What was noted, if nothing of it has changed; else it is forgotten. */

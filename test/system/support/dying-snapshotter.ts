@@ -28,7 +28,7 @@ const deadly: Exec = async (file, args, options) => {
   if (doomed) process.kill(process.pid, 'SIGKILL');
   return result;
 };
-const zfs = await openZfs(deadly);
+const zfs = await openZfs(deadly, undefined, { direct: false });
 const store = new SnapshotStore({
   zfs,
   mounter: new ZfsMounter(zfs, root, mounts),

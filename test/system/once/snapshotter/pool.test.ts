@@ -90,7 +90,7 @@ suite('the snapshotter on a real pool', { skip }, () => {
   });
   after(() => pool.close());
 
-  test('each write is one process, mounting included, and reads are none', async () => {
+  test('each write is one process at most, mounting included, and reads are none', async () => {
     const store = await pool.open();
     await store.prepare({ name: 'default/3/first', kind: 'active', parent: LAYER, labels: {} });
     const cost = async (work: () => unknown): Promise<string[]> => {
@@ -99,9 +99,8 @@ suite('the snapshotter on a real pool', { skip }, () => {
       return pool.commands.map(([verb]) => verb ?? '');
     };
     const name = 'default/4/web';
-    assert.deepEqual(await cost(() => store.prepare({ name, kind: 'active', parent: LAYER, labels: {} })), [
-      'clone',
-    ]);
+    const prepare = (): unknown => store.prepare({ name, kind: 'active', parent: LAYER, labels: {} });
+    assert.deepEqual(await cost(prepare), pool.zfs.kind === 'openzfs' ? ['clone'] : []); // zfs-fuse's daemon is asked itself
     assert.deepEqual(await cost(() => store.mounts(name)), []);
     assert.deepEqual(await cost(() => store.usage(name)), []);
     assert.deepEqual(await cost(() => store.update({ name, labels: { a: 'b' }, paths: undefined })), ['set']);

@@ -89,7 +89,8 @@ async function openPool(root: string, folder: string, timeoutMs?: number): Promi
     const limit = options.timeoutMs ?? timeoutMs ?? 120_000;
     return exec(file, args, { ...options, timeoutMs: limit * slowness });
   };
-  const zfs = await openZfs(recording);
+  // A deadline of its own is one of processes.
+  const zfs = await openZfs(recording, undefined, { direct: timeoutMs === undefined });
   const mounter = new ZfsMounter(zfs, root, `${folder}/mnt`, (timeoutMs ?? 120_000) * slowness);
   return {
     zfs,

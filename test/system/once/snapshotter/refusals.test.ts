@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { readdir } from 'node:fs/promises';
 import { after, before, suite, test } from 'node:test';
 import { Code, codeOf, messageOf } from '../../../../src/errors.ts';
-import { exec } from '../../../../src/sys/command.ts';
+import { exec, type Exec } from '../../../../src/sys/command.ts';
 import type { PropertySource } from '../../../../src/zfs/zfs.ts';
 import { openZfs } from '../../../../src/zfs/zfs.ts';
 import { rootProperties } from '../../../../snapshotter/load.ts';
@@ -34,11 +34,11 @@ suite('what ZFS itself refuses, and what it is told', { skip }, () => {
 
   test('one who may not change the pool is told so, by code and dataset, and nothing is half done', async () => {
     let allowed = true;
-    const zfs = await openZfs((file, args, options) =>
+    const asNobody: Exec = (file, args, options) =>
       allowed
         ? exec(file, args, options)
-        : exec('setpriv', [`--reuid=${NOBODY}`, '--clear-groups', file, ...args], options),
-    );
+        : exec('setpriv', [`--reuid=${NOBODY}`, '--clear-groups', file, ...args], options);
+    const zfs = await openZfs(asNobody, undefined, { direct: false });
     const other = await pool.open({ zfs });
     const before = await all();
     allowed = false;
