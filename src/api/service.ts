@@ -150,6 +150,7 @@ export function stasisService(host: Host): GrpcHandlers<typeof StasisDefinition>
               from: request.from,
               count: request.count === 0 ? 1 : request.count,
               pattern: request.name,
+              requireMemory: request.requireMemory,
               paging: pagingOf(request.paging),
               signal,
             },

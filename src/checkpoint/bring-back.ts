@@ -15,7 +15,8 @@ export interface FormerTask {
 }
 
 /**
- * Starts the task that was stopped, from its image where there is one. May be called again after it failed.
+ * Starts the task that was stopped, from its image where there is one, and pauses it where it was paused (no OCI runtime restores
+ * into a pause, so it runs for a moment). May be called again after it failed.
  *
  * Who has an image has ended the task with it. containerd may call such a task running for a while yet, until its shim has
  * seen the end; without an image only containerd knows whether it came to an end.
@@ -43,4 +44,5 @@ export async function bringBack(
     io: await ioOf(task, task?.terminal ?? false),
     imageDir: image,
   });
+  if (task?.status === Status.PAUSED) await client.tasks.pause({ containerId: record.id });
 }

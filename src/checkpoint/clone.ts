@@ -8,7 +8,7 @@ import { openCheckpoint } from './open.ts';
 import { cloneNames, MAX_CLONES, validateContainerId, validateNamespace } from './names.ts';
 import { findCheckpoint } from './find.ts';
 import { removeCheckpoints } from './remove.ts';
-import { warnOfNoMemory, type Restored } from './restore.ts';
+import { assertMemory, warnOfNoMemory, type Restored } from './restore.ts';
 import { assertLazyBefore, isLazy, type Paging } from './paging.ts';
 import { takeLocked } from './take.ts';
 
@@ -22,6 +22,8 @@ export interface CloneRequest {
   readonly from: string;
   readonly count: number;
   readonly pattern: string;
+  /** Fail rather than start copies anew on the checkpoint's disk. */
+  readonly requireMemory: boolean;
   readonly paging: Paging;
   readonly signal: AbortSignal;
 }
@@ -51,7 +53,7 @@ export async function clone(host: Host, request: CloneRequest, tell: Cloned, rep
         ? takeLocked(
             host,
             {
-              ...{ ...request, name: '', exit: false, diskOnly: false, requireMemory: false },
+              ...{ ...request, name: '', exit: false, diskOnly: false },
               execSessions: host.config.checkpoint.exec_sessions,
             },
             report,
@@ -83,12 +85,13 @@ function withItsCheckpoints(host: Host, { namespace, container }: CloneRequest, 
 
 async function cloneFrom(
   host: Host,
-  { namespace, paging, signal }: CloneRequest,
+  { namespace, paging, signal, requireMemory }: CloneRequest,
   names: string[],
   entry: CheckpointEntry,
   tell: Cloned,
   report: Report,
 ): Promise<void> {
+  if (requireMemory) assertMemory(entry);
   if (entry.memory === 'image') await assertSafeForClones(host, entry);
   tell.checkpoint(entry);
   await host.catalog.reading(entry, async () => {

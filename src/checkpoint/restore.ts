@@ -122,7 +122,7 @@ async function inPod(client: NamespaceClient, memory: OpenMemory): Promise<OpenM
 }
 
 /** @throws FailedPrecondition where the checkpoint has no memory, for those who insist on it */
-function assertMemory(entry: CheckpointEntry): void {
+export function assertMemory(entry: CheckpointEntry): void {
   if (entry.memory === 'image') return;
   throw new FailedPrecondition(
     `checkpoint ${entry.name} of ${entry.container} holds no memory${whyNone(entry)}`,

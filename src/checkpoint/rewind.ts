@@ -5,7 +5,7 @@ import { isContainerdAway, type NamespaceClient } from '../containerd/client.ts'
 import { Code, codeOf, FailedPrecondition, messageOf, StasisError } from '../errors.ts';
 import type { Container } from '../proto/gen/containerd/containers.ts';
 import type { Mount } from '../proto/gen/containerd/mount.ts';
-import { type Process } from '../proto/gen/containerd/task_types.ts';
+import { type Process, Status } from '../proto/gen/containerd/task_types.ts';
 import { SessionPolicy } from '../proto/gen/stasis/engine.ts';
 import { bringBack } from './bring-back.ts';
 import { cgroupPids, findCgroup } from '../sys/cgroup.ts';
@@ -185,6 +185,7 @@ async function rewindBy(
     entry.disk === 'snapshot' ? assertDisk(host, namespace, record) : undefined,
   ]);
 
+  if (task?.status === Status.PAUSED) report.warn(`${record.id} was paused, and runs when it is restored`);
   const begin = process.hrtime.bigint();
   report.phase('stopping the container');
   const safety = await stop(host, rewinding, note, report);

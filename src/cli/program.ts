@@ -141,6 +141,10 @@ const containerCommands: Readonly<Record<string, Register>> = {
         '--name <pattern>',
         'names of the clones: {} is a number, {source} the name (default: {source}-{})',
       )
+      .option(
+        '--require-memory',
+        'fail where memory cannot be had, instead of starting anew on the disk alone',
+      )
       .addOption(lazyOption())
       .addOption(eagerOption())
       .addHelpText(

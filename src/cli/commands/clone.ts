@@ -9,7 +9,7 @@ import { checkpointView, restoreView } from '../view.ts';
 import { checkpointText } from './checkpoint.ts';
 import { pagingOf, restoreText } from './restore.ts';
 
-type Options = Pick<CommandOptions, 'from' | 'count' | 'name' | 'eager' | 'lazy'>;
+type Options = Pick<CommandOptions, 'from' | 'count' | 'name' | 'requireMemory' | 'eager' | 'lazy'>;
 
 /** `stasis clone CONTAINER`: each clone is printed as it runs, since a hundred take a while. */
 export async function clone(session: Session, container: string, options: Options): Promise<void> {
@@ -20,6 +20,7 @@ export async function clone(session: Session, container: string, options: Option
     from: options.from === undefined ? '' : checkpointName(options.from),
     count,
     name: options.name === undefined ? '' : clonePattern(options.name, container, count),
+    requireMemory: options.requireMemory ?? false,
     paging: pagingOf(options),
   };
   const { json, quiet } = session.globals;

@@ -78,6 +78,9 @@ suite('a checkpoint that fails leaves the container running and nothing in the p
     assert.equal((await attempt('ls', [await inside(web, '/mark')])).exitCode === 0, false);
     await counts();
     await refused(5, 'restore', web, '--snapshot', 'disk', '--require-memory');
+    await refused(5, 'clone', web, '--from', 'disk', '--require-memory');
+    await refused(5, 'clone', web, '--require-memory');
+    assert.deepEqual(await checkpointsOf(web), ['disk']);
   });
 });
 
@@ -126,6 +129,14 @@ suite('containers that come and go', () => {
       assert.deepEqual(await checkpointsOf(web), ['c']);
       const { labels = {} } = JSON.parse(await ctr('containers', 'info', web)) as { labels?: object };
       assert.doesNotMatch(JSON.stringify(labels), /stasis-former/);
+      // One that its user has paused is paused afterwards, too.
+      await ctr('tasks', 'pause', web);
+      const again = await attempt('stasis', ['restore', web, '--snapshot', 'c']);
+      assert.notEqual(again.exitCode, 0);
+      assert.match(again.stderr, /was paused, and runs when it is restored/);
+      assert.equal(await statusOf(web), 'PAUSED');
+      await ctr('tasks', 'resume', web);
+      assert.ok((await progress(web, 3)) >= now);
     } finally {
       await removeAll(web);
     }
