@@ -211,7 +211,15 @@ test('clone prints each clone, and the checkpoint only if it made it', async () 
   const argv = ['clone', 'web', '--count', '2', '--from', 'one', '--name', '{source}-{}', '--lazy'];
   const text = await against(cloning(seen), argv);
   assert.deepEqual(seen, [
-    { namespace: 'default', container: 'web', from: 'one', count: 2, name: '{source}-{}', paging: 2 },
+    {
+      namespace: 'default',
+      container: 'web',
+      from: 'one',
+      count: 2,
+      name: '{source}-{}',
+      requireMemory: false,
+      paging: 2,
+    },
   ]);
   const subjects = (stdout: string) => stdout.split('\n').map((line) => line.split(/[:, ]/)[0]);
   assert.deepEqual(subjects(text.stdout), ['web-1', 'web-2', '']);
