@@ -1,5 +1,6 @@
 import { FailedPrecondition, InvalidArgument, messageOf } from '../src/errors.ts';
 import type { CallOptions } from '../src/zfs/zfs.ts';
+import { correcting } from './gone.ts';
 import { exists, filled, missing, rootfsOf, syncFiles } from './dataset.ts';
 import type { Node } from './index.ts';
 import { changing } from './unsettled.ts';
@@ -20,32 +21,36 @@ export async function commit(
 ): Promise<void> {
   const { owner, name, key } = request;
   if (name === '') throw new InvalidArgument('a committed snapshot needs a name', { subject: 'name' });
-  await changing(pool, { exclusive: [lockName(owner, key), lockName(owner, name)] }, async () => {
-    if (pool.index.current(owner, name) !== undefined) throw exists(name);
-    const node = pool.index.current(owner, key);
-    const active = node?.snapshot;
-    if (node === undefined || active === undefined) throw missing(key);
-    if (active.kind !== 'active') {
-      throw new FailedPrecondition(`snapshot ${key} is ${active.kind}, not active`, { subject: key });
-    }
-    if (request.parent !== '' && request.parent !== active.parent) {
-      // Only the capability `rebase` would allow this, and a clone cannot change what it was cloned from.
-      throw new InvalidArgument(`snapshot ${key} has the parent ${active.parent}, not ${request.parent}`, {
-        subject: key,
-      });
-    }
-    const now = pool.now();
-    const committed: Snapshot = {
-      ...active,
-      name,
-      kind: 'committed',
-      labels: filled(request.labels),
-      created: now,
-      updated: now,
-      generation: 1,
-    };
-    await commitNode(pool, node, committed, call);
-  });
+  const relied = (): Node[] => pool.index.generations(owner, key);
+  const exclusive = [lockName(owner, key), lockName(owner, name)];
+  await changing(pool, { exclusive }, () =>
+    correcting(pool, relied, async () => {
+      if (pool.index.current(owner, name) !== undefined) throw exists(name);
+      const node = pool.index.current(owner, key);
+      const active = node?.snapshot;
+      if (node === undefined || active === undefined) throw missing(key);
+      if (active.kind !== 'active') {
+        throw new FailedPrecondition(`snapshot ${key} is ${active.kind}, not active`, { subject: key });
+      }
+      if (request.parent !== '' && request.parent !== active.parent) {
+        // Only the capability `rebase` would allow this, and a clone cannot change what it was cloned from.
+        throw new InvalidArgument(`snapshot ${key} has the parent ${active.parent}, not ${request.parent}`, {
+          subject: key,
+        });
+      }
+      const now = pool.now();
+      const committed: Snapshot = {
+        ...active,
+        name,
+        kind: 'committed',
+        labels: filled(request.labels),
+        created: now,
+        updated: now,
+        generation: 1,
+      };
+      await commitNode(pool, node, committed, call);
+    }),
+  );
 }
 
 /** The change itself; whoever calls holds the names. */
@@ -82,21 +87,24 @@ export async function update(
   call?: CallOptions,
 ): Promise<Snapshot> {
   const { owner, name } = request;
-  return changing(pool, { exclusive: [lockName(owner, name)] }, async () => {
-    const node = pool.index.current(owner, name);
-    const before = node?.snapshot;
-    if (node === undefined || before === undefined) throw missing(name);
-    const labels = changedLabels(before.labels, request.labels, request.paths);
-    const snapshot: Snapshot = { ...before, labels, updated: pool.now() };
-    const properties = labelProperties(labels, snapshot.updated, nextSet(node.labelHead));
-    const target = before.kind === 'committed' ? pool.index.layerOf(node) : node.dataset;
-    const limit = before.kind === 'active' ? changedLimit(before.labels, labels) : undefined;
-    // Where ZFS refuses it, nothing is changed: one command that sets both could set one.
-    if (limit !== undefined) await pool.zfs.set(target, limit, call);
-    await pool.zfs.set(target, properties, call);
-    pool.index.change(node, { snapshot, labelHead: properties[property.labels] });
-    return snapshot;
-  });
+  const relied = (): Node[] => pool.index.generations(owner, name);
+  return changing(pool, { exclusive: [lockName(owner, name)] }, () =>
+    correcting(pool, relied, async () => {
+      const node = pool.index.current(owner, name);
+      const before = node?.snapshot;
+      if (node === undefined || before === undefined) throw missing(name);
+      const labels = changedLabels(before.labels, request.labels, request.paths);
+      const snapshot: Snapshot = { ...before, labels, updated: pool.now() };
+      const properties = labelProperties(labels, snapshot.updated, nextSet(node.labelHead));
+      const target = before.kind === 'committed' ? pool.index.layerOf(node) : node.dataset;
+      const limit = before.kind === 'active' ? changedLimit(before.labels, labels) : undefined;
+      // Where ZFS refuses it, nothing is changed: one command that sets both could set one.
+      if (limit !== undefined) await pool.zfs.set(target, limit, call);
+      await pool.zfs.set(target, properties, call);
+      pool.index.change(node, { snapshot, labelHead: properties[property.labels] });
+      return snapshot;
+    }),
+  );
 }
 
 function changedLabels(before: Labels, given: Labels, paths: readonly string[] | undefined): Labels {

@@ -10,6 +10,7 @@ import { lockName, withReserved, type Pool } from './pool.ts';
 import { property, stateValue } from './properties.ts';
 import { isExtraction, type DatasetState } from './snapshot.ts';
 import { missing } from './dataset.ts';
+import { correcting, isCorrected } from './gone.ts';
 import { handOver, isReplaceable } from './hand-over.ts';
 import { recordInodes } from './usage.ts';
 
@@ -21,35 +22,52 @@ const SCARCE = 0.05;
 /**
  * Frees a name at once: one `zfs` command. A container's root file system goes to the trash, or stays marked
  * where checkpoints or clones need it; a layer is marked; the rest is destroyed. The slow part is `sweep`.
+ * What somebody destroyed by hand is removed thereby.
  * @throws NotFound; FailedPrecondition where snapshots stand on it
  */
 export async function remove(pool: Pool, owner: string, name: string, call?: CallOptions): Promise<void> {
-  await changing(pool, { exclusive: [lockName(owner, name)] }, async () => {
-    const node = pool.index.current(owner, name);
-    const snapshot = node?.snapshot;
-    if (node === undefined || snapshot === undefined) throw missing(name);
-    const children = pool.index.children(owner, name);
-    if (children > 0) {
-      throw new FailedPrecondition(
-        `cannot remove snapshot ${name}: ${children} others have it as their parent`,
-        {
-          subject: name,
-        },
-      );
-    }
-    // Older generations first: a crash between leaves the current one in place, never an older one in its stead.
-    for (const older of pool.index.generations(owner, name)) {
-      if (older !== node) await mark(pool, older, 'superseded', call);
-    }
-    if (snapshot.kind === 'committed' || isExtraction(name, snapshot.labels) || pool.index.isNeeded(node)) {
-      await mark(pool, node, 'removed', call);
-      await release(pool, node);
-    } else if (snapshot.kind === 'view') {
-      await destroyOrMark(pool, node, call);
-    } else {
-      await trashOrMark(pool, node, call);
-    }
-  });
+  await changing(pool, { exclusive: [lockName(owner, name)] }, () =>
+    correcting(
+      pool,
+      () => pool.index.generations(owner, name),
+      async (again) => {
+        if (again && pool.index.current(owner, name) === undefined) return;
+        await removeCurrent(pool, owner, name, call);
+      },
+    ),
+  );
+}
+
+async function removeCurrent(
+  pool: Pool,
+  owner: string,
+  name: string,
+  call: CallOptions | undefined,
+): Promise<void> {
+  const node = pool.index.current(owner, name);
+  const snapshot = node?.snapshot;
+  if (node === undefined || snapshot === undefined) throw missing(name);
+  const children = pool.index.children(owner, name);
+  if (children > 0) {
+    throw new FailedPrecondition(
+      `cannot remove snapshot ${name}: ${children} others have it as their parent`,
+      {
+        subject: name,
+      },
+    );
+  }
+  // Older generations first: a crash between leaves the current one in place, never an older one in its stead.
+  for (const older of pool.index.generations(owner, name)) {
+    if (older !== node) await mark(pool, older, 'superseded', call);
+  }
+  if (snapshot.kind === 'committed' || isExtraction(name, snapshot.labels) || pool.index.isNeeded(node)) {
+    await mark(pool, node, 'removed', call);
+    await release(pool, node);
+  } else if (snapshot.kind === 'view') {
+    await destroyOrMark(pool, node, call);
+  } else {
+    await trashOrMark(pool, node, call);
+  }
 }
 
 /** Takes a dataset out of use in place, in one property: its key is free, and it waits for what needs it. */
@@ -188,7 +206,8 @@ export async function sweep(pool: Pool, graceSeconds: number, call: CallOptions 
       const next = all.find((node) => !kept.has(node) && isReplaceable(pool, node));
       if (next === undefined || call.signal?.aborted === true) break;
       kept.add(next);
-      await handOver(pool, next, call).catch((error: unknown) => {
+      await handOver(pool, next, call).catch(async (error: unknown) => {
+        if (await isCorrected(pool, error, [next, ...pool.index.clonesOf(next)])) return;
         failed.set(next.dataset, messageOf(error));
         pool.log.warn('a removed dataset cannot be handed over yet', {
           dataset: next.dataset,
@@ -204,6 +223,7 @@ export async function sweep(pool: Pool, graceSeconds: number, call: CallOptions 
         await destroyPatiently(pool, node, call);
         destroyed.push(dataset);
       } catch (error) {
+        if (await isCorrected(pool, error, [node])) continue;
         failed.set(dataset, messageOf(error));
         pool.log.warn('a removed dataset cannot be destroyed yet', { dataset, error: messageOf(error) });
       }
@@ -247,6 +267,7 @@ async function settleOlderGenerations(pool: Pool, failed: Map<string, string>): 
       try {
         await putAside(pool, node);
       } catch (error) {
+        if (await isCorrected(pool, error, [node])) return;
         failed.set(node.dataset, messageOf(error));
       }
     });

@@ -1,4 +1,4 @@
-import { FailedPrecondition } from '../src/errors.ts';
+import { FailedPrecondition, NotFound } from '../src/errors.ts';
 import { silent, type Logger } from '../src/log.ts';
 import type { WallTime } from '../src/sys/clock.ts';
 import { canMapIds } from '../src/sys/idmap.ts';
@@ -10,9 +10,10 @@ import { AwaitedPlaces } from './awaited.ts';
 import { type BindMount, bindMount } from './bind-mount.ts';
 import { commit, update } from './commit.ts';
 import { type ContainerDisk, findDisk } from './container-disk.ts';
-import { missing, rootfsOf } from './dataset.ts';
+import { missing, rootfsOf, type Made } from './dataset.ts';
 import { withTrees, type Trees } from './diff/trees.ts';
 import { compileFilters } from './filters.ts';
+import { findGone, isCorrected, reliedOn } from './gone.ts';
 import { isReplaceable, snapshotNames } from './hand-over.ts';
 import { health, type Health } from './health.ts';
 import { isLive, SnapshotIndex, type Node } from './index.ts';
@@ -120,11 +121,13 @@ export class SnapshotStore {
     request: { owner?: string; name: string; kind: 'active' | 'view'; parent: string; labels: Labels },
     call?: CallOptions,
   ): Promise<BindMount[]> {
-    const { node, rootfs } = await prepare(
-      this.#pool,
-      { ...request, owner: this.#ownerOr(request.owner) },
-      call,
-    );
+    const given = { ...request, owner: this.#ownerOr(request.owner) };
+    const make = (): Promise<Made> => prepare(this.#pool, given, call);
+    const { node, rootfs } = await make().catch(async (error: unknown) => {
+      const relied = (): Node[] => reliedOn(this.#pool, given);
+      if (!(await this.#isCorrected([given.name, given.parent], relied, given.owner, error))) throw error;
+      return make();
+    });
     return [bindMount(node.snapshot ?? request, rootfs)];
   }
 
@@ -178,7 +181,15 @@ export class SnapshotStore {
 
   /** Bytes and inodes beyond the parent's. @throws NotFound */
   async usage(name: string, owner?: string): Promise<{ size: bigint; inodes: bigint }> {
-    return usage(this.#pool, this.#ownerOr(owner), name);
+    const ours = this.#ownerOr(owner);
+    const relied = (): Node[] => this.#pool.index.generations(ours, name);
+    const ask = (): Promise<{ size: bigint; inodes: bigint }> => usage(this.#pool, ours, name);
+    try {
+      return await ask();
+    } catch (error) {
+      if (!(await this.#isCorrected([name], relied, ours, error))) throw error;
+    }
+    return ask();
   }
 
   /** The name of the snapshot whose files a bind mount of ours shows; undefined for any other mount. */
@@ -301,6 +312,11 @@ export class SnapshotStore {
     return health(this.#pool, this.#ownerOr(owner), this.#swept);
   }
 
+  /** Datasets of the index that the pool does not have: one listing. See gone.ts. @throws what zfs throws */
+  async gone(call?: CallOptions): Promise<readonly string[]> {
+    return (await findGone(this.#pool, call)).map(({ dataset }) => dataset);
+  }
+
   /** Runs `work` while nothing else changes a snapshot. Must not call what takes the same name. */
   async withName<T>(name: string, work: () => Promise<T>, owner?: string): Promise<T> {
     return this.#pool.locks.run({ exclusive: [lockName(this.#ownerOr(owner), name)] }, work);
@@ -322,8 +338,29 @@ export class SnapshotStore {
     owner: string | undefined,
     work: (node: Node & { snapshot: Snapshot }) => Promise<T>,
   ): Promise<T> {
-    const shared = [lockName(this.#ownerOr(owner), name)];
-    return this.#pool.locks.run({ shared }, async () => work(this.#node(name, owner)));
+    const ours = this.#ownerOr(owner);
+    const names = [lockName(ours, name)];
+    const relied = (): Node[] => this.#pool.index.generations(ours, name);
+    const run = (): Promise<T> =>
+      this.#pool.locks.run({ shared: names }, async () => work(this.#node(name, owner)));
+    try {
+      return await run();
+    } catch (error) {
+      if (!(await this.#isCorrected([name], relied, ours, error))) throw error;
+    }
+    return run();
+  }
+
+  /** Whether something failed since a dataset that it relied on is gone; see gone.ts. Holds the names meanwhile. */
+  async #isCorrected(
+    names: readonly string[],
+    relied: () => Node[],
+    owner: string,
+    error: unknown,
+  ): Promise<boolean> {
+    if (!(error instanceof NotFound)) return false;
+    const exclusive = names.filter((name) => name !== '').map((name) => lockName(owner, name));
+    return this.#pool.locks.run({ exclusive }, () => isCorrected(this.#pool, error, relied()));
   }
 }
 

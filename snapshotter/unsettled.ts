@@ -87,7 +87,8 @@ export async function settle(pool: Pool, call?: CallOptions): Promise<void> {
   }
 }
 
-async function settleDataset(pool: Pool, dataset: string): Promise<void> {
+/** Takes a dataset into the index as the pool has it now, with the memory below it; whoever calls holds its name. */
+export async function settleDataset(pool: Pool, dataset: string): Promise<void> {
   const { zfs, index, layout, mounter } = pool;
   mounter.forget(dataset);
   const rows = await readPool(zfs, dataset);

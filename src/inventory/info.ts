@@ -102,6 +102,9 @@ async function xattr({ root, config, zfs: { kind } }: Host): Promise<Finding> {
   );
 }
 
+/** Milliseconds that a comparison of the index with the pool may take: zfs-fuse needs 10 ms and more for each dataset. */
+const COMPARISON_MS = 5000;
+
 /** How well the index in memory stands for the pool. What is only still in use is told, and no fault of the host. */
 async function index({ store }: Host): Promise<Finding> {
   const { datasets, snapshots, checkpoints, removed, foreign, unsettled, unmarked, undestroyed } =
@@ -119,7 +122,19 @@ async function index({ store }: Host): Promise<Finding> {
     const remedy = 'make room in the pool: the next sweep writes it down';
     return bad('index', `${value}; no room to write down the removal of ${unmarked.join(', ')}`, remedy);
   }
+  const gone = await store.gone({ timeoutMs: COMPARISON_MS }).catch(() => []); // `pool` says what is wrong with that
+  if (gone.length > 0) {
+    const remedy =
+      'they were destroyed or renamed by hand: remove what they were of with its client, or rename them back';
+    return bad('index', `${value}; the pool does not have ${some(gone)}`, remedy);
+  }
   return good('index', value);
+}
+
+/** The first few of many names. */
+function some(names: readonly string[]): string {
+  const shown = names.slice(0, 5).join(', ');
+  return names.length > 5 ? `${shown} and ${names.length - 5} more` : shown;
 }
 
 async function criu(host: Host): Promise<Finding> {
