@@ -2,9 +2,12 @@
 // database knows none. So what is older than that database and not known to it is not listed, until somebody adopts or drops it.
 import { MAX_VALUE } from '../src/zfs/names.ts';
 import { lostProperty } from './format.ts';
+import { isCorrected } from './gone.ts';
 import { isLive, type Node } from './index.ts';
-import type { Pool } from './pool.ts';
-import { own } from './properties.ts';
+import { lockName, type Pool } from './pool.ts';
+import { own, property, stateValue } from './properties.ts';
+import { splitName } from './snapshot.ts';
+import { changing } from './unsettled.ts';
 
 /** Which of the nodes were lost before this start. @param nodes all that there are; changed */
 export async function settleLost(pool: Pool, nodes: readonly Node[]): Promise<void> {
@@ -29,22 +32,76 @@ export async function lose(pool: Pool, owner: string, before: number): Promise<N
   return gone;
 }
 
-/** Puts them back into use, where the database is there again: but for those whose name another has by now. */
-export async function find(pool: Pool, owner: string): Promise<Node[]> {
+/**
+ * Puts them back into use, where the database is there again. What the database between has made is unknown to it, and its
+ * collector would remove that: so it is adopted, which keeps it and frees its names. Of two that were lost with one name, after two
+ * databases were, the older one comes back.
+ * @param known namespace and key of what the database knows of, as `namespace/key`: that stays in use, but where a lost one has them
+ */
+export async function find(pool: Pool, owner: string, known: ReadonlySet<string>): Promise<Node[]> {
   const { index } = pool;
-  const lost = [...index.nodes()].filter((node) => node.lost && node.snapshot?.owner === owner);
+  const lost = [...index.nodes()]
+    .filter((node) => node.lost && node.snapshot?.owner === owner)
+    .toSorted(byAge);
   if (lost.length === 0) return [];
-  if (lost.some(({ snapshot }) => index.current(owner, snapshot?.name ?? '') !== undefined)) return [];
+  const back = new Map<string, Node>();
+  for (const node of lost) {
+    const name = node.snapshot?.name ?? '';
+    if (!back.has(name)) back.set(name, node);
+    else await putAway(pool, node);
+  }
+  const keys = new Set([...back.keys()].map(keyOf));
+  for (const node of inUse(pool, owner)) {
+    const key = keyOf(node.snapshot?.name ?? '');
+    if (keys.has(key) || !known.has(key)) await putAway(pool, node);
+  }
   const all = await readLost(pool);
   all.delete(owner);
   await writeLost(pool, all);
-  for (const node of lost) index.change(node, { lost: false });
-  return lost;
+  for (const node of back.values()) index.change(node, { lost: false });
+  return [...back.values()];
+}
+
+/** Whether a database that was made then is not the one for which snapshots of its containerd were taken out of use, but older. */
+export async function isFormer(pool: Pool, owner: string, born: number): Promise<boolean> {
+  const before = (await readLost(pool)).get(owner);
+  return before !== undefined && Math.floor(born) < before;
+}
+
+/** Takes what a database between has made out of use, for good: the present one does not know it. */
+async function putAway(pool: Pool, node: Node): Promise<void> {
+  const { index, zfs, log } = pool;
+  const since = Number(pool.now().seconds);
+  const name = node.snapshot?.name ?? '';
+  await changing(pool, { exclusive: [lockName(node.snapshot?.owner ?? '', name)] }, async () => {
+    if (index.get(node.dataset) !== node || node.state !== 'live') return;
+    try {
+      await zfs.set(node.dataset, { [property.state]: stateValue('adopted', since) });
+    } catch (error) {
+      if (await isCorrected(pool, error, [node])) return;
+      throw error;
+    }
+    index.change(node, { state: 'adopted', since, lost: false });
+    log.warn('a snapshot that another database of containerd has made is adopted', {
+      dataset: node.dataset,
+      snapshot: name,
+      remedy: 'see stasis df; stasis adopt --drop destroys it',
+    });
+  });
+}
+
+function keyOf(name: string): string {
+  const { namespace, key } = splitName(name);
+  return `${namespace}/${key}`;
 }
 
 /** Snapshots of a containerd that are in use; the oldest first. */
 export function inUse(pool: Pool, owner: string): Node[] {
-  return [...pool.index.list(owner)].filter(isLive).toSorted((a, b) => Number(createdAt(a) - createdAt(b)));
+  return [...pool.index.list(owner)].filter(isLive).toSorted(byAge);
+}
+
+function byAge(a: Node, b: Node): number {
+  return Number(createdAt(a) - createdAt(b));
 }
 
 function createdAt({ snapshot }: Node): bigint {

@@ -63,9 +63,11 @@ export function snapshotsService(
   return {
     prepare: (request, context) => make('active', request, context),
     view: (request, context) => make('view', request, context),
-    mounts: async (request, context) => ({
-      mounts: toMounts(await store.mounts(request.key, await ownerFor(context))),
-    }),
+    mounts: async (request, context) => {
+      const owner = await ownerFor(context);
+      await database.look(owner);
+      return { mounts: toMounts(await store.mounts(request.key, owner)) };
+    },
     // Not cancelled with their call: a command that was killed may have had its effect, and what it did to a
     // snapshot that exists cannot be undone, as a Prepare can.
     commit: async ({ name, key, labels, parent }, context) => {

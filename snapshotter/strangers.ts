@@ -2,7 +2,7 @@ import type { Row } from '../src/zfs/zfs.ts';
 import { adopt, type Adoption } from './adopt.ts';
 import { drop, type Dropped } from './drop.ts';
 import { isForeign, type Node } from './index.ts';
-import { find, inUse, lose } from './lost.ts';
+import { find, inUse, isFormer, lose } from './lost.ts';
 import type { Pool } from './pool.ts';
 import { notice } from './received.ts';
 
@@ -39,8 +39,13 @@ export class Strangers {
   }
 
   /** Puts them back into use; see lost.ts. */
-  async find(owner: string): Promise<readonly Node[]> {
-    return find(this.#pool, owner);
+  async find(owner: string, known: ReadonlySet<string>): Promise<readonly Node[]> {
+    return find(this.#pool, owner, known);
+  }
+
+  /** Whether a database is older than the one for which they were taken out of use; see lost.ts. */
+  async isFormer(owner: string, born: number): Promise<boolean> {
+    return isFormer(this.#pool, owner, born);
   }
 
   /** Names of a containerd's snapshots that are out of use because its database was lost. */

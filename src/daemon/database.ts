@@ -15,7 +15,8 @@ type Asked = Pick<Containerd, 'namespaces' | 'namespace' | 'plugins'>;
  * Looks, once for each process of containerd and before it makes or removes anything, whether its database is the one that the pool's
  * snapshots were made with. One that was lost, or moved away because it was damaged, leaves the UUID in place: the collector of the new
  * one would remove every layer and container. It is another one where it knows no snapshot of ours and its file is younger than
- * they are. If the former comes back, all is as it was.
+ * they are. The former is back where it has a record of a snapshot that is out of use for that, or its file is older than the one that
+ * was there meanwhile: then all is as it was. That a database knows snapshots of its own alone says nothing: the new one does, too.
  *
  * Must not be awaited by what containerd asks of us while it lists its snapshots (Stat), nor inside its transactions (Commit, Update).
  */
@@ -62,15 +63,17 @@ export class Database implements DatabaseWatch {
     this.#lost = this.#store.strangers.lostNames(owner);
     this.#knowsLost = false;
     if (this.#store.strangers.inUse(owner).length === 0 && this.#lost.size === 0) return;
-    if (await this.#knowsAny()) {
-      const found = await this.#store.strangers.find(owner);
+    const known = await this.#known();
+    const path = await this.#path();
+    const born = path === undefined ? undefined : await this.#born(path);
+    if (this.#lost.size > 0 && (this.#knowsLost || (await this.#isFormer(owner, born)))) {
+      const found = await this.#store.strangers.find(owner, known);
       if (found.length > 0)
         this.#log.info("containerd's database is there again", { snapshots: found.length });
       return;
     }
-    const path = await this.#path();
-    const born = path === undefined ? undefined : await this.#born(path);
-    if (born === undefined) return;
+    // The snapshots of one that is new and has some of its own say nothing of those that are out of use.
+    if (known.size > 0 || born === undefined) return;
     const lost = await this.#store.strangers.lose(owner, born);
     if (lost.length === 0) return;
     this.#log.warn(
@@ -83,13 +86,20 @@ export class Database implements DatabaseWatch {
     );
   }
 
-  async #knowsAny(): Promise<boolean> {
+  /** Namespace and key of the snapshots of ours that it has, and that are in use. Of others we are asked meanwhile: `asked`. */
+  async #known(): Promise<Set<string>> {
+    const known = new Set<string>();
     for (const name of await this.#containerd.namespaces()) {
       const { snapshots } = this.#containerd.namespace(name);
       for await (const { info } of snapshots.list({ snapshotter: snapshotterName, filters: [] }))
-        if (info.length > 0) return true;
+        for (const { name: key } of info) known.add(`${name}/${key}`);
     }
-    return this.#knowsLost;
+    return known;
+  }
+
+  /** A file that was moved back in its place is older than the one that was there meanwhile. */
+  async #isFormer(owner: string, born: number | undefined): Promise<boolean> {
+    return born !== undefined && this.#store.strangers.isFormer(owner, born);
   }
 
   async #path(): Promise<string | undefined> {

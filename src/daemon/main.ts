@@ -75,10 +75,15 @@ async function main(): Promise<void> {
   // Before anybody else can have the locks of these containers.
   host.later('finish restores that were cut off', finishRewinds(host, await host.rewinds.left()));
   const threads = new DiffThreads(log);
-  const database = new Database(host.containerd, host.store, log);
+  const { database } = host;
+  const lookAtDatabase = async (): Promise<void> => {
+    // It may be just starting, or start after us; whatever it asks for first looks again.
+    await host.identify().catch(() => undefined);
+  };
   const peer = new ContainerdPeer(config.containerd.address, () => {
     host.containerd.forgetUuid();
     database.forget();
+    host.later('find containerd', lookAtDatabase());
   });
   const listener = await listen({
     path: socketPath(config),
@@ -113,13 +118,7 @@ async function main(): Promise<void> {
     systemd.ready(status);
   });
 
-  host.later(
-    'find containerd',
-    host
-      .identify()
-      .then((uuid) => database.look(uuid))
-      .catch(() => undefined),
-  ); // it may start after us
+  host.later('find containerd', lookAtDatabase());
   const sweep = (): void => {
     host.later('remove what unfinished operations left', removeUnfinished(host));
     host.later(
@@ -158,7 +157,11 @@ function reload(config: Config, log: Logger): void {
 }
 
 /** Reads the pool and clears what an earlier stasisd was cut off in. */
-async function openHost(config: Config, log: Logger, later: Host['later']): Promise<Host> {
+async function openHost(
+  config: Config,
+  log: Logger,
+  later: Host['later'],
+): Promise<Host & { readonly database: Database }> {
   const runDir = config.daemon.run_dir;
   const exec = execWith(new OwnChildren());
   const zfs = await openZfs(exec, { zfs: config.zfs.zfs_path, zpool: config.zfs.zpool_path });
@@ -186,6 +189,7 @@ async function openHost(config: Config, log: Logger, later: Host['later']): Prom
   const staging = await stagingFolder(config.checkpoint.staging_dir, runDir);
   await clearStaging(staging, new Set(cut.map(({ stage }) => stage)));
   const containerd = new Containerd(config.containerd.address);
+  const database = new Database(containerd, store, log);
   return {
     config,
     root,
@@ -207,7 +211,8 @@ async function openHost(config: Config, log: Logger, later: Host['later']): Prom
     log,
     staging,
     later,
-    identify: identifier(containerd, store),
+    identify: identifier(containerd, store, database),
+    database,
   };
 }
 
@@ -215,13 +220,14 @@ async function openHost(config: Config, log: Logger, later: Host['later']): Prom
  * Learns containerd's UUID, and waits until its way back to us is open again: after our restart its connection is
  * refused until its own backoff (3 s at most) has passed, and what needs a snapshot would fail meanwhile.
  */
-function identifier(containerd: Containerd, store: SnapshotStore): Host['identify'] {
+function identifier(containerd: Containerd, store: SnapshotStore, database: Database): Host['identify'] {
   let routed: Promise<void> | undefined;
   return async () => {
     const uuid = await containerd.uuid();
     store.owner = uuid;
     routed ??= waitForRoute(containerd);
     await routed;
+    await database.look(uuid).catch(() => undefined); // what containerd begins with looks again
     return uuid;
   };
 }

@@ -6,6 +6,7 @@ import { after, before, suite, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { checkpointsOf, pidOf, progress, removeAll, startWriter, uniqueName } from '../support/container.ts';
 import { routed } from '../support/daemon.ts';
+import { buildImage } from '../support/image.ts';
 import {
   attempt,
   ctr,
@@ -159,14 +160,26 @@ suite('strangers at the pool', () => {
       assert.deepEqual([...own(), ...layers()], before);
       assert.match(await stasis('adopt', '--dry-run'), new RegExp(`containers/default/${web} `));
       assert.equal(await states(), marks, 'nothing is removed');
+      const folder = mkdtempSync(join(stack.state, 'data/tmp/image-'));
+      buildImage(join(folder, 'image.tar'), folder);
+      await ctr('images', 'import', '--snapshotter', 'stasis', join(folder, 'image.tar'));
+      rmSync(folder, { recursive: true });
+      await dev('stop', 'containerd');
+      await dev('start', 'containerd');
+      await routed();
+      await ctr('leases', 'create', '--id', 'l');
+      await ctr('leases', 'rm', '--sync', 'l');
+      await sleep(500);
+      const left = datasets();
+      for (const dataset of before) assert.ok(left.includes(dataset), `${dataset} outlives the new database`);
     } finally {
       await dev('stop', 'containerd');
       renameSync(`${file}.aside`, file);
       await dev('start', 'containerd');
     }
-    await routed();
-    await ctr(...snapshots, 'prepare', 'again');
-    await ctr(...snapshots, 'rm', 'again');
+    await until('stasisd to see the former database', async () =>
+      (await attempt('ctr', [...snapshots, 'mounts', '/mm', web])).exitCode === 0 ? true : undefined,
+    );
     assert.match(await ctr(...snapshots, 'ls'), new RegExp(web));
     assert.doesNotMatch(await stasis('adopt', '--dry-run'), new RegExp(web));
     assert.deepEqual(await checkpointsOf(web), ['kept']);

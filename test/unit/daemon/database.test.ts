@@ -126,6 +126,53 @@ test('a name that is in use again keeps its new snapshot when the lost database 
   assert.equal(h.store.strangers.foreign().length, 1);
 });
 
+test('the new database is no proof of the former one, though it knows snapshots of its own', async (t) => {
+  const h = await withWeb(t);
+  const containerd = new FakeContainerd();
+  const look = (): Promise<void> =>
+    new Database(containerd.api, h.store, silent, async () => YOUNG).look(OWNER);
+  await look();
+  await h.store.prepare({ name: 'default/1/new', kind: 'active', parent: '', labels: {} });
+  containerd.known = ['new'];
+  await look(); // containerd, or stasisd, was started again
+  assert.deepEqual(names(h.store), ['default/1/new']);
+  assert.deepEqual(h.store.strangers.lostNames(OWNER), new Set([WEB]));
+});
+
+for (const told of ['the age of its file', 'a snapshot that it has a record of']) {
+  test(`the former database is told by ${told}, whatever the new one has made, which is kept`, async (t) => {
+    const h = await withWeb(t);
+    await h.store.prepare({ name: 'default/2/job', kind: 'active', parent: '', labels: {} });
+    h.clock.seconds += 100;
+    const containerd = new FakeContainerd();
+    const born = YOUNG + 100;
+    await new Database(containerd.api, h.store, silent, async () => born).look(OWNER);
+    const made = { kind: 'active', parent: '', labels: { new: 'yes' } } as const;
+    for (const name of [WEB, 'default/4/late']) await h.store.prepare({ ...made, name });
+    const interim = h.store.stat(WEB).dataset;
+    const age = told.startsWith('the age') ? OLD : born + 500;
+    const former = new Database(containerd.api, h.store, silent, async () => age);
+    containerd.known = ['web', 'job'];
+    has = (key) => {
+      const name = key === 'web' ? WEB : 'default/2/job';
+      if (age !== OLD && h.store.lookup(name) === undefined) former.asked(OWNER, name);
+      return h.store.lookup(name) !== undefined;
+    };
+    t.after(() => {
+      has = () => true;
+    });
+    await former.look(OWNER);
+    for (const store of [h.store, await h.restart()]) {
+      assert.deepEqual(names(store).sort(), ['default/2/job', WEB]);
+      assert.deepEqual(store.stat(WEB).labels, {}, 'the former one');
+      await store.sweep();
+      assert.equal(store.nodeOf(interim)?.state, 'adopted');
+      assert.ok(h.zfs.datasets.has(interim));
+      assert.deepEqual(store.strangers.foreign(), []);
+    }
+  });
+}
+
 test('what was lost can be adopted, and dropped', async (t) => {
   const h = await withWeb(t);
   await new Database(new FakeContainerd().api, h.store, silent, async () => YOUNG).look(OWNER);
