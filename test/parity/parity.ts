@@ -1,12 +1,11 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test, type TestContext } from 'node:test';
-import { isDeepStrictEqual } from 'node:util';
 import { Containerd } from '../../src/containerd/client.ts';
 import { messageOf } from '../../src/errors.ts';
 import { attempt, image, importImage, must, runtime, stack, until } from '../system/support/stack.ts';
 import { deliberate } from './deliberate.ts';
 import { leftovers } from './leftovers.ts';
-import { isKilling, Killer } from './killer.ts';
+import { Killer } from './killer.ts';
 import { installOci, oci } from './oci.ts';
 import { type Names, normalEvent, normalText, normalValue } from './normal.ts';
 import { Recorder, type TaskEvent } from './recorder.ts';
@@ -148,7 +147,7 @@ async function strike(stage: Stage): Promise<void> {
 
 /** All events of the scenario's containers, when the last that is due has come. */
 async function eventsOf(stage: Stage, recorder: Recorder): Promise<TaskEvent[]> {
-  const events = (): TaskEvent[] => stage.containers.flatMap((name) => onceEach(recorder.of(name)));
+  const events = (): TaskEvent[] => stage.containers.flatMap((name) => recorder.of(name));
   const theirs = stage.runtime === THEIRS;
   const complete = (): boolean => stage.containers.every((name) => livesOf(recorder.of(name)).every(isOver));
   await until('the last event', () => (complete() ? true : undefined), theirs ? 1000 : 10_000).catch(
@@ -156,12 +155,6 @@ async function eventsOf(stage: Stage, recorder: Recorder): Promise<TaskEvent[]> 
   );
   if (!theirs) return events();
   return stage.containers.flatMap((name) => livesOf(recorder.of(name)).flatMap(withDelete));
-}
-
-/** One that was on its way when a worker ended may come twice, one after the other: docs/guard.md. */
-function onceEach(events: readonly TaskEvent[]): TaskEvent[] {
-  if (!isKilling) return [...events];
-  return events.filter((event, at) => !isDeepStrictEqual(event, events[at - 1]));
 }
 
 /** A container's events by task: each begins with its creation. */
