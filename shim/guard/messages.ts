@@ -97,6 +97,8 @@ export type ToGuard =
   /** Nobody will ask again how these ended. */
   | { readonly kind: 'forget'; readonly pids: readonly number[] }
   | { readonly kind: 'pong' }
+  /** SIGTERM came, and there are containers: it is as if it had not come. */
+  | { readonly kind: 'stays' }
   /** Nothing is under way; or what is, which a worker that follows could not go on with. */
   | { readonly kind: 'quiet'; readonly obstacle?: string }
   /** There is nothing to do any more: no new connections, and the worker's end is the guard's. */

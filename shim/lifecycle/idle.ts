@@ -58,9 +58,14 @@ export class IdleTimer implements Lifecycle {
     else this.#leave();
   }
 
-  /** SIGTERM: goes at once when there is nothing to do, and takes no notice otherwise, as containers outlive us badly. */
-  terminate(): void {
-    if (this.#options.isIdle()) this.#leave();
+  /**
+   * SIGTERM: goes at once when there is nothing to do, and takes no notice otherwise, as containers outlive us badly.
+   * @returns whether it goes
+   */
+  terminate(): boolean {
+    const goes = this.#options.isIdle();
+    if (goes) this.#leave();
+    return goes;
   }
 
   async #expire(): Promise<void> {

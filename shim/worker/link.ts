@@ -38,7 +38,7 @@ export class GuardLink implements Keeper, Caller {
   readonly #calls = new Map<number, { resolve: (fd: number) => void; reject: (error: Error) => void }>();
   #lastCall = 0;
   #exited: ((exit: ExitNote) => void) | undefined;
-  #terminate: () => void = () => undefined;
+  #terminate: (() => boolean) | undefined;
   #quiesce: () => Promise<string | undefined> = async () => undefined;
   #adopt: () => void = () => undefined;
   /** Settles when no other worker would go on should this one fail. */
@@ -81,8 +81,8 @@ export class GuardLink implements Keeper, Caller {
     for (const exit of this.#early.splice(0)) listener(exit);
   }
 
-  /** SIGTERM, which the guard gets. */
-  onTerminate(listener: () => void): void {
+  /** SIGTERM, which the guard gets. @param listener answers whether this process leaves */
+  onTerminate(listener: () => boolean): void {
     this.#terminate = listener;
   }
 
@@ -183,7 +183,7 @@ export class GuardLink implements Keeper, Caller {
         return;
       }
       case 'terminate':
-        this.#terminate();
+        if (this.#terminate?.() === false) this.#send({ kind: 'stays' });
         return;
       case 'quiesce':
         void this.#quiesce().then((obstacle) =>

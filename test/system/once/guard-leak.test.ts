@@ -1,13 +1,13 @@
 // What a guard holds after many containers' lives is what it held before them.
 import assert from 'node:assert/strict';
-import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { after, before, test } from 'node:test';
+import { test } from 'node:test';
 import { memoryOf } from '../../../scripts/benchmarks/shim/process.ts';
 import { runDir, shimPid } from '../shim/shims.ts';
 import { removeContainer, uniqueName } from '../support/container.ts';
-import { endResidentShim } from '../support/process.ts';
-import { ctr, image, importImage, runtime, stack, until } from '../support/stack.ts';
+import { guarded, withShims } from '../support/guard.ts';
+import { ctr, image, runtime, until } from '../support/stack.ts';
 
 /** STASIS_TEST_LEAK=10000 for its full length. */
 const CONTAINERS = Number(process.env['STASIS_TEST_LEAK'] ?? 16);
@@ -15,17 +15,7 @@ const CLIENTS = 4;
 /** What garbage collection and the allocator leave or take, in KiB. */
 const SLACK_KIB = 12 << 10;
 
-const config = readFileSync(stack.config, 'utf8');
-
-before(async () => {
-  await importImage();
-  writeFileSync(stack.config, `${config}\n[shim]\nguard = "on"\n`);
-  await endResidentShim('SIGTERM');
-});
-after(async () => {
-  writeFileSync(stack.config, config);
-  await endResidentShim('SIGTERM');
-});
+withShims(guarded);
 
 test('descriptors, processes, memory and journal of a guard are after many containers what they were', async (t) => {
   const steady = uniqueName('leak');

@@ -1,14 +1,12 @@
 // Containers come, print, exec and go while the worker of their shim is killed every second.
 import assert from 'node:assert/strict';
-import { readFileSync, writeFileSync } from 'node:fs';
-import { after, before, test } from 'node:test';
+import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Recording } from '../shim/events.ts';
 import { shimPid } from '../shim/shims.ts';
 import { removeContainer, uniqueName } from '../support/container.ts';
-import { client, counting, killWorker, lines } from '../support/guard.ts';
-import { endResidentShim } from '../support/process.ts';
-import { ctr, image, importImage, runtime, stack, until } from '../support/stack.ts';
+import { client, counting, guarded, killWorker, lines, withShims } from '../support/guard.ts';
+import { ctr, image, runtime, until } from '../support/stack.ts';
 
 /** Seconds; STASIS_TEST_STORM=600 for its full length. */
 const SECONDS = Number(process.env['STASIS_TEST_STORM'] ?? 12);
@@ -16,17 +14,7 @@ const SECONDS = Number(process.env['STASIS_TEST_STORM'] ?? 12);
 const CLIENTS = SECONDS >= 60 ? 20 : 5;
 const KILL_EVERY_MS = 1000;
 
-const config = readFileSync(stack.config, 'utf8');
-
-before(async () => {
-  await importImage();
-  writeFileSync(stack.config, `${config}\n[shim]\nguard = "on"\n`);
-  await endResidentShim('SIGTERM');
-});
-after(async () => {
-  writeFileSync(stack.config, config);
-  await endResidentShim('SIGTERM');
-});
+withShims(guarded);
 
 test('every line once, every exit once, and in order, with the worker killed every second', async (t) => {
   const steady = uniqueName('storm');

@@ -1,32 +1,37 @@
 // Workers and guards of shims are replaced by other versions while containers run.
 import assert from 'node:assert/strict';
-import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { after, before, test, type TestContext } from 'node:test';
+import { readdirSync, writeFileSync } from 'node:fs';
+import { test, type TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { pidOf, removeAll, statusOf, uniqueName } from '../support/container.ts';
-import { client, counting, killWorker, lines, workerPid } from '../support/guard.ts';
-import { ended, endResidentShim, signal } from '../support/process.ts';
-import { attempt, ctr, dev, image, importImage, must, runtime, stack, until } from '../support/stack.ts';
+import {
+  inside,
+  pidOf,
+  progress,
+  removeAll,
+  startWriter,
+  statusOf,
+  uniqueName,
+} from '../support/container.ts';
+import { startPython } from '../support/debian.ts';
+import { fillingOf, goOn, removeSlow, restoreHeld, watchedMemory } from '../support/filling.ts';
+import {
+  client,
+  counting,
+  detached,
+  guarded,
+  killWorker,
+  lines,
+  LOOP,
+  terminal,
+  withShims,
+  workerPid,
+} from '../support/guard.ts';
+import { ended, signal } from '../support/process.ts';
+import { attempt, ctr, image, must, readIfThere, runtime, until } from '../support/stack.ts';
 import { Recording } from '../shim/events.ts';
-import { install, prepareVersions, removeVersions, shimOf } from '../shim/versions.ts';
+import { install, shimOf } from '../shim/versions.ts';
 
-const config = readFileSync(stack.config, 'utf8');
-const LOOP = 'while true; do sleep 0.1; done';
-
-before(async () => {
-  await importImage();
-  prepareVersions();
-  writeFileSync(stack.config, `${config}\n[shim]\nguard = "on"\n`);
-  install('1.0.0-first');
-  await endResidentShim('SIGTERM');
-  await dev('restart', 'containerd'); // which looks a shim up once
-});
-after(async () => {
-  writeFileSync(stack.config, config);
-  await endResidentShim('SIGTERM');
-  removeVersions();
-  await dev('restart', 'containerd');
-});
+withShims(guarded, '1.0.0-first');
 
 function container(t: TestContext): string {
   const name = uniqueName('replaced');
@@ -34,8 +39,6 @@ function container(t: TestContext): string {
   return name;
 }
 
-const detached = (name: string, script: string): Promise<string> =>
-  ctr('run', '-d', '--null-io', '--runtime', runtime, image, name, '/bin/sh', '-c', script);
 const shims = async (): Promise<{ pid: number; guard: { version: string } | null }[]> =>
   (
     JSON.parse(await must('stasis', ['shim', 'ls', '--json'])) as {
@@ -150,6 +153,24 @@ test('a guard whose successor does not start stays, descriptors do not add up, a
   );
 });
 
+test('a worker and a guard are replaced under a client that is attached to a terminal', async (t) => {
+  const name = container(t);
+  install('1.0.0-first');
+  const script = 'read a; echo got-$a; read b; echo got-$b; exit 6';
+  await terminal(`ctr run -d -t --runtime ${runtime} ${image} ${name} /bin/sh -c '${script}'`).over;
+  const { pid } = await shimOf(name);
+  const attached = terminal(`ctr tasks attach ${name}`);
+  attached.type('one\n');
+  await attached.says('got-one');
+  install(`2.0.0-${Date.now()}`);
+  const before = await workerPid(pid);
+  await upgrade();
+  assert.notEqual(await workerPid(pid), before);
+  attached.type('two\n');
+  await attached.says('got-two');
+  assert.equal(await attached.over, 6);
+});
+
 test('a worker is not replaced in the middle of a checkpoint, but after it', async (t) => {
   const name = container(t);
   install('1.0.0-first');
@@ -159,10 +180,45 @@ test('a worker is not replaced in the middle of a checkpoint, but after it', asy
   await sleep(30);
   await upgrade();
   await taken;
-  install(`4.0.0-${Date.now()}`);
-  const restored = must('stasis', ['restore', name, '--require-memory']);
-  await sleep(100);
-  await upgrade();
-  await restored;
   assert.equal(await statusOf(name), 'RUNNING');
+});
+
+test('nor in the middle of a restore: memory and disk are of one instant at whatever moment it is asked for', async (t) => {
+  const name = container(t);
+  await startWriter(name);
+  await must('stasis', ['checkpoint', name, '--name', 'c', '--require-memory']);
+  for (let after = 0; after <= 150; after += 50) {
+    install(`4.0.${after}`);
+    const restored = must('stasis', ['restore', name, '--snapshot', 'c', '--eager', '--require-memory']);
+    await sleep(after);
+    const [said] = await Promise.all([upgrade(), restored]);
+    assert.match(said, new RegExp(`→ 4\\.0\\.${after} `), 'it waits, and is not given up');
+    await progress(name, 3);
+  }
+});
+
+test('nor while memory comes in: the upgrade waits until all of it is there', async (t) => {
+  const [name, copy] = [container(t), container(t)];
+  t.after(removeSlow);
+  install('1.0.0-first');
+  await startPython(name, watchedMemory(96), [], 'check_all()');
+  await must('stasis', ['checkpoint', name, '--name', 'c', '--require-memory']);
+  await restoreHeld(copy, () =>
+    must('stasis', ['restore', name, '--snapshot', 'c', '--as', copy, '--lazy', '--require-memory']),
+  );
+  const { pid } = await shimOf(copy);
+  const before = await workerPid(pid);
+  install(`5.0.0-${Date.now()}`);
+  const upgraded = upgrade();
+  await sleep(500);
+  assert.equal(await workerPid(pid), before);
+  assert.notEqual(await fillingOf(copy), null);
+  assert.equal(await statusOf(copy), 'RUNNING', 'questions are answered meanwhile');
+  goOn();
+  await upgraded;
+  assert.notEqual(await workerPid(pid), before);
+  assert.equal(await fillingOf(copy), null);
+  writeFileSync(await inside(copy, '/check'), '');
+  const checked = await inside(copy, '/checked');
+  assert.equal(await until('it to look at its memory', () => readIfThere(checked) || undefined), 'good');
 });

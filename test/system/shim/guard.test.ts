@@ -1,40 +1,33 @@
 // What containerd, its clients and containers see when the process that does a shim's work is killed, stands still, or does not start.
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
-import { readFileSync, writeFileSync } from 'node:fs';
-import { after, before, test, type TestContext } from 'node:test';
+import { test, type TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { pidOf, removeContainer, statusOf, uniqueName } from '../support/container.ts';
-import { client, counting, killWorker, lines, workerPid } from '../support/guard.ts';
-import { ended, endResidentShim, signal } from '../support/process.ts';
-import { attempt, ctr, dev, image, importImage, runtime, stack, until } from '../support/stack.ts';
+import {
+  client,
+  counting,
+  detached,
+  guarded,
+  killWorker,
+  lines,
+  LOOP,
+  terminal,
+  useConfig,
+  withShims,
+  workerPid,
+} from '../support/guard.ts';
+import { ended, signal } from '../support/process.ts';
+import { attempt, ctr, dev, image, runtime, until } from '../support/stack.ts';
 import { Recording } from './events.ts';
 import { shimPid } from './shims.ts';
 
-const config = readFileSync(stack.config, 'utf8');
-const LOOP = 'while true; do sleep 0.1; done';
-
-const useConfig = (text: string): void => writeFileSync(stack.config, text);
-const guarded = `${config}\n[shim]\nguard = "on"\n`;
-
-before(async () => {
-  await importImage();
-  useConfig(guarded);
-  await endResidentShim('SIGTERM');
-});
-after(async () => {
-  useConfig(config);
-  await endResidentShim('SIGTERM');
-});
+withShims(guarded);
 
 function container(t: TestContext): string {
   const name = uniqueName('guard');
   t.after(() => removeContainer(name));
   return name;
 }
-
-const detached = (name: string, script: string): Promise<string> =>
-  ctr('run', '-d', '--null-io', '--runtime', runtime, image, name, '/bin/sh', '-c', script);
 
 test('a worker that is killed again and again costs no line of output, no exit and no event, and none is doubled', async (t) => {
   const [name, other] = [container(t), container(t)];
@@ -175,24 +168,32 @@ test('a terminal goes on under the next worker, input included', async (t) => {
   const name = container(t);
   await detached(name, LOOP);
   const guard = await shimPid(name);
-  const script = spawn(
-    'script',
-    [
-      '-qec',
-      `ctr tasks exec -t --exec-id e ${name} /bin/sh -c 'read a; echo got-$a; read b; echo got-$b; exit 6'`,
-      '/dev/null',
-    ],
-    { stdio: ['pipe', 'pipe', 'inherit'] },
+  const exec = terminal(
+    `ctr tasks exec -t --exec-id e ${name} /bin/sh -c 'read a; echo got-$a; read b; echo got-$b; exit 6'`,
   );
-  let out = '';
-  script.stdout.on('data', (chunk: Buffer) => (out += chunk.toString()));
-  const over = new Promise<number | null>((resolve) => script.once('close', resolve));
-  script.stdin.write('one\n');
-  await until('the first word', () => (out.includes('got-one') ? true : undefined));
+  exec.type('one\n');
+  await exec.says('got-one');
   await killWorker(guard);
-  script.stdin.write('two\n');
-  await until('the second word', () => (out.includes('got-two') ? true : undefined));
-  assert.equal(await over, 6);
+  exec.type('two\n');
+  await exec.says('got-two');
+  assert.equal(await exec.over, 6);
+});
+
+test('a guard that is told to leave does so although its worker ends before it has heard of that, and not while there are containers', async (t) => {
+  const name = container(t);
+  await detached(name, LOOP);
+  const guard = await shimPid(name);
+  signal(guard, 'SIGTERM');
+  assert.equal(await statusOf(name), 'RUNNING');
+  await removeContainer(name);
+  await killWorker(guard);
+  const worker = await workerPid(guard);
+  await sleep(500); // it would leave by then
+  signal(worker, 'SIGSTOP');
+  signal(guard, 'SIGTERM');
+  await sleep(50);
+  signal(worker, 'SIGKILL');
+  await ended(guard);
 });
 
 test('how a task ended while no worker was there is told also when the guard is killed then', async (t) => {

@@ -1,32 +1,19 @@
 // The shim's files are replaced while its containers run.
 import assert from 'node:assert/strict';
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { after, before, test, type TestContext } from 'node:test';
+import { test, type TestContext } from 'node:test';
 import { pidOf, removeAll, removeContainer, statusOf, uniqueName } from '../support/container.ts';
+import { configWith, withShims } from '../support/guard.ts';
 import { ended, endResidentShim } from '../support/process.ts';
-import { attempt, ctr, dev, image, importImage, must, runtime, stack, until } from '../support/stack.ts';
+import { attempt, ctr, dev, image, must, runtime, stack, until } from '../support/stack.ts';
 import { runDir } from './shims.ts';
-import { install, launcher, prepareVersions, removeVersions, shimOf } from './versions.ts';
+import { install, launcher, shimOf } from './versions.ts';
 
-const config = readFileSync(stack.config, 'utf8');
 const IDLE_SECONDS = 1;
 const LOOP = 'while true; do echo tick; sleep 0.1; done';
 
-before(async () => {
-  await importImage();
-  prepareVersions();
-  writeFileSync(stack.config, `${config}\n[shim]\nidle_timeout = ${IDLE_SECONDS}\n`);
-  install('1.0.0-first');
-  await endResidentShim('SIGTERM');
-  await dev('restart', 'containerd'); // which looks a shim up once
-});
-after(async () => {
-  writeFileSync(stack.config, config);
-  await endResidentShim('SIGTERM');
-  removeVersions();
-  await dev('restart', 'containerd');
-});
+withShims(configWith(`idle_timeout = ${IDLE_SECONDS}`), '1.0.0-first');
 
 async function start(t: TestContext, ...flags: string[]): Promise<string> {
   const name = uniqueName('upgrade');

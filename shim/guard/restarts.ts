@@ -1,0 +1,65 @@
+import type { GuardStatus } from '../../src/shims/control.ts';
+
+/** After so many starts that failed in a row requests are refused, with the reason. */
+const MAX_FAILED = 5;
+/** One that ends sooner than that after it began to serve is not followed at once. */
+const STEADY_MS = 300;
+/** Milliseconds before the start that follows such a one, or a second failed one; doubled with each that fails after that … */
+const FIRST_PAUSE_MS = 100;
+/** … up to this. */
+const LONGEST_PAUSE_MS = 5000;
+
+/** How a worker has ended. */
+export interface WorkerEnd {
+  /** For how long it has served; undefined where it never did. */
+  readonly servedMs: number | undefined;
+  readonly why: string;
+}
+
+/** How often a worker was started again, and why; when the next one is, and whether requests wait for it. */
+export class Restarts {
+  #restarts: number;
+  #lastEnd: GuardStatus['lastEnd'];
+  #failures = 0;
+  #refusal: string | undefined;
+
+  /** @param left what the program before this one has counted */
+  constructor(left?: Pick<GuardStatus, 'restarts' | 'lastEnd'>) {
+    this.#restarts = left?.restarts ?? 0;
+    this.#lastEnd = left?.lastEnd;
+  }
+
+  /** @returns why what it was given is unanswered, and milliseconds until the next start */
+  after({ servedMs, why }: WorkerEnd): { readonly reason: string; readonly pauseMs: number } {
+    this.#restarts++;
+    this.#lastEnd = { why, at: Date.now() };
+    this.#failures = servedMs === undefined ? this.#failures + 1 : 0;
+    const reason = `the shim's worker has ended (${why})`;
+    this.#refusal =
+      this.#failures < MAX_FAILED
+        ? undefined
+        : `${reason}, ${this.#failures} times in a row; the containers run on, and it is tried again`;
+    return { reason, pauseMs: this.#pauseMs(servedMs ?? Infinity) };
+  }
+
+  /** Starts that failed in a row. */
+  get failures(): number {
+    return this.#failures;
+  }
+
+  /** Why requests are refused; undefined while they may wait for a worker. */
+  get refusal(): string | undefined {
+    return this.#refusal;
+  }
+
+  get state(): Pick<GuardStatus, 'restarts' | 'lastEnd'> {
+    const lastEnd = this.#lastEnd;
+    return { restarts: this.#restarts, ...(lastEnd === undefined ? {} : { lastEnd }) };
+  }
+
+  #pauseMs(servedMs: number): number {
+    if (this.#failures >= MAX_FAILED) return LONGEST_PAUSE_MS;
+    if (this.#failures >= 2) return Math.min(FIRST_PAUSE_MS * 2 ** (this.#failures - 2), LONGEST_PAUSE_MS);
+    return servedMs < STEADY_MS ? FIRST_PAUSE_MS : 0;
+  }
+}
