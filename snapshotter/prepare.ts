@@ -92,7 +92,9 @@ function originFor(pool: Pool, { owner, parent, labels }: PrepareRequest): strin
   if (checkpoint === undefined) return node === undefined ? undefined : pool.index.layerOf(node);
   const disk = pool.index.checkpoint(checkpoint);
   if (disk === undefined)
-    throw new NotFound(`checkpoint ${checkpoint} does not exist`, { subject: checkpoint });
+    throw new NotFound(`the disk of the checkpoint is gone: no ZFS snapshot is of checkpoint ${checkpoint}`, {
+      subject: checkpoint,
+    });
   return disk;
 }
 

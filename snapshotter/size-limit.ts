@@ -1,6 +1,6 @@
 // How large a snapshot's files may become: containerd's clients say so by a label, and ZFS keeps it as `refquota`. A clone
 // inherits no property of what it was cloned from, so the label is what the limit is told by wherever a dataset is made.
-import { InvalidArgument, ResourceExhausted } from '../src/errors.ts';
+import { InvalidArgument, NotFound, ResourceExhausted } from '../src/errors.ts';
 import type { CallOptions, Properties } from '../src/zfs/zfs.ts';
 import { makeDataset, type Made, type Making } from './dataset.ts';
 import type { Pool } from './pool.ts';
@@ -45,12 +45,25 @@ export async function makeFromCheckpoint(pool: Pool, making: Making, call?: Call
     return await makeDataset(pool, making, call);
   } catch (error) {
     const { origin, extra } = making;
+    if (error instanceof NotFound && origin !== undefined) throw snapshotGone(origin, error);
     const limit = extra['refquota'];
     if (!(error instanceof ResourceExhausted) || origin === undefined || limit === undefined) throw error;
     const held = await heldBy(pool, origin);
     if (held === undefined || held <= BigInt(limit)) throw error;
     return makeDataset(pool, { ...making, extra: { ...extra, refquota: String(held) } }, call);
   }
+}
+
+function snapshotGone(snapshot: string, cause: unknown): NotFound {
+  return new NotFound(
+    `the disk of the checkpoint is gone: somebody has destroyed the ZFS snapshot ${snapshot}`,
+    {
+      subject: snapshot,
+      reason: 'snapshot-destroyed',
+      cause,
+      remedy: 'remove what is left of the checkpoint: stasis rm CONTAINER CHECKPOINT',
+    },
+  );
 }
 
 /** Bytes that a ZFS snapshot refers to. */

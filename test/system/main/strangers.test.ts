@@ -245,4 +245,26 @@ suite('strangers at the pool', () => {
       await removeAll(name);
     }
   });
+
+  test('a checkpoint whose snapshot somebody has destroyed is told so, what ran goes on, and the rest can be removed', async () => {
+    const name = uniqueName('strange');
+    try {
+      await startWriter(name);
+      await stasis('checkpoint', name, '--name', 'c', '--require-memory');
+      const snapshot = datasets().find((dataset) => dataset.endsWith(`/${name}@c`)) ?? '';
+      await must('zfs', ['destroy', snapshot]);
+      const ahead = await progress(name, 30);
+      assert.match(await refused(3, 'restore', name), /the disk of the checkpoint is gone: .*stasis rm/s);
+      assert.ok((await progress(name, 3)) >= ahead, 'it goes on with its memory');
+      assert.match(await refused(3, 'clone', name, '--from', 'c'), /the disk of the checkpoint is gone/);
+      await stasis('rm', name, 'c');
+      assert.deepEqual(await checkpointsOf(name), []);
+      assert.deepEqual(
+        datasets().filter((dataset) => dataset.includes(name) && dataset.includes('@')),
+        [],
+      );
+    } finally {
+      await removeAll(name);
+    }
+  });
 });
