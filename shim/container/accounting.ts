@@ -27,16 +27,16 @@ export class Accounting {
     this.#watch(await findCgroup(pid).catch(() => undefined), onOom);
   }
 
-  /** The same for a cgroup whose process may be gone. @param path inside the hierarchy */
-  async learnAt(path: string, onOom: () => void): Promise<void> {
-    this.#watch(await cgroupAt(path).catch(() => undefined), onOom);
+  /** The same for a cgroup whose process may be gone. @param path inside the hierarchy @param kills for want of memory that were reported */
+  async learnAt(path: string, onOom: () => void, kills: bigint): Promise<void> {
+    this.#watch(await cgroupAt(path).catch(() => undefined), onOom, kills);
   }
 
-  #watch(cgroup: Cgroup | undefined, onOom: () => void): void {
+  #watch(cgroup: Cgroup | undefined, onOom: () => void, kills = 0n): void {
     this.#cgroup = cgroup;
     if (cgroup === undefined) return;
     this.#stats = openStats(cgroup);
-    this.#oom = watchOom(cgroup, this.#stats, onOom);
+    this.#oom = watchOom(cgroup, this.#stats, onOom, kills);
   }
 
   /** @throws NotFound where there is no cgroup */
@@ -44,6 +44,11 @@ export class Accounting {
     if (this.#stats === undefined) throw new NotFound('cgroup does not exist');
     const { typeUrl, value } = await this.#stats.read();
     return { typeUrl, value: Buffer.from(value) };
+  }
+
+  /** How many kills for want of memory were reported. */
+  get oomKills(): bigint {
+    return this.#oom?.kills ?? 0n;
   }
 
   /** Reports kills for want of memory that nobody has noticed yet. */

@@ -126,6 +126,7 @@ export class TaskBook {
       starting: this.#starting,
       waitingAs: this.#waitingAs,
       cgroup: accounting.cgroup?.path ?? '',
+      oomKills: String(accounting.oomKills),
       ...execs().describe(),
     };
   }

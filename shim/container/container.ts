@@ -322,7 +322,10 @@ export class Container {
     }
   }
 
-  readonly #onOom = (): void => this.#context.events.publish('oom', { containerId: this.id });
+  readonly #onOom = (): void => {
+    this.#context.events.publish('oom', { containerId: this.id });
+    this.#book.save();
+  };
 
   /** What can be known of the first process only once it exists. */
   async #learn(): Promise<void> {

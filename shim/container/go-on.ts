@@ -39,7 +39,8 @@ export async function goOn(task: LeftTask, left: TaskRecord, whenAlone: () => Pr
   const started = init.state.name === 'created' && hasStarted(left);
   const runs = init.state.name !== 'created' || started;
   init.takeUp(left.pid, exit, streams.take(init, '', runs && exit === undefined));
-  if (takeUp !== undefined && takeUp.cgroup !== '') await accounting.learnAt(takeUp.cgroup, onOom);
+  if (takeUp !== undefined && takeUp.cgroup !== '')
+    await accounting.learnAt(takeUp.cgroup, onOom, BigInt(takeUp.oomKills ?? 0));
   if (started) {
     init.state.to('running');
     context.events.publish('start', { containerId: id, pid: init.pid });

@@ -53,6 +53,8 @@ export interface TakeUp {
   /** What the first process runs until it is started: the OCI runtime's program. */
   readonly waitingAs: string;
   readonly cgroup: string;
+  /** How many kills for want of memory were reported; workers before did not say. */
+  readonly oomKills?: string;
   readonly execs: readonly ExecTakeUp[];
   /** How the last execs ended that were deleted: a Delete whose answer got lost asks again. */
   readonly deleted: readonly { readonly id: string; readonly pid: number; readonly exit?: ExitRecord }[];

@@ -107,7 +107,11 @@ class KeptIo implements ProcessIo {
   }
 
   async taken(): Promise<void> {
-    if (this.#fds.get('tty') === undefined) await untilTaken(this.#outputs);
+    const [first] = this.#outputs;
+    // What a terminal shows comes out after the process's end, and then its own: only from that on can be known what is there.
+    const isTerminal = this.#fds.get('tty') !== undefined;
+    const end = { pending: () => (isTerminal && first?.isOver === false ? 1 : 0) };
+    await untilTaken([end, ...this.#outputs]);
     for (const mover of this.#outputs) mover.told();
   }
 
@@ -250,15 +254,14 @@ class KeptIo implements ProcessIo {
   }
 
   #moveOn(): void {
-    const tty = this.#fds.get('tty');
-    if (tty === undefined) {
-      this.#moveOutput('out', 'out-to');
-      this.#moveOutput('err', 'err-to');
-    } else if (this.#fds.get('mid') === undefined) {
+    if (this.#fds.get('mid') !== undefined) {
+      this.#moveOutput('tty', 'mid-to'); // which is over first: the rest of it is in between
+      this.#moveOutput('mid', 'out-to');
+    } else if (this.#fds.get('tty') !== undefined) {
       this.#moveOutput('tty', 'out-to');
     } else {
-      this.#moveOutput('tty', 'mid-to');
-      this.#moveOutput('mid', 'out-to');
+      this.#moveOutput('out', 'out-to');
+      this.#moveOutput('err', 'err-to');
     }
     this.#moveInput();
   }

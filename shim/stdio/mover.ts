@@ -57,6 +57,11 @@ export class Mover implements OutputWay {
     return this.#started && this.#nowhere < 0 ? bytesWaiting(this.#options.from) + unread : 0;
   }
 
+  /** Whether nothing comes any more. */
+  get isOver(): boolean {
+    return this.#over;
+  }
+
   /** Nobody asks any more what is pending. */
   told(): void {
     if (this.#over) this.#unread?.close();

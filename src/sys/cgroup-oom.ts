@@ -6,6 +6,8 @@ import type { CgroupStats } from './cgroup-stats.ts';
 export interface OomWatch {
   /** Looks now: a task's exit must not be reported before the kill that caused it. Safe after close. */
   check(): void;
+  /** How many kills were found so far. */
+  readonly kills: bigint;
   close(): void;
 }
 
@@ -15,9 +17,9 @@ const INTERVAL_MS = 1_000;
 /**
  * Calls `onOom` once for each look that finds new kills. v2: inotify on `memory.events`, which the kernel signals
  * (cgroup-v2.rst). v1: one timer for all cgroups.
+ * @param known how many kills are no news
  */
-export function watchOom(cgroup: Cgroup, stats: CgroupStats, onOom: () => void): OomWatch {
-  let known = 0n;
+export function watchOom(cgroup: Cgroup, stats: CgroupStats, onOom: () => void, known = 0n): OomWatch {
   const check = (): void => {
     const kills = stats.oomKills();
     if (kills <= known) return;
@@ -25,7 +27,13 @@ export function watchOom(cgroup: Cgroup, stats: CgroupStats, onOom: () => void):
     onOom();
   };
   const stop = cgroup.version === 2 ? watchFile(cgroup, check) : poll(check);
-  return { check, close: stop };
+  return {
+    check,
+    get kills() {
+      return known;
+    },
+    close: stop,
+  };
 }
 
 function watchFile(cgroup: Cgroup, look: () => void): () => void {

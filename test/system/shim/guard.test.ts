@@ -23,6 +23,9 @@ import { shimPid } from './shims.ts';
 
 withShims(guarded);
 
+/** Takes more memory than there is. */
+const EAT = 'exec perl -e \'$x = "x" x (1 << 26); sleep 600\'';
+
 function container(t: TestContext): string {
   const name = uniqueName('guard');
   t.after(() => removeContainer(name));
@@ -177,6 +180,41 @@ test('a terminal goes on under the next worker, input included', async (t) => {
   exec.type('two\n');
   await exec.says('got-two');
   assert.equal(await exec.over, 6);
+});
+
+test('a kill for want of memory is told once, whoever looks for it again', async (t) => {
+  const name = container(t);
+  await detached(name, LOOP, '--memory-limit', '16777216');
+  const guard = await shimPid(name);
+  const recording = await Recording.start(name);
+  t.after(() => recording.stop());
+  await attempt('ctr', ['tasks', 'exec', '--exec-id', 'e', name, '/bin/sh', '-c', EAT]);
+  await until('it to be told', () => recording.events.find(({ topic }) => topic === '/tasks/oom'));
+  await killWorker(guard);
+  assert.ok(await pidOf(name));
+  await ctr('tasks', 'kill', '-s', 'KILL', name);
+  await until('the end', () =>
+    recording.events.find(({ topic, id }) => topic === '/tasks/exit' && id === 'init'),
+  );
+  assert.equal(recording.events.filter(({ topic }) => topic === '/tasks/oom').length, 1);
+});
+
+test('what a terminal shows while no worker is there reaches the client before the end does', async (t) => {
+  const [steady, name] = [container(t), container(t)];
+  await detached(steady, LOOP);
+  const guard = await shimPid(steady);
+  const run = terminal(
+    `ctr run --rm -t --runtime ${runtime} ${image} ${name} /bin/sh -c 'read a; sleep 0.5; echo got-$a; exit 6'`,
+  );
+  const pid = await until('the container to run', () => pidOf(name));
+  run.type('one\n');
+  await run.says('one');
+  const worker = await workerPid(guard);
+  signal(worker, 'SIGSTOP');
+  await ended(pid);
+  signal(worker, 'SIGKILL');
+  assert.equal(await run.over, 6);
+  await run.says('got-one');
 });
 
 test('a guard that is told to leave does so although its worker ends before it has heard of that, and not while there are containers', async (t) => {

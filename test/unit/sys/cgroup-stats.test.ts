@@ -110,6 +110,10 @@ test('an out-of-memory kill is told once, also when it is looked for again', asy
   watch.check();
   assert.equal(told, 1);
   watch.close();
+  const next = watchOom(cgroup, stats, () => told++, watch.kills);
+  next.check();
+  assert.equal(told, 1, 'nor by a process that is told how many there were');
+  next.close();
   stats.close();
 });
 
