@@ -88,6 +88,7 @@ async function makeAt(
       inTrash: false,
       received: false,
       lost: false,
+      fault: undefined,
     };
     index.add(node);
     return { node, rootfs };

@@ -1,19 +1,17 @@
 import { FailedPrecondition, InvalidArgument } from '../src/errors.ts';
 import { HasClones } from '../src/zfs/errors.ts';
 import { assertKnown } from './adopt.ts';
-import type { Node } from './index.ts';
+import { isUnreadable, type Node } from './index.ts';
 import { lockName, type Pool } from './pool.ts';
-import { splitName, type Snapshot } from './snapshot.ts';
+import { splitName } from './snapshot.ts';
 import { changing } from './unsettled.ts';
 
-type Described = Node & { snapshot: Snapshot };
-
 export interface Dropped {
-  readonly dropped: readonly Described[];
+  readonly dropped: readonly Node[];
 }
 
 /**
- * Destroys datasets that came from elsewhere and are not wanted, adopted or not, with the memory below them: at once, with no time in the
+ * Destroys datasets that came from elsewhere and are not wanted, adopted or not, or that cannot be understood, with the memory below them: at once, with no time in the
  * trash. Only by name, and all names are looked at before the first is destroyed.
  * @throws InvalidArgument where none is named; NotFound for what is no dataset of the pool; FailedPrecondition for what is
  *   in use here, has whole checkpoints, or that others stand on
@@ -33,7 +31,7 @@ export async function drop(
   }
   assertKnown(pool, datasets);
   const nodes = [...new Set(datasets)].map((dataset) => assertDroppable(pool, owner, dataset, options));
-  const dropped: Described[] = [];
+  const dropped: Node[] = [];
   for (const node of nodes) {
     if (!options.dryRun) await destroy(pool, owner, node, options);
     dropped.push(node);
@@ -46,7 +44,7 @@ function assertDroppable(
   owner: string,
   dataset: string,
   { checkpointsOf }: { checkpointsOf: (dataset: string) => readonly string[] },
-): Described {
+): Node {
   const { index } = pool;
   const node = index.get(dataset);
   const refuse = (why: string, remedy: string): FailedPrecondition =>
@@ -55,49 +53,55 @@ function assertDroppable(
       reason: 'not-droppable',
       remedy,
     });
-  if (node?.snapshot === undefined) {
+  if (node === undefined || (node.snapshot === undefined && !isUnreadable(node))) {
     throw refuse('is no container or layer', 'stasis adopt --dry-run shows what came from elsewhere');
   }
-  if (node.snapshot.owner === owner && node.state !== 'adopted' && !node.received && !node.lost) {
+  if (node.snapshot?.owner === owner && node.state !== 'adopted' && !node.received && !node.lost) {
     throw refuse(
       "is this containerd's",
       'remove the container or image with its client; its checkpoints with stasis rm',
     );
   }
-  const { namespace, key } = splitName(node.snapshot.name);
+  const { namespace, key } = splitName(node.snapshot?.name ?? '');
   const checkpoints = checkpointsOf(dataset);
   if (checkpoints.length > 0) {
     throw refuse(
       `has the checkpoints ${checkpoints.join(', ')}`,
-      `remove them first, by name: stasis -n ${namespace} rm ${key} ${checkpoints.join(' ')}`,
+      node.snapshot === undefined
+        ? 'remove them first, by name, with stasis rm: stasis ls --all-namespaces shows whose they are'
+        : `remove them first, by name: stasis -n ${namespace} rm ${key} ${checkpoints.join(' ')}`,
     );
   }
   const clones = index.tree(dataset).flatMap((each) => index.clonesOf(each));
   if (clones.length > 0) throw standsOn(dataset, clones);
-  return node as Described;
+  return node;
 }
 
 async function destroy(
   pool: Pool,
   owner: string,
-  node: Described,
+  node: Node,
   options: { checkpointsOf: (dataset: string) => readonly string[] },
 ): Promise<void> {
   const { dataset, snapshot } = node;
-  await changing(pool, { exclusive: [lockName(snapshot.owner, snapshot.name)] }, async () => {
-    assertDroppable(pool, owner, dataset, options); // another call may have been quicker
-    await pool.mounter.unmount(dataset);
-    await pool.mounter.unmount(`${dataset}/memory`);
-    try {
-      await pool.zfs.destroyIdempotent(dataset, { recursive: true });
-    } catch (error) {
-      if (error instanceof HasClones) throw standsOn(dataset, []);
-      throw error;
-    }
-    pool.index.delete(dataset);
-    pool.index.dropRetired(node.origin);
-    pool.log.info('a dataset from elsewhere is destroyed by name', { dataset });
-  });
+  await changing(
+    pool,
+    { exclusive: [lockName(snapshot?.owner ?? '', snapshot?.name ?? dataset)] },
+    async () => {
+      assertDroppable(pool, owner, dataset, options); // another call may have been quicker
+      await pool.mounter.unmount(dataset);
+      await pool.mounter.unmount(`${dataset}/memory`);
+      try {
+        await pool.zfs.destroyIdempotent(dataset, { recursive: true });
+      } catch (error) {
+        if (error instanceof HasClones) throw standsOn(dataset, []);
+        throw error;
+      }
+      pool.index.delete(dataset);
+      pool.index.dropRetired(node.origin);
+      pool.log.info('a dataset from elsewhere is destroyed by name', { dataset });
+    },
+  );
 }
 
 function standsOn(dataset: string, clones: readonly Node[]): FailedPrecondition {

@@ -1,4 +1,4 @@
-import { isForeign } from './index.ts';
+import { isForeign, isUnreadable } from './index.ts';
 import type { Pool } from './pool.ts';
 import type { Swept } from './remove.ts';
 
@@ -18,6 +18,8 @@ export interface Health {
   readonly unsettled: readonly string[];
   /** Removed in memory alone, since the pool has no room to write it down. */
   readonly unmarked: readonly string[];
+  /** Datasets with properties of a snapshot that cannot be understood, and why. */
+  readonly unreadable: readonly { readonly dataset: string; readonly why: string }[];
   /** What the last sweep could not destroy, and why. */
   readonly undestroyed: Swept['failed'];
 }
@@ -37,6 +39,7 @@ export function health(pool: Pool, owner: string, swept: Swept | undefined): Hea
     foreign: nodes.filter((node) => isForeign(node, owner)).length,
     unsettled: [...pool.unsettled],
     unmarked: [...pool.unmarked].map(({ dataset }) => dataset),
+    unreadable: nodes.filter(isUnreadable).map(({ dataset, fault }) => ({ dataset, why: fault ?? '' })),
     undestroyed: swept?.failed ?? [],
   };
 }

@@ -34,6 +34,8 @@ export interface Node {
   received: boolean;
   /** The database of the containerd that it belongs to was lost, and the present one does not know it; see lost.ts. */
   lost: boolean;
+  /** Why it describes no snapshot though it has properties of one: nobody uses it then. Undefined for all others. */
+  fault: string | undefined;
 }
 
 /**
@@ -302,6 +304,11 @@ export class SnapshotIndex {
     const at = this.#checkpoints.get(checkpoint);
     if (at !== undefined && datasetOf(at) === node.dataset) this.#checkpoints.delete(checkpoint);
   }
+}
+
+/** Whether it was to be a snapshot, and cannot be understood. */
+export function isUnreadable({ fault, snapshot }: Node): boolean {
+  return fault !== undefined && snapshot === undefined;
 }
 
 export function isLive(node: Node): boolean {

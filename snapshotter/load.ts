@@ -3,17 +3,19 @@ import { isPassing } from './diff/instant.ts';
 import { messageOf, NotFound } from '../src/errors.ts';
 import { datasetOf, snapshotOf } from '../src/zfs/names.ts';
 import type { Property, Row, Zfs } from '../src/zfs/zfs.ts';
-import type { Node } from './index.ts';
+import { isUnreadable, type Node } from './index.ts';
 import { settleLost } from './lost.ts';
 import type { Pool } from './pool.ts';
 import {
   chunkProperties,
+  faultOf,
   fromProperties,
   indexed,
   isReceived,
   own,
   parseState,
   property,
+  UNREADABLE_REMEDY,
 } from './properties.ts';
 import { settleMoved } from './received.ts';
 import { LAYER } from './snapshot.ts';
@@ -112,6 +114,7 @@ function plainNode(dataset: string): Node {
     inTrash: false,
     received: false,
     lost: false,
+    fault: undefined,
   };
 }
 
@@ -143,15 +146,12 @@ async function readChunks(zfs: Zfs, root: string, rows: readonly Row[]): Promise
 
 function nodesOf(pool: Pool, rows: readonly Row[], chunks: ReadonlyMap<string, string[]>): Node[] {
   const nodes = new Map<string, Node>();
-  const describe = (row: Row): Node['snapshot'] => {
+  const describe = (row: Row): Pick<Node, 'snapshot' | 'fault'> => {
     try {
-      return fromProperties(row.properties, datasetOf(row.name), chunks.get(row.name) ?? []);
+      const snapshot = fromProperties(row.properties, datasetOf(row.name), chunks.get(row.name) ?? []);
+      return { snapshot, fault: snapshot === undefined ? faultOf(row.properties) : undefined };
     } catch (error) {
-      pool.log.warn('a dataset describes no snapshot that can be understood', {
-        dataset: row.name,
-        error: messageOf(error),
-      });
-      return undefined;
+      return { snapshot: undefined, fault: messageOf(error) };
     }
   };
   for (const row of rows) {
@@ -161,7 +161,7 @@ function nodesOf(pool: Pool, rows: readonly Row[], chunks: ReadonlyMap<string, s
     nodes.set(row.name, {
       ...plainNode(row.name),
       origin: row.properties.get('origin')?.value,
-      snapshot: describe(row),
+      ...describe(row),
       state: state.state,
       since: trashed ?? state.since,
       referenced: bytes(row.properties.get('referenced')),
@@ -181,14 +181,31 @@ function nodesOf(pool: Pool, rows: readonly Row[], chunks: ReadonlyMap<string, s
     });
     if (name !== LAYER) continue;
     const committed = describe(row);
-    if (committed === undefined) continue;
-    node.snapshot = committed;
+    if (committed.snapshot === undefined) {
+      if (committed.fault !== undefined) Object.assign(node, committed);
+      continue;
+    }
+    Object.assign(node, committed);
     node.received = isReceived(row);
     node.labelHead = own(row.properties, property.labels);
     node.referenced = bytes(row.properties.get('referenced'));
     const inodes = own(row.properties, property.inodes);
     node.inodes = inodes !== undefined && /^\d+$/.test(inodes) ? BigInt(inodes) : undefined;
     node.inodesStored = node.inodes !== undefined;
+  }
+  for (const node of nodes.values()) {
+    if (node.snapshot?.kind === 'committed' && !node.snapshots.has(LAYER))
+      Object.assign(node, {
+        snapshot: undefined,
+        fault: `it is a layer by ${property.kind}, and has no snapshot @${LAYER}`,
+      });
+    if (!isUnreadable(node)) continue;
+    const { dataset, fault } = node;
+    pool.log.warn('a dataset describes no snapshot that can be understood', {
+      dataset,
+      error: fault,
+      remedy: UNREADABLE_REMEDY,
+    });
   }
   return [...nodes.values()];
 }

@@ -142,6 +142,19 @@ export function fromProperties(
   };
 }
 
+/** What to do about a dataset that describes no snapshot that can be understood. */
+export const UNREADABLE_REMEDY =
+  'set the property right with zfs set and restart stasisd (docs/zfs-layout.md lists them), or destroy it: stasis adopt --drop DATASET';
+
+/** What is wrong where own properties describe no snapshot though there are some of one; undefined where there are none. */
+export function faultOf(properties: ReadonlyMap<string, Property>): string | undefined {
+  const needed = [property.key, property.kind, property.owner, property.created, property.labels];
+  const missing = needed.filter((name) => own(properties, name) === undefined);
+  if (missing.length === needed.length) return undefined;
+  if (missing.length > 0) return `it has no ${missing.join(', ')}`;
+  return `${property.kind} is ${JSON.stringify(own(properties, property.kind))}`;
+}
+
 /** A state carries since when, in the same property: one command on either kind of ZFS. */
 export function stateValue(state: Exclude<DatasetState, 'live'>, seconds: number): string {
   return `${state} ${Math.floor(seconds)}`;

@@ -2,7 +2,7 @@
 // has that one's key and UUID, and would take its place. So until somebody adopts it, it is shown and nothing else.
 import type { Row } from '../src/zfs/zfs.ts';
 import { formatProperty, movedProperty } from './format.ts';
-import type { Node } from './index.ts';
+import { isUnreadable, type Node } from './index.ts';
 import { interpretRows } from './load.ts';
 import type { Pool } from './pool.ts';
 import { own } from './properties.ts';
@@ -49,13 +49,19 @@ export async function notice(pool: Pool, listing: readonly Row[]): Promise<void>
   );
   const isStrange = ({ received, snapshot }: Node): boolean =>
     received || (snapshot !== undefined && !owners.has(snapshot.owner));
+  // What nothing here makes or destroys meanwhile.
+  const mayGo = (node: Node): boolean =>
+    isStrange(node) || node.lost || node.state === 'adopted' || isUnreadable(node);
   for (const node of nodes.values()) {
     const { dataset } = node;
     const above = dataset.slice(0, dataset.lastIndexOf('/'));
     const known = index.get(dataset);
     if (known === undefined) {
       const belongs = isStrange(nodes.get(above) ?? node); // a memory dataset says nothing of itself
-      if ((isStrange(node) || (node.snapshot === undefined && belongs)) && !reserved.has(dataset))
+      if (
+        (isStrange(node) || isUnreadable(node) || (node.snapshot === undefined && belongs)) &&
+        !reserved.has(dataset)
+      )
         index.add(node);
     } else if (isStrange(known) || known.state === 'adopted' || isStrange(index.get(above) ?? known)) {
       for (const [name, { checkpoint }] of node.snapshots)
@@ -63,5 +69,8 @@ export async function notice(pool: Pool, listing: readonly Row[]): Promise<void>
     }
   }
   for (const known of [...index.nodes()])
-    if (isStrange(known) && !nodes.has(known.dataset)) index.delete(known.dataset);
+    if (mayGo(known) && !nodes.has(known.dataset)) {
+      index.delete(known.dataset);
+      index.dropRetired(known.origin);
+    }
 }

@@ -13,6 +13,7 @@ import type { Timestamp } from '../proto/gen/google/protobuf/timestamp.ts';
 import {
   type Checkpoint,
   DiskKind,
+  type AdoptFailure,
   type ErrorInfo,
   ExecSessions as ExecSessionsKind,
   MemoryKind,
@@ -115,6 +116,11 @@ export function restoreFailure(container: string, checkpoint: string, error: unk
     ...{ container, checkpoint, code: codeOf(error), message: messageOf(error) },
     info: error instanceof StasisError ? errorInfo(error) : undefined,
   };
+}
+
+export function adoptFailure(dataset: string, error: unknown): AdoptFailure {
+  const info = error instanceof StasisError ? errorInfo(error) : undefined;
+  return { dataset, code: codeOf(error), message: messageOf(error), info };
 }
 
 /** What a client that is newer asks for beyond these is left to us. */

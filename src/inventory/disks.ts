@@ -1,4 +1,4 @@
-import { timestamp, wallTimestamp } from '../api/convert.ts';
+import { adoptFailure, timestamp, wallTimestamp } from '../api/convert.ts';
 import type { CheckpointEntry } from '../checkpoint/entry.ts';
 import type { Host } from '../checkpoint/host.ts';
 import type {
@@ -13,7 +13,7 @@ import type {
 import { readPool } from '../../snapshotter/load.ts';
 import { splitName } from '../../snapshotter/snapshot.ts';
 import { datasetOf } from '../zfs/names.ts';
-import type { Node } from '../../snapshotter/index.ts';
+import { isUnreadable, type Node } from '../../snapshotter/index.ts';
 
 /**
  * Takes over datasets that another containerd left, from another host, a lost database, or a `zfs receive`; or destroys those
@@ -33,12 +33,13 @@ export async function adopt(host: Host, request: AdoptRequest): Promise<AdoptRes
             .filter(({ snapshot }) => datasetOf(snapshot) === dataset)
             .map(({ name }) => name),
       });
-      return { adopted: [], skipped: [], dropped: dropped.map(foreignDisk) };
+      return { adopted: [], skipped: [], failed: [], dropped: dropped.map(foreignDisk) };
     }
-    const { adopted, skipped } = await host.store.strangers.adopt(datasets, { dryRun });
+    const { adopted, skipped, failed } = await host.store.strangers.adopt(datasets, { dryRun });
     return {
       adopted: adopted.map(foreignDisk),
       skipped: skipped.map(({ dataset, why }) => `${dataset}: ${why}`),
+      failed: failed.map(({ dataset, error }) => adoptFailure(dataset, error)),
       dropped: [],
     };
   });
@@ -104,6 +105,8 @@ export async function diskUsage(host: Host, request: DiskUsageRequest): Promise<
       continue;
     }
     const node = nodes.get(row.name);
+    if (node !== undefined && isUnreadable(node))
+      entries.push({ ...common, kind: 'unreadable', container: '', ...split(bytes('usedbydataset')) });
     if (node?.snapshot === undefined) continue;
     const { namespace, key } = splitName(node.snapshot.name);
     const going = node.state !== 'live' && node.state !== 'adopted' && !host.store.isReplaceable(node);

@@ -107,8 +107,8 @@ const COMPARISON_MS = 5000;
 
 /** How well the index in memory stands for the pool. What is only still in use is told, and no fault of the host. */
 async function index({ store }: Host): Promise<Finding> {
-  const { datasets, snapshots, checkpoints, removed, foreign, unsettled, unmarked, undestroyed } =
-    store.health();
+  const { datasets, snapshots, checkpoints, removed, foreign, ...health } = store.health();
+  const { unsettled, unmarked, unreadable, undestroyed } = health;
   const value = [
     `${datasets} datasets: ${snapshots} snapshots, ${checkpoints} checkpoints, ${removed} removed`,
     ...(foreign === 0 ? [] : [`${foreign} of other containerds (see stasis adopt)`]),
@@ -127,6 +127,11 @@ async function index({ store }: Host): Promise<Finding> {
     const remedy =
       'they were destroyed or renamed by hand: remove what they were of with its client, or rename them back';
     return bad('index', `${value}; the pool does not have ${some(gone)}`, remedy);
+  }
+  if (unreadable.length > 0) {
+    const names = some(unreadable.map(({ dataset }) => dataset));
+    const remedy = 'stasis adopt --dry-run says why, and what to do about each';
+    return bad('index', `${value}; ${names} cannot be read`, remedy);
   }
   return good('index', value);
 }

@@ -1,7 +1,8 @@
 // The commands that take several containers: a set from one instant, and bringing several back.
 import type { GrpcCallOptions } from '../../api/grpc-client.ts';
-import { type Code, InvalidArgument, StasisError } from '../../errors.ts';
+import { InvalidArgument, StasisError } from '../../errors.ts';
 import type { Checkpoint, RestoreFailure, RestoreResult } from '../../proto/gen/stasis/stasis.ts';
+import { errorOf } from '../failure.ts';
 import { faultView } from '../fault.ts';
 import type { CommandOptions } from '../grammar.ts';
 import { checkpointName, containerName } from '../names.ts';
@@ -85,7 +86,7 @@ export async function restoreSet(
     failed: failed.map((failure) => ({
       container: failure.container,
       checkpoint: failure.checkpoint || null,
-      error: faultView(errorOf(failure)),
+      error: faultView(errorOf(failure, failure.container)),
     })),
   });
   await session.follow(`restore ${what}`, containers[0] ?? what, call, (update) => {
@@ -118,19 +119,10 @@ function summary(what: string, restored: number, failed: number): string {
 function notAll(restored: number, failed: readonly RestoreFailure[]): StasisError {
   const names = failed.map(({ container }) => container).join(', ');
   const [first] = failed;
-  const error = first === undefined ? undefined : errorOf(first);
+  const error = first === undefined ? undefined : errorOf(first, first.container);
   return new StasisError(
     error?.code ?? 2,
     `${count(failed.length, 'container')} of ${restored + failed.length} not restored: ${names}`,
     { cause: error, subject: first?.container, reason: 'not-all-restored', remedy: error?.remedy },
   );
-}
-
-function errorOf({ code, message, container, info }: RestoreFailure): StasisError {
-  return new StasisError(code as Code, message, {
-    cause: info?.cause === undefined || info.cause === '' ? undefined : new Error(info.cause),
-    subject: info?.subject || container,
-    remedy: info?.remedy || undefined,
-    reason: info?.reason || undefined,
-  });
 }

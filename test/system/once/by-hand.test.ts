@@ -2,7 +2,19 @@
 import assert from 'node:assert/strict';
 import { before, suite, test } from 'node:test';
 import { uniqueName } from '../support/container.ts';
-import { attempt, ctr, datasets, importImage, stack, until } from '../support/stack.ts';
+import { routed } from '../support/daemon.ts';
+import {
+  attempt,
+  ctr,
+  datasets,
+  dev,
+  importImage,
+  must,
+  refused,
+  stack,
+  stasis,
+  until,
+} from '../support/stack.ts';
 
 const snapshots = (...args: string[]): Promise<string> =>
   ctr('snapshots', '--snapshotter', 'stasis', ...args);
@@ -49,5 +61,33 @@ suite('datasets that were touched by hand', () => {
     );
     assert.match(await index(), /ok +index/);
     await snapshots('rm', later);
+  });
+
+  test('one whose properties cannot be read is shown with what is wrong, and can be dropped', async () => {
+    const [labels, owner, sound] = [uniqueName('h'), uniqueName('h'), uniqueName('h')];
+    await prepare(labels, owner, sound);
+    await must('zfs', ['set', 'stasis:labels=garbage', place(labels)]);
+    await must('zfs', ['inherit', 'stasis:owner', place(owner)]);
+    await dev('stop', 'stasisd');
+    await dev('start', 'stasisd');
+    await routed();
+    assert.match(
+      await index(),
+      new RegExp(`missing +index .*${place(labels)}, ${place(owner)} cannot be read`),
+    );
+    const shown = await stasis('adopt', '--dry-run');
+    assert.match(shown, new RegExp(`skipped: ${place(labels)}: unreadable: .*garbage`));
+    assert.match(
+      shown,
+      new RegExp(`skipped: ${place(owner)}: unreadable: it has no stasis:owner; .*--drop ${place(owner)}\n`),
+    );
+    for (const key of [labels, owner]) {
+      assert.match(await stasis('df'), new RegExp(`unreadable .*${place(key)}\n`));
+      await snapshots('rm', key);
+    }
+    assert.match(await refused(5, 'adopt', '--drop', place(sound)), /is this containerd's/);
+    assert.match(await stasis('adopt', '--drop', place(labels), place(owner)), /2 dropped/);
+    assert.match(await index(), /ok +index/);
+    await snapshots('rm', sound);
   });
 });

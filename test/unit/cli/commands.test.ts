@@ -14,6 +14,7 @@ import {
   type RestoreRequest,
   RestoreResult,
 } from '../../../src/proto/gen/stasis/stasis.ts';
+import { Code } from '../../../src/errors.ts';
 import { version } from '../../../src/version.ts';
 import { aCheckpoint, against, ago, type Handlers, now, type Outcome } from './harness.ts';
 
@@ -418,6 +419,34 @@ test('adopt --dry-run says what would be adopted', async () => {
   assert.partialDeepStrictEqual(json(await against(handlers, ['adopt', '--json'])), {
     dryRun: false,
     adopted: [{ dataset: 'tank/x' }],
+  });
+});
+
+test('adopt says what it could not take too, and ends as the first of these', async () => {
+  const handlers: Partial<Handlers> = {
+    async adopt() {
+      return AdoptResponse.fromPartial({
+        adopted: [{ dataset: 'tank/x', namespace: 'default', container: 'web' }],
+        failed: [
+          {
+            dataset: 'tank/y',
+            code: Code.ResourceExhausted,
+            message: 'out of space',
+            info: { remedy: 'make room' },
+          },
+        ],
+      });
+    },
+  };
+  const ran = await against(handlers, ['adopt']);
+  assert.equal(ran.code, 6);
+  assert.match(ran.stdout, /^tank\/x .*\n1 adopted\nfailed: tank\/y: out of space\n$/m);
+  assert.match(ran.stderr, /1 of 2 datasets not adopted: tank\/y \(out of space\)\n {2}next: make room\n/);
+  const document = JSON.parse((await against(handlers, ['adopt', '--json'])).stdout) as object;
+  assert.partialDeepStrictEqual(document, {
+    adopted: [{ dataset: 'tank/x' }],
+    failed: [{ dataset: 'tank/y', error: { message: 'out of space' } }],
+    error: { reason: 'not-all-adopted' },
   });
 });
 

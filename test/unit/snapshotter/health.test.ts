@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { harness, stalling } from './harness.ts';
 import { prepared, WEB } from './methods.ts';
 
-const sound = { unsettled: [], unmarked: [], undestroyed: [] };
+const sound = { unsettled: [], unmarked: [], unreadable: [], undestroyed: [] };
 
 test('the health of the index counts what there is, by whose it is and what for', async (t) => {
   const h = await harness(t);
