@@ -302,7 +302,13 @@ export class SnapshotIndex {
   #forget(checkpoint: string | undefined, node: Node): void {
     if (checkpoint === undefined) return;
     const at = this.#checkpoints.get(checkpoint);
-    if (at !== undefined && datasetOf(at) === node.dataset) this.#checkpoints.delete(checkpoint);
+    if (at === undefined || datasetOf(at) !== node.dataset) return;
+    this.#checkpoints.delete(checkpoint);
+    // A copy that came from elsewhere has the same id, and stands in for it.
+    for (const other of this.#nodes.values())
+      if (other !== node)
+        for (const [name, held] of other.snapshots)
+          if (held.checkpoint === checkpoint) this.#indexCheckpoint(other, name, checkpoint);
   }
 }
 

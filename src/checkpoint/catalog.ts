@@ -1,4 +1,5 @@
 import { AlreadyExists, NotFound } from '../errors.ts';
+import { datasetOf } from '../zfs/names.ts';
 import type { Row, Zfs } from '../zfs/zfs.ts';
 import { type CheckpointEntry, entryFromRows, isReceived } from './entry.ts';
 import { unfinishedSets } from './unfinished-sets.ts';
@@ -26,6 +27,8 @@ export class Catalog {
   readonly #retired = new Set<string>();
   /** Ids of those that came by `zfs receive`. */
   readonly #received = new Set<string>();
+  /** Copies that came by `zfs receive` of what is here already, with its id: each stands in for it once it is removed. */
+  readonly #copies = new Map<string, CheckpointEntry[]>();
   /** Checkpoints that a restore is reading from. */
   readonly #readers = new Map<string, number>();
 
@@ -42,12 +45,13 @@ export class Catalog {
     const rows = listing.filter(({ type }) => type === 'snapshot');
     this.#byContainer.clear();
     this.#byId.clear();
+    this.#copies.clear();
     const { entries, orphans, retired } = entryFromRows(rows);
     for (const snapshot of retired) this.#retired.add(snapshot);
     const swept: Swept[] = [];
     const unfinished = unfinishedSets(listing);
     for (const entry of entries) {
-      if (!unfinished.has(entry.set)) this.add(entry);
+      if (!unfinished.has(entry.set)) this.#take(entry);
       else orphans.push(...halvesOf(entry, 'the set that it belongs to was never finished'));
     }
     const received = new Set(rows.filter(isReceived).map(({ name }) => name));
@@ -64,11 +68,14 @@ export class Catalog {
   notice(listing: readonly Row[]): void {
     const rows = listing.filter(({ type }) => type === 'snapshot');
     for (const entry of entryFromRows(rows.filter(isReceived)).entries) {
-      if (this.#byId.has(entry.id)) continue;
-      this.#received.add(entry.id);
-      this.add(entry);
+      if (this.#take(entry)) this.#received.add(entry.id);
     }
     const there = new Set(rows.map(({ name }) => name));
+    for (const [id, copies] of this.#copies)
+      this.#copies.set(
+        id,
+        copies.filter(({ snapshot }) => there.has(snapshot)),
+      );
     for (const entry of [...this.#byId.values()])
       if (this.#received.has(entry.id) && !there.has(entry.snapshot)) this.delete(entry);
   }
@@ -88,6 +95,34 @@ export class Catalog {
     else this.#byContainer.set(at, rest);
     this.#byId.delete(entry.id);
     this.#received.delete(entry.id);
+    const [copy, ...others] = this.#copies.get(entry.id) ?? [];
+    this.#copies.delete(entry.id);
+    if (copy === undefined) return;
+    this.add(copy);
+    this.#received.add(copy.id);
+    if (others.length > 0) this.#copies.set(copy.id, others);
+  }
+
+  /** Lets go of copies in a dataset that is destroyed; of the checkpoints that stand for themselves none may be in it. */
+  forgetCopies(dataset: string): void {
+    for (const [id, copies] of this.#copies)
+      this.#copies.set(
+        id,
+        copies.filter(({ snapshot }) => datasetOf(snapshot) !== dataset),
+      );
+  }
+
+  /** Takes an entry in, as a copy where there is one of its id. @returns whether it is the one that counts now */
+  #take(entry: CheckpointEntry): boolean {
+    const present = this.#byId.get(entry.id);
+    if (present === undefined) {
+      this.add(entry);
+      return true;
+    }
+    const copies = this.#copies.get(entry.id) ?? [];
+    if ([present, ...copies].every(({ snapshot }) => snapshot !== entry.snapshot))
+      this.#copies.set(entry.id, [...copies, entry]);
+    return false;
   }
 
   byId(id: string): CheckpointEntry | undefined {

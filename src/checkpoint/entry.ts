@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import { datasetOf } from '../zfs/names.ts';
 import type { Properties, Row } from '../zfs/zfs.ts';
 
 /** Durations of a checkpoint's phases in nanoseconds. */
@@ -144,49 +145,99 @@ export function memberProperties({ id, namespace, container }: Identity): Proper
 }
 
 /**
- * Pairs the halves that a listing shows. `orphans` are halves whose other half is missing; `retired` are destroyed
- * already, and wait for their last clone.
+ * Pairs the halves that a listing shows. Copies that came from elsewhere have the same ids: what is here comes before them, and halves of
+ * two copies are never taken for a whole. `orphans` are halves whose other half is missing; `retired` are destroyed already, and wait for
+ * their last clone.
  */
 export function entryFromRows(rows: readonly Row[]): {
   entries: CheckpointEntry[];
   orphans: { snapshot: string; why: string }[];
   retired: string[];
 } {
-  const disks = new Map<string, Row>();
-  const memories = new Map<string, Row>();
+  const disks: Row[] = [];
+  const memories: Row[] = [];
   const orphans: { snapshot: string; why: string }[] = [];
   const retired: string[] = [];
   for (const row of rows) {
-    const id = value(row, properties.checkpoint);
-    if (id === undefined) {
+    if (value(row, properties.checkpoint) === undefined) {
       if (row.type === 'snapshot' && value(row, properties.set) !== undefined)
         orphans.push({ snapshot: row.name, why: 'the set that it belongs to was never finished' });
-      continue;
-    }
-    const halves = value(row, properties.half) === 'memory' ? memories : disks;
-    if (row.properties.get(deferProperty)?.value === 'on') retired.push(row.name);
-    // A copy that came back from elsewhere has the same id: what is here counts, else the first of them.
-    else if (!halves.has(id) || !isReceived(row)) halves.set(id, row);
+    } else if (row.properties.get(deferProperty)?.value === 'on') retired.push(row.name);
+    else (value(row, properties.half) === 'memory' ? memories : disks).push(row);
   }
   const entries: CheckpointEntry[] = [];
-  for (const [id, memory] of memories) {
-    const disk = disks.get(id);
-    const report = parseReport(value(memory, properties.report));
-    if (report === undefined || (disk === undefined && report.disk === 'snapshot')) {
+  const halves = new Halves(disks);
+  // What lies in its place goes first, and what is left over is looked at by the id alone.
+  const strays = memories.filter((memory) => !joined(entries, memory, halves.beside(memory)));
+  for (const memory of strays) {
+    if (!joined(entries, memory, halves.elsewhere(memory)))
       orphans.push({ snapshot: memory.name, why: 'its disk half is missing' });
-      continue;
-    }
-    entries.push(build(id, disk, memory, report));
-    disks.delete(id);
   }
-  for (const [id, disk] of disks) {
+  for (const disk of halves.left()) {
     if (value(disk, properties.half) === 'external') {
-      entries.push(build(id, disk, undefined, undefined));
+      entries.push(build(value(disk, properties.checkpoint) ?? '', disk, undefined, undefined));
     } else {
       orphans.push({ snapshot: disk.name, why: 'its memory half was never finished' });
     }
   }
-  return { entries, orphans, retired };
+  const received = new Set(rows.filter(isReceived).map(({ name }) => name));
+  const rank = ({ snapshot }: CheckpointEntry): number => (received.has(snapshot) ? 1 : 0);
+  return { entries: entries.sort((one, other) => rank(one) - rank(other)), orphans, retired };
+}
+
+/** Disk halves by id, each given away once. */
+class Halves {
+  readonly #byId = new Map<string, Row[]>();
+
+  constructor(disks: readonly Row[]) {
+    for (const disk of disks) {
+      const id = value(disk, properties.checkpoint) ?? '';
+      this.#byId.set(id, [...(this.#byId.get(id) ?? []), disk]);
+    }
+  }
+
+  /** The one whose file system the memory's is below. */
+  beside(memory: Row): Found {
+    const place = datasetOf(memory.name);
+    return this.#of(memory, (disk) => place === `${datasetOf(disk.name)}/memory`);
+  }
+
+  /** Any that came, or was made here, as the memory did. */
+  elsewhere(memory: Row): Found {
+    return this.#of(memory, (disk) => isReceived(disk) === isReceived(memory));
+  }
+
+  left(): Row[] {
+    return [...this.#byId.values()].flat();
+  }
+
+  #of(memory: Row, suits: (disk: Row) => boolean): Found {
+    const id = value(memory, properties.checkpoint) ?? '';
+    const all = this.#byId.get(id) ?? [];
+    const disk = all.find((each) => value(each, properties.half) !== 'external' && suits(each));
+    return {
+      disk,
+      take: () =>
+        this.#byId.set(
+          id,
+          all.filter((each) => each !== disk),
+        ),
+    };
+  }
+}
+
+interface Found {
+  readonly disk: Row | undefined;
+  readonly take: () => void;
+}
+
+/** Makes a checkpoint of a memory half and the disk half for it, where the memory's says that it needs no more. */
+function joined(entries: CheckpointEntry[], memory: Row, { disk, take }: Found): boolean {
+  const report = parseReport(value(memory, properties.report));
+  if (report === undefined || (disk === undefined && report.disk === 'snapshot')) return false;
+  entries.push(build(value(memory, properties.checkpoint) ?? '', disk, memory, report));
+  take();
+  return true;
 }
 
 /** Whether what a snapshot says of a checkpoint came with `zfs receive`. */

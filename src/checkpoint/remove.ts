@@ -102,7 +102,8 @@ export async function removeOne(host: RemovalHost, entry: CheckpointEntry): Prom
 /** The head holds what the last checkpoint holds, for the next one: with that checkpoint, its content is to go. */
 async function clearHead(host: RemovalHost, entry: CheckpointEntry, memorySnapshot: string): Promise<void> {
   const content = contentOf(entry);
-  const others = host.catalog.of(entry.namespace, entry.container);
+  // A copy that came from elsewhere has the same id, and a memory of its own.
+  const others = host.catalog.of(entry.namespace, entry.container).filter(({ id }) => id !== entry.id);
   if (others.some((other) => contentOf(other) === content)) return;
   const dataset = MemoryStore.ownerOf(memorySnapshot);
   // Where it cannot be reached, nothing is to be freed either: the checkpoint is removed all the same.

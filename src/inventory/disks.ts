@@ -33,6 +33,7 @@ export async function adopt(host: Host, request: AdoptRequest): Promise<AdoptRes
             .filter(({ snapshot }) => datasetOf(snapshot) === dataset)
             .map(({ name }) => name),
       });
+      if (!dryRun) for (const { dataset } of dropped) host.catalog.forgetCopies(dataset);
       return { adopted: [], skipped: [], failed: [], dropped: dropped.map(foreignDisk) };
     }
     const { adopted, skipped, failed } = await host.store.strangers.adopt(datasets, { dryRun });

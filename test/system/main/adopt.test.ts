@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { closeSync, mkdtempSync, openSync, rmSync } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { after, before, suite, test } from 'node:test';
 import { checkpointsOf, count, progress, removeAll, startWriter, uniqueName } from '../support/container.ts';
 import { attempt, ctr, datasets, importImage, must, refused, stack, stasis } from '../support/stack.ts';
@@ -124,5 +124,47 @@ suite('a container that came by zfs receive while stasisd ran', () => {
     assert.ok(datasets().includes(again), 'a preview changes nothing');
     assert.match(await stasis('adopt', '--drop', again), /1 dropped/);
     assert.ok(!datasets().some((each) => each.startsWith(again)));
+  });
+});
+
+suite('a received copy of a container that is here', () => {
+  const web = uniqueName('web');
+  const copy = `${stack.root}/containers/default/${uniqueName('copy')}`;
+  const file = join(mkdtempSync('/tmp/copy-'), 'stream');
+  before(async () => {
+    await importImage();
+    await startWriter(web);
+    await progress(web, 3);
+  });
+  after(async () => {
+    await removeAll(web, `${web}-1`);
+    await attempt('stasis', ['adopt', '--drop', copy]);
+    rmSync(dirname(file), { recursive: true, force: true });
+  });
+
+  test('brings its checkpoint back when that of the original is removed, and lets it be removed for itself', async () => {
+    await stasis('checkpoint', web, '--name', 'k', '--require-memory');
+    const atLeast = await count(web);
+    const { dataset } = (
+      JSON.parse(await stasis('ls', web, '--json')) as {
+        containers: { disks: { dataset: string; current: boolean }[] }[];
+      }
+    ).containers[0]?.disks.find(({ current }) => current) ?? { dataset: '' };
+    await must('zfs', ['snapshot', '-r', `${dataset}@sent`]);
+    zfs(['send', '-R', `${dataset}@sent`], { out: file });
+    await must('zfs', ['destroy', '-r', `${dataset}@sent`]);
+    await stasis('clone', web, '--from', 'k', '--count', '1');
+    zfs(['receive', '-u', copy], { in: file });
+    assert.match(await stasis('adopt', copy), /1 adopted/);
+    assert.deepEqual(await checkpointsOf(web), ['k'], 'once');
+    assert.match(await stasis('rm', web, 'k'), /its data stays for/);
+    assert.deepEqual(await checkpointsOf(web), ['k'], "the copy's");
+    await stasis('restore', web, '--snapshot', 'k', '--require-memory');
+    assert.ok((await count(web)) <= atLeast + 3, 'it went back');
+    await progress(web, 1);
+    assert.match(await refused(5, 'adopt', '--drop', copy), new RegExp(`stasis -n default rm ${web} k`));
+    await stasis('rm', web, 'k');
+    assert.deepEqual(await checkpointsOf(web), []);
+    assert.match(await refused(5, 'adopt', '--drop', copy), /stand on dataset/);
   });
 });

@@ -45,6 +45,13 @@ async function withWeb(t: TestContext): Promise<Harness> {
   return h;
 }
 
+/** What a start would find, with what it destroys: which is not done here. */
+async function wholeAfterKill(h: Harness): Promise<unknown[]> {
+  const catalog = new Catalog({ destroyIdempotent: async (name) => assert.ok(!name.startsWith(COPY), name) });
+  await catalog.load(await readPool(h.zfs, ROOT));
+  return [...catalog.all()].map(({ snapshot, memorySnapshot }) => [snapshot, memorySnapshot]);
+}
+
 async function catalogOf(h: Harness): Promise<Catalog> {
   const catalog = new Catalog(h.zfs);
   await catalog.load(await readPool(h.zfs, ROOT));
@@ -109,6 +116,58 @@ test('what comes while a store runs is seen, adopted and never listed, and its c
     parent: '',
     labels: { 'containerd.io/snapshot/stasis.checkpoint': 'id-two' },
   });
+});
+
+test('a copy stands in for a checkpoint once that is removed, whole, and is removed for itself', async (t) => {
+  for (const seen of ['meanwhile', 'at a start']) {
+    const h = await withWeb(t);
+    let catalog = await catalogOf(h);
+    let { store } = h;
+    await h.zfs.receive(WEB, COPY);
+    if (seen === 'meanwhile') {
+      const listing = await readPool(h.zfs, ROOT);
+      await store.strangers.notice(listing);
+      for (let time = 0; time < 2; time++) catalog.notice(listing);
+      await store.strangers.adopt([COPY], { dryRun: false });
+    } else {
+      [store, catalog] = [await h.restart(), await catalogOf(h)];
+    }
+    const halves = (): unknown[] =>
+      [...catalog.all()].map(({ snapshot, memorySnapshot }) => [snapshot, memorySnapshot]);
+    assert.deepEqual(halves(), [[`${WEB}@one`, `${WEB}/memory@one`]]);
+    // As `stasis rm` does it, where a clone stands on the disk.
+    const clone = { name: 'default/8/clone', kind: 'active', parent: 'default/2/layer' } as const;
+    const labels = { 'containerd.io/snapshot/stasis.checkpoint': 'id-one' };
+    await store.prepare({ ...clone, labels });
+    const entry = catalog.resolve('default', 'web', 'one');
+    await h.zfs.destroy(`${WEB}/memory@one`);
+    if (seen === 'meanwhile')
+      assert.deepEqual(await wholeAfterKill(h), [[`${COPY}@one`, `${COPY}/memory@one`]]);
+    catalog.delete(entry);
+    await h.zfs.destroyIdempotent(`${WEB}@one`, { defer: true });
+    await store.forgetCheckpoint(WEB, 'one');
+    assert.deepEqual(halves(), [[`${COPY}@one`, `${COPY}/memory@one`]]);
+    assert.deepEqual(await wholeAfterKill(h), halves());
+    assert.equal(catalog.resolve('default', 'web', 'one').snapshot, `${COPY}@one`);
+    await store.prepare({ ...clone, name: 'default/9/again', labels });
+    assert.equal(store.findContainer('default', 'again')?.origin, `${COPY}@one`);
+    catalog.delete(catalog.resolve('default', 'web', 'one'));
+    assert.deepEqual(halves(), []);
+  }
+});
+
+test('a copy that is dropped stands in for nothing', async (t) => {
+  const h = await withWeb(t);
+  await h.zfs.receive(WEB, COPY);
+  const catalog = await catalogOf(h);
+  catalog.forgetCopies(COPY);
+  catalog.delete(catalog.resolve('default', 'web', 'one'));
+  assert.deepEqual([...catalog.all()], []);
+  const another = await catalogOf(h);
+  await h.zfs.destroy(COPY, { recursive: true });
+  another.notice(await readPool(h.zfs, ROOT));
+  another.delete(another.resolve('default', 'web', 'one'));
+  assert.deepEqual([...another.all()], []);
 });
 
 test('what is taken away by hand again is no longer shown', async (t) => {
