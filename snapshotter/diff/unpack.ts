@@ -15,7 +15,7 @@ import {
   writeSync,
 } from 'node:fs';
 import { posix } from 'node:path';
-import { hasErrno, InvalidArgument } from '../../src/errors.ts';
+import { FailedPrecondition, hasErrno, InvalidArgument, StasisError } from '../../src/errors.ts';
 import { readable, toBuffer, type ByteString } from '../../src/sys/bytes.ts';
 import { deviceNumber, makeNode, S_IFBLK, S_IFCHR, S_IFIFO, setTimes } from '../../src/sys/inode.ts';
 import { setXattr } from '../../src/sys/xattr.ts';
@@ -26,6 +26,8 @@ import { isFolder, makeFolders, realpath, removeTree, replacing } from './tree.t
 /** Whiteouts of the OCI image specification, layer.md. */
 const WHITEOUT = '.wh.';
 const OPAQUE = '.wh..wh..opq';
+
+const BEYOND_31_BITS = 2 ** 31;
 
 /** Largest time that fits 63 bits of nanoseconds. */
 const MAX_SECONDS = 9_223_372_036;
@@ -65,7 +67,7 @@ export class Unpacker {
     for (const [path, entry] of this.#folders) {
       this.#named(entry, () => {
         try {
-          setTimes(path, ...bounded(entry));
+          setEntryTimes(entry, path);
         } catch (error) {
           if (!hasErrno(error, 'ENOENT')) throw error; // a later whiteout took it
         }
@@ -83,7 +85,7 @@ export class Unpacker {
     try {
       work();
     } catch (error) {
-      if (error instanceof Error && !(error instanceof InvalidArgument)) {
+      if (error instanceof Error && !(error instanceof StasisError)) {
         error.message = `${readable(entry.name)}: ${error.message}`;
       }
       throw error;
@@ -159,7 +161,7 @@ export class Unpacker {
       }
     }
     this.#describe(entry, path, lstatSync(name));
-    setTimes(path, ...bounded(entry));
+    setEntryTimes(entry, path);
   }
 
   #makeFile(entry: TarEntry, path: ByteString): void {
@@ -188,7 +190,7 @@ export class Unpacker {
       try {
         if (entry.stretches !== undefined) ftruncateSync(fd, entry.size);
         this.#describe(entry, path, made);
-        setTimes(path, ...bounded(entry));
+        setEntryTimes(entry, path);
       } finally {
         closeSync(fd);
       }
@@ -211,7 +213,7 @@ export class Unpacker {
   #describe(entry: TarEntry, path: ByteString, now: Stats): void {
     const name = toBuffer(path);
     const owned = now.uid === entry.uid && now.gid === entry.gid;
-    if (!owned) lchownSync(name, entry.uid, entry.gid);
+    if (!owned) setOwner(entry, name);
     for (const [attribute, value] of entry.xattrs) this.#setXattr(entry, path, attribute, value, now);
     if (now.isSymbolicLink()) return;
     const mode = owned ? now.mode & 0o7777 : now.mode & 0o1777;
@@ -243,6 +245,42 @@ export class Unpacker {
       else if (lstatSync(toBuffer(path)).isDirectory()) this.#emptyFolder(path);
     }
   }
+}
+
+/** @throws FailedPrecondition where the file system has no room for the number: zfs-fuse takes 31 bits */
+function setOwner(entry: TarEntry, name: Buffer): void {
+  const { uid, gid } = entry;
+  try {
+    lchownSync(name, uid, gid);
+  } catch (error) {
+    if (!hasErrno(error, 'EINVAL') || Math.max(uid, gid) < BEYOND_31_BITS) throw error;
+    const which = uid < BEYOND_31_BITS ? `group ${gid}` : `user ${uid}`;
+    throw beyond(entry, `belongs to ${which}`, 'owners below 2147483648', error);
+  }
+}
+
+/** @throws FailedPrecondition where the file system has no room for the time: zfs-fuse takes 31 bits of seconds */
+function setEntryTimes(entry: TarEntry, path: ByteString): void {
+  const [seconds, nanos] = bounded(entry);
+  try {
+    setTimes(path, seconds, nanos);
+  } catch (error) {
+    if (!hasErrno(error, 'EOVERFLOW') || seconds < BEYOND_31_BITS) throw error;
+    const time = new Date(seconds * 1000).toISOString();
+    throw beyond(entry, `was changed at ${time}`, 'times until 2038-01-19', error);
+  }
+}
+
+function beyond(entry: TarEntry, is: string, limit: string, cause: unknown): FailedPrecondition {
+  return new FailedPrecondition(
+    `the layer's entry ${readable(entry.name)} ${is}, which this pool cannot keep: zfs-fuse takes ${limit}`,
+    {
+      subject: readable(entry.name),
+      reason: 'beyond-zfs-fuse',
+      remedy: "use OpenZFS's kernel module, or an image without it",
+      cause,
+    },
+  );
 }
 
 /** Times that containerd takes; it sets any other to 1970. */

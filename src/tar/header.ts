@@ -127,7 +127,8 @@ function withRecords(
   // Old archives mark a folder by its name alone.
   const type = plain.type === 'file' && flag !== 'S' && full.endsWith('/') ? 'directory' : plain.type;
   const mtime = get('mtime');
-  const stored = type === 'file' ? (number(get('size')) ?? readNumber(block, field.size)) : 0;
+  // What follows is skipped even where the name makes it a folder.
+  const stored = plain.type === 'file' ? (number(get('size')) ?? readNumber(block, field.size)) : 0;
   const old = flag === 'S' ? headerStretches(block) : undefined;
   const sparse = old ?? (type === 'file' ? paxSparse(get, all) : undefined);
   const entry: TarEntry = {
@@ -136,7 +137,7 @@ function withRecords(
     type,
     uid: number(get('uid')) ?? plain.uid,
     gid: number(get('gid')) ?? plain.gid,
-    size: sparse?.realSize ?? stored,
+    size: type === 'file' ? (sparse?.realSize ?? stored) : 0,
     mtime: mtime === undefined ? plain.mtime : parsePaxTime(mtime),
     linkname: filled(get('linkpath')) ?? link ?? plain.linkname,
     xattrs,

@@ -187,6 +187,24 @@ suite('a tar archive', () => {
     assert.equal(three?.entry.type, 'directory');
   });
 
+  test('with a file whose name makes it a folder has what follows it, and its content is skipped', () => {
+    for (const flag of ['0', '\0']) {
+      const bytes = Buffer.concat([
+        header([
+          [156, flag],
+          [0, '/\0'],
+          [124, '00000000003\0'],
+        ]),
+        Buffer.from('abc'),
+        padding(3),
+        header([[0, 'next\0']]),
+      ]);
+      const [folder, next] = read(bytes);
+      assert.deepEqual([folder?.entry.name, folder?.entry.type, folder?.entry.size], ['/', 'directory', 0]);
+      assert.equal(next?.entry.name, 'next');
+    }
+  });
+
   test('says nothing of its entries by a global header, as with containerd', () => {
     const records = encodePax(new Map([['mtime', Buffer.from('5')]]));
     const global = header([

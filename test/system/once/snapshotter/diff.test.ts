@@ -5,7 +5,10 @@ import { compareTrees } from '../../../../snapshotter/diff/compare.ts';
 import { DiffThreads } from '../../../../snapshotter/diff/threads.ts';
 import type { Trees } from '../../../../snapshotter/diff/trees.ts';
 import type { SnapshotStore } from '../../../../snapshotter/store.ts';
+import { Code, codeOf, messageOf } from '../../../../src/errors.ts';
 import { silent } from '../../../../src/log.ts';
+import type { TarEntry } from '../../../../src/tar/entry.ts';
+import { encodeEntry, END_OF_ARCHIVE } from '../../../../src/tar/writer.ts';
 import { describeTree } from '../../support/tree.ts';
 import { Dice, mutate } from '../../support/mutate.ts';
 import { realPool, skip, type RealPool } from './real-pool.ts';
@@ -88,6 +91,41 @@ suite('a diff on a real pool', { skip }, () => {
       }
     });
   }
+
+  test('is refused by name where zfs-fuse cannot keep an owner or a time, and taken by the module', async () => {
+    const entry: TarEntry = {
+      ...{
+        name: 'd/far',
+        type: 'file',
+        mode: 0o644,
+        uid: 0,
+        gid: 0,
+        size: 0,
+        linkname: '',
+        major: 0,
+        minor: 0,
+      },
+      mtime: { seconds: 1_700_000_000, nanos: 0 },
+      xattrs: new Map(),
+    };
+    const year2100 = Date.UTC(2100, 0) / 1000;
+    for (const [key, of, said] of [
+      ['uid', { uid: 4_294_967_294 }, /entry d\/far belongs to user 4294967294, .*owners below 2147483648/],
+      ['gid', { gid: 2_147_483_648 }, /entry d\/far belongs to group 2147483648, .*owners below 2147483648/],
+      ['time', { mtime: { seconds: year2100, nanos: 0 } }, /was changed at 2100-01-01T.*times until 2038/],
+      ['last', { uid: 2_147_483_647, mtime: { seconds: 2 ** 31 - 1, nanos: 0 } }, undefined],
+    ] as const) {
+      const folder = await prepare(`default/7/${key}`, '');
+      const made = unpack(Buffer.concat([encodeEntry({ ...entry, ...of }), END_OF_ARCHIVE]), folder);
+      if (said === undefined || pool.zfs.kind === 'openzfs') await made;
+      else
+        await assert.rejects(made, (error) => {
+          assert.match(messageOf(error), said);
+          return codeOf(error) === Code.FailedPrecondition;
+        });
+      await store.remove(`default/7/${key}`);
+    }
+  });
 
   test('of a file that is written meanwhile has it as it was at one instant', async () => {
     const base = await prepare('default/20/base', '');
