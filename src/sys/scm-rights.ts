@@ -1,7 +1,7 @@
 import { hasErrno } from '../errors.ts';
 import { check, native, struct } from './libc.ts';
 
-// recvmsg(2), unix(7), cmsg(3). The layouts are those of 64-bit Linux.
+// recvmsg(2), sendmsg(2), unix(7), cmsg(3). The layouts are those of 64-bit Linux.
 struct('iovec', { iov_base: 'void *', iov_len: 'size_t' });
 struct('msghdr', {
   msg_name: 'void *',
@@ -27,9 +27,14 @@ const recvmsg = native<[number, MessageHeader, number]>(
   'long recvmsg(int socket, _Inout_ msghdr *message, int flags)',
 );
 
+const sendmsg = native<[number, MessageHeader, number]>(
+  'long sendmsg(int socket, _In_ msghdr *message, int flags)',
+);
+
 const SOL_SOCKET = 1;
 const SCM_RIGHTS = 1;
 const MSG_DONTWAIT = 0x40;
+const MSG_NOSIGNAL = 0x4000;
 const MSG_CMSG_CLOEXEC = 0x40000000;
 const CMSG_HEADER = 16;
 
@@ -64,4 +69,26 @@ export function receiveDescriptor(socket: number): { fd: number; message: string
     throw new Error(length === 0 ? 'the peer closed the socket' : 'a message came without a descriptor');
   }
   return { fd: control.readInt32LE(CMSG_HEADER), message: data.toString('utf8', 0, length) };
+}
+
+/**
+ * Sends a file descriptor over a unix socket, with a byte that it comes with. The peer has it then, whatever becomes of ours.
+ * @throws SysError; EAGAIN where the socket is full
+ */
+export function sendDescriptor(socket: number, fd: number): void {
+  const control = Buffer.alloc(CMSG_HEADER + 8);
+  control.writeBigUInt64LE(BigInt(CMSG_HEADER + 4), 0);
+  control.writeInt32LE(SOL_SOCKET, 8);
+  control.writeInt32LE(SCM_RIGHTS, 12);
+  control.writeInt32LE(fd, CMSG_HEADER);
+  const header: MessageHeader = {
+    msg_name: null,
+    msg_namelen: 0,
+    msg_iov: [{ iov_base: Buffer.alloc(1), iov_len: 1 }],
+    msg_iovlen: 1,
+    msg_control: control,
+    msg_controllen: control.length,
+    msg_flags: 0,
+  };
+  check('sendmsg', sendmsg(socket, header, MSG_DONTWAIT | MSG_NOSIGNAL), String(socket));
 }

@@ -5,7 +5,7 @@ import { getSystemErrorMap } from 'node:util';
 import { Cancelled, DeadlineExceeded, hasErrno, Internal, NotFound, PermissionDenied } from '../errors.ts';
 import { DEFAULT_TIMEOUT_MS } from '../sys/command.ts';
 import { Busy, ZfsUnavailable } from './errors.ts';
-import { cloneByIoctl, snapshotByIoctl } from './fuse-ioctl.ts';
+import { cloneByIoctl, sendByIoctl, snapshotByIoctl } from './fuse-ioctl.ts';
 import type { CallOptions, Properties } from './zfs.ts';
 
 /** Where zfs-fuse listens unless it was built otherwise. */
@@ -65,6 +65,23 @@ export class FuseDaemon {
     if (!(await this.#find()).direct) return false;
     return this.#ask(`clone ${snapshot} to ${target}`, target, call, (socket, end) =>
       cloneByIoctl(socket, { snapshot, target }, properties, end),
+    );
+  }
+
+  /**
+   * Hands over what `zfs send -i` would write.
+   * @returns whether it was all; if not, the command can tell why, or do it, and what was handed over means nothing
+   * @throws ZfsUnavailable, DeadlineExceeded, Cancelled
+   */
+  async send(
+    from: string,
+    to: string,
+    onChunk: (chunk: Buffer) => void,
+    call: CallOptions = {},
+  ): Promise<boolean> {
+    if (!(await this.#find()).direct) return false;
+    return this.#ask(`compare ${to} with ${from}`, to, call, (socket, end) =>
+      sendByIoctl(socket, { from, to }, onChunk, end),
     );
   }
 

@@ -1,5 +1,10 @@
 // What zfs-fuse's programs ask its daemon on the socket in place of an ioctl(2) on /dev/zfs: `zfsfuse_cmd_t` of its zfs_ioctl.h.
-import { connect } from 'node:net';
+import { closeSync } from 'node:fs';
+import { connect, Socket } from 'node:net';
+import { hasErrno } from '../errors.ts';
+import { pipe } from '../sys/descriptor.ts';
+import { sendDescriptor } from '../sys/scm-rights.ts';
+import { connectStream } from '../sys/unix-socket.ts';
 import { nativeList } from './nvlist.ts';
 import type { Properties } from './zfs.ts';
 
@@ -11,13 +16,19 @@ const READ = 2;
 const READ_TEXT = 3;
 const TEXT = 4;
 const WRITE = 5;
+const DESCRIPTOR = 7;
 
-/** `ZFS_IOC_CREATE` and `ZFS_IOC_SNAPSHOT` of zfs-fuse 0.7.0. */
-const [CREATE, SNAPSHOT] = [0x5a17, 0x5a24];
+/** `ZFS_IOC_CREATE`, `ZFS_IOC_SEND` and `ZFS_IOC_SNAPSHOT` of zfs-fuse 0.7.0. */
+const [CREATE, SEND, SNAPSHOT] = [0x5a17, 0x5a1c, 0x5a24];
 /** `zfs_cmd_t` of zfs-fuse 0.7.0: another one has another size, which the daemon says before it has done anything. */
 const COMMAND_BYTES = 17728;
 /** Where things are in it. */
-const AT = { name: 0, value: 4096, list: 16664, listBytes: 16672, objectSet: 16704, history: 16720 };
+const AT = {
+  ...{ name: 0, value: 4096, list: 16664, listBytes: 16672 },
+  ...{ cookie: 16696, objectSet: 16704, history: 16720 },
+};
+/** The descriptor that a stream is to be written to, as the daemon asks for it. */
+const OUTPUT = 1n;
 /** Less than `HIS_MAX_RECORD_LEN`; names and properties are ASCII. */
 const MAX_HISTORY = 8000;
 /** `DMU_OST_ZFS`: a file system's. */
@@ -38,14 +49,21 @@ export function snapshotByIoctl(
 ): Promise<boolean> {
   const [name = '', value = ''] = snapshot.split('@');
   const history = `zfs snapshot ${assigned(properties)}${snapshot}`;
-  return make(socketPath, { ioctl: SNAPSHOT, name, value, list: nativeList(properties), history }, signal);
+  const command = { ioctl: SNAPSHOT, name, value, list: nativeList(properties), history };
+  return make(socketPath, command, signal);
 }
 
-/** What `zfs clone` sends as a number. */
-const canMount: Readonly<Record<string, bigint>> = { off: 0n, on: 1n, noauto: 2n };
+/** What `zfs clone` sends as numbers. */
+const numbers = new Map([
+  ['canmount=off', 0n],
+  ['canmount=on', 1n],
+  ['canmount=noauto', 2n],
+  ['readonly=off', 0n],
+  ['readonly=on', 1n],
+]);
 
 /**
- * Makes a clone of a snapshot, mounted nowhere. Properties that are not the user's own are `canmount` and `mountpoint` alone.
+ * Makes a clone of a snapshot, mounted nowhere. Properties that are not the user's own are `canmount`, `readonly` and `mountpoint` alone.
  * @returns as `snapshotByIoctl`; false for another property, of which nobody here knows how it is sent
  * @throws as that
  */
@@ -58,7 +76,7 @@ export async function cloneByIoctl(
   const pairs: Record<string, string | bigint> = { ...properties };
   for (const [name, value] of Object.entries(properties)) {
     if (name.includes(':') || name === 'mountpoint') continue;
-    const number = name === 'canmount' ? canMount[value] : undefined;
+    const number = numbers.get(`${name}=${value}`);
     if (number === undefined) return false;
     pairs[name] = number;
   }
@@ -74,25 +92,76 @@ function assigned(properties: Properties): string {
     .join('');
 }
 
+/**
+ * Reads the stream that `zfs send -i` would write, of two snapshots of one file system.
+ * @returns whether it has come to its end; if not, as `snapshotByIoctl`, and what was read of it means nothing
+ * @throws as that
+ */
+export async function sendByIoctl(
+  socketPath: string,
+  { from, to }: { from: string; to: string },
+  onChunk: (chunk: Buffer) => void,
+  signal: AbortSignal,
+): Promise<boolean> {
+  signal.throwIfAborted();
+  const [name = '', value = ''] = from.split('@');
+  if (!to.startsWith(`${name}@`)) return false;
+  const fd = connectIdempotent(socketPath);
+  if (fd === undefined) return false;
+  const socket = new Socket({ fd, readable: true, writable: true, signal });
+  const { read, write } = pipe();
+  const stream = new Socket({ fd: read, readable: true, writable: false, signal });
+  const end = new Promise<void>((resolve, reject) => {
+    stream.once('end', resolve);
+    stream.once('error', reject);
+  });
+  end.catch(() => undefined); // until it is waited for
+  stream.on('data', onChunk);
+  let open = true;
+  const close = (): void => {
+    if (open) closeSync(write);
+    open = false;
+  };
+  const give = (): void => {
+    sendDescriptor(fd, write);
+    close(); // the daemon's is the only one then, and its end that of the stream
+  };
+  try {
+    const sent = await converse(socket, { ioctl: SEND, name: to, value }, { give });
+    close();
+    await end;
+    return sent;
+  } finally {
+    close();
+    socket.destroy();
+    stream.destroy();
+  }
+}
+
 interface Command {
   readonly ioctl: number;
   readonly name: string;
   readonly value: string;
-  readonly list: Buffer;
+  /** Properties of what is made. */
+  readonly list?: Buffer;
   /** As `zpool history` shows it, and as the command would have it. The daemon asks for it only when the thing is made. */
-  readonly history: string;
+  readonly history?: string;
 }
 
 function make(socketPath: string, command: Command, signal: AbortSignal): Promise<boolean> {
-  const history = Buffer.from(command.history.slice(0, MAX_HISTORY));
+  return converse(connect({ path: socketPath, signal }), command, {});
+}
+
+/** Asks for one thing. @returns whether it is done; the socket is closed then or, of what is made, when the history is told */
+function converse(socket: Socket, command: Command, { give }: { give?: () => void }): Promise<boolean> {
+  const history = Buffer.from((command.history ?? '').slice(0, MAX_HISTORY));
   const readable = new Map<bigint, Buffer>([
     [ADDRESS.command, bytesOf(command)],
-    [ADDRESS.list, command.list],
+    [ADDRESS.list, command.list ?? Buffer.alloc(0)],
   ]);
   return new Promise((resolve, reject) => {
-    const socket = connect({ path: socketPath, signal });
-    const end = (made: boolean): void => {
-      resolve(made);
+    const end = (done: boolean): void => {
+      resolve(done);
       socket.destroy();
     };
     let pending: Buffer = Buffer.alloc(0);
@@ -119,13 +188,22 @@ function make(socketPath: string, command: Command, signal: AbortSignal): Promis
           resolve(true); // what is made is told to the pool's history, which goes on beside what comes next
         } else if (kind === WRITE) {
           skipped = Number(length);
+        } else if (kind === DESCRIPTOR && give !== undefined) {
+          give();
         } else {
           return end(false);
         }
       }
     };
-    socket.once('connect', () => socket.write(request(command.ioctl)));
-    socket.on('data', take);
+    socket.write(request(command.ioctl)); // when it is connected
+    socket.on('data', (chunk) => {
+      try {
+        take(chunk);
+      } catch (error) {
+        reject(error instanceof Error ? error : new Error(String(error)));
+        socket.destroy();
+      }
+    });
     socket.once('error', reject);
     socket.once('close', () => reject(new Error('zfs-fuse closed the connection')));
   });
@@ -146,13 +224,26 @@ function textAnswer(length: number): Buffer {
   return message;
 }
 
-function bytesOf({ name, value, list }: Command): Buffer {
+function bytesOf({ ioctl, name, value, list, history }: Command): Buffer {
   const bytes = Buffer.alloc(COMMAND_BYTES);
   bytes.write(name, AT.name);
   bytes.write(value, AT.value);
-  bytes.writeBigUInt64LE(ADDRESS.list, AT.list);
-  bytes.writeBigUInt64LE(BigInt(list.length), AT.listBytes);
-  bytes.writeBigUInt64LE(FILE_SYSTEM, AT.objectSet);
-  bytes.writeBigUInt64LE(ADDRESS.history, AT.history);
+  if (list !== undefined) {
+    bytes.writeBigUInt64LE(ADDRESS.list, AT.list);
+    bytes.writeBigUInt64LE(BigInt(list.length), AT.listBytes);
+    bytes.writeBigUInt64LE(FILE_SYSTEM, AT.objectSet);
+  }
+  if (history !== undefined) bytes.writeBigUInt64LE(ADDRESS.history, AT.history);
+  if (ioctl === SEND) bytes.writeBigUInt64LE(OUTPUT, AT.cookie);
   return bytes;
+}
+
+/** @returns undefined where too many wait already: the command would wait with them */
+function connectIdempotent(socketPath: string): number | undefined {
+  try {
+    return connectStream(socketPath);
+  } catch (error) {
+    if (hasErrno(error, 'EAGAIN')) return undefined;
+    throw error;
+  }
 }

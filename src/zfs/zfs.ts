@@ -129,7 +129,7 @@ export interface ZfsPrograms {
 }
 
 export interface ZfsWays {
-  /** Whether zfs-fuse's daemon is asked for snapshots and clones without a process; true where left out. */
+  /** Whether zfs-fuse's daemon is asked for snapshots, clones and streams without a process; true where left out. */
   readonly direct?: boolean;
 }
 
@@ -333,20 +333,15 @@ class ZfsCommand implements Zfs {
     checkSnapshot(from);
     checkSnapshot(to);
     const what = `compare ${to} with ${from}`;
-    const reader = new SendStreamReader();
-    let unreadable: unknown;
-    const onStdout = (chunk: Buffer): void => {
-      try {
-        if (unreadable === undefined) reader.push(chunk);
-      } catch (error) {
-        unreadable = error;
-      }
-    };
+    if (this.#direct) {
+      const direct = new StreamOf(to, what);
+      if (await this.#daemon.send(from, to, (chunk) => direct.push(chunk), call)) return direct.end();
+    }
+    const stream = new StreamOf(to, what);
+    const onStdout = (chunk: Buffer): void => stream.push(chunk);
     const result = await this.#run(this.#programs.zfs, ['send', '-i', from, to], { ...call, onStdout });
     if (result.exitCode !== 0) throw commandError(what, to, result);
-    if (unreadable instanceof Error)
-      throw new Internal(`cannot ${what}: ${unreadable.message}`, { subject: to });
-    return reader.end();
+    return stream.end();
   }
 
   async mount(name: string, path: string, call?: CallOptions): Promise<void> {
@@ -400,6 +395,34 @@ class ZfsCommand implements Zfs {
       ...(onStdout === undefined ? {} : { onStdout }),
     });
     if (result.exitCode !== 0 || result.cancelled) throw commandError(what, subject, result);
+  }
+}
+
+/** A stream that is read to its end even where it makes no sense, so that who sends it need not wait. */
+class StreamOf {
+  readonly #reader = new SendStreamReader();
+  readonly #to: string;
+  readonly #what: string;
+  #unreadable: unknown;
+
+  constructor(to: string, what: string) {
+    this.#to = to;
+    this.#what = what;
+  }
+
+  push(chunk: Buffer): void {
+    try {
+      if (this.#unreadable === undefined) this.#reader.push(chunk);
+    } catch (error) {
+      this.#unreadable = error;
+    }
+  }
+
+  /** @throws Internal where it made none */
+  end(): ChangedObjects {
+    if (this.#unreadable instanceof Error)
+      throw new Internal(`cannot ${this.#what}: ${this.#unreadable.message}`, { subject: this.#to });
+    return this.#reader.end();
   }
 }
 

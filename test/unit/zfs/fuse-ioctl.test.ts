@@ -1,10 +1,22 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  mkdtempSync,
+  readdirSync,
+  readlinkSync,
+  readSync,
+  rmSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test, { type TestContext } from 'node:test';
-import { DeadlineExceeded } from '../../../src/errors.ts';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { descriptorOf } from '../../../shim/guard/successor.ts';
+import { DeadlineExceeded, hasErrno } from '../../../src/errors.ts';
+import { receiveDescriptor } from '../../../src/sys/scm-rights.ts';
 import { ZfsUnavailable } from '../../../src/zfs/errors.ts';
 import { FuseDaemon } from '../../../src/zfs/fuse-daemon.ts';
 import { nativeList } from '../../../src/zfs/nvlist.ts';
@@ -28,6 +40,7 @@ class Reader {
 
   constructor(socket: Socket) {
     socket.on('error', () => undefined);
+    if (socket.isPaused()) return;
     socket.on('data', (chunk) => {
       this.#bytes = Buffer.concat([this.#bytes, chunk]);
       this.#wake();
@@ -46,11 +59,12 @@ class Reader {
 async function daemon(
   t: TestContext,
   talk: (socket: Socket, reader: Reader) => Promise<void>,
+  options: { pauseOnConnect?: true } = {},
 ): Promise<string> {
   const folder = mkdtempSync(join(tmpdir(), 'fuse-ioctl-'));
   const path = join(folder, 'zfs_socket');
   const open = new Set<Socket>();
-  const server = createServer((socket) => {
+  const server = createServer(options, (socket) => {
     open.add(socket);
     void talk(socket, new Reader(socket));
   });
@@ -127,7 +141,7 @@ test('a clone is asked for under its new name with the snapshot; one with a prop
     socket.write(message(1, 0n));
   });
   const fuse = new FuseDaemon(program);
-  const properties = { canmount: 'off', mountpoint: '/mnt/b', 'stasis:a': 'b' };
+  const properties = { canmount: 'off', readonly: 'on', mountpoint: '/mnt/b', 'stasis:a': 'b' };
   assert.equal(await fuse.clone('tank/a@x', 'tank/b', properties), true);
   assert.equal(seen?.readUInt32LE(8), 0x5a17);
   const [name, value] = [32, 32 + 4096].map((from) => seen?.toString('latin1', from, from + 9));
@@ -135,6 +149,7 @@ test('a clone is asked for under its new name with the snapshot; one with a prop
   for (const [name, value] of [
     ['quota', '1G'],
     ['canmount', 'perhaps'],
+    ['readonly', 'constructor'],
     ['compression', 'on'],
   ] as const)
     assert.equal(await fuse.clone('tank/a@x', 'tank/b', { ...properties, [name]: value }), false);
@@ -180,6 +195,74 @@ test('what the daemon refuses, or speaks of in another way, is asked of the comm
   process.env['PATH'] = `${real.slice(0, -4)}:${before ?? ''}`;
   await made(join(folder, 'zfs'));
   assert.deepEqual([commands.splice(0), asked], [[command], 0]);
+});
+
+async function readAll(fd: number, length: number): Promise<Buffer> {
+  const bytes = Buffer.alloc(length);
+  for (let at = 0; at < length;) {
+    try {
+      at += readSync(fd, bytes, at, length - at, null);
+    } catch (error) {
+      if (!hasErrno(error, 'EAGAIN')) throw error;
+      await sleep(1);
+    }
+  }
+  return bytes;
+}
+
+/** Ends of pipes that this process has open. */
+function pipes(): number {
+  const targets = readdirSync('/proc/self/fd').map((fd) => {
+    try {
+      return readlinkSync(`/proc/self/fd/${fd}`);
+    } catch {
+      return ''; // that of the listing itself
+    }
+  });
+  return targets.filter((target) => target.startsWith('pipe:')).length;
+}
+
+test('a stream goes through a pipe that the daemon is given, to its end, and nothing stays open', async (t) => {
+  const before = pipes();
+  let command: Buffer | undefined;
+  // Node reads nothing of it: a descriptor that comes along with bytes would be lost.
+  const program = await daemon(
+    t,
+    async (socket) => {
+      const fd = descriptorOf(socket);
+      const at = (await readAll(fd, 32)).readBigInt64LE(16);
+      writeSync(fd, message(2, at, COMMAND_BYTES));
+      command = await readAll(fd, COMMAND_BYTES);
+      writeSync(fd, message(7, 1n));
+      let given: { fd: number } | undefined;
+      while ((given = receiveDescriptor(fd)) === undefined) await sleep(1);
+      writeSync(fd, message(1, 0n));
+      await sleep(10); // that it is done is known before all that was written is read
+      writeSync(given.fd, 'stream');
+      closeSync(given.fd);
+    },
+    { pauseOnConnect: true },
+  );
+  const fuse = new FuseDaemon(program);
+  const parts: Buffer[] = [];
+  assert.equal(await fuse.send('tank/a@x', 'tank/a@y', (chunk) => void parts.push(chunk)), true);
+  assert.equal(Buffer.concat(parts).toString(), 'stream');
+  const [name, value] = [0, 4096].map((from) => command?.toString('latin1', from, from + 9));
+  assert.deepEqual([name, value], ['tank/a@y\0', 'x\0\0\0\0\0\0\0\0']);
+  assert.equal(command?.readBigUInt64LE(16696), 1n);
+  assert.equal(await fuse.send('tank/a@x', 'tank/b@y', () => undefined), false, 'a clone’s is the command’s');
+
+  const refusing = await daemon(t, async (socket) => void socket.write(message(1, 2n)));
+  assert.equal(await new FuseDaemon(refusing).send('tank/a@x', 'tank/a@y', () => undefined), false);
+  const silent = new FuseDaemon(await daemon(t, async () => undefined));
+  await assert.rejects(
+    silent.send('tank/a@x', 'tank/a@y', () => undefined, { timeoutMs: 50 }),
+    DeadlineExceeded,
+  );
+  const nobody = new FuseDaemon(join(program, '..', 'none'));
+  assert.equal(await nobody.send('tank/a@x', 'tank/a@y', () => undefined), false);
+  await sleep(20);
+  assert.equal(pipes(), before);
 });
 
 test('a daemon that is silent or hangs up may have made the snapshot: that is no case for the command', async (t) => {
