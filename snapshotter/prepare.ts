@@ -49,7 +49,7 @@ export async function prepare(pool: Pool, given: PrepareRequest, call?: CallOpti
       generation: 1,
     };
     const make = labels[CHECKPOINT_LABEL] === undefined ? makeDataset : makeFromCheckpoint;
-    const extra = { ...sizeLimit(labels), ...(origin === undefined ? {} : viewOnly(request.kind)) };
+    const extra = { ...sizeLimit(labels), ...(origin === undefined ? {} : viewOnly(pool, request.kind)) };
     const made = await make(pool, { snapshot, origin, extra }, call);
     if (mapped && !(await pool.mapsIds(made.rootfs))) {
       await destroyOrMark(pool, made.node);
@@ -59,9 +59,12 @@ export async function prepare(pool: Pool, given: PrepareRequest, call?: CallOpti
   });
 }
 
-/** Read-only for everybody who comes to it, by whatever path. One without a parent is empty, and gets its folder only yet. */
-function viewOnly(kind: PrepareRequest['kind']): Properties {
-  return kind === 'view' ? { readonly: 'on' } : {};
+/**
+ * Read-only for everybody who comes to it, by whatever path. One without a parent is empty, and gets its folder only yet. zfs-fuse
+ * shows no extended attributes in a file system that it cannot write to: an image's capabilities would be missing there.
+ */
+function viewOnly({ zfs }: Pool, kind: PrepareRequest['kind']): Properties {
+  return kind === 'view' && zfs.kind === 'openzfs' ? { readonly: 'on' } : {};
 }
 
 /** The annotations of an image's layers come as labels too, and no image may name a checkpoint: its disk is not the image's to read. */

@@ -42,6 +42,7 @@ suite('on real ZFS, over a socket', { skip }, () => {
         () => channel.close(),
       );
       return {
+        guardsViews: pool.zfs.kind === 'openzfs',
         snapshots: channel.service(SnapshotsDefinition),
         mounted: async (mounts, work) => {
           const target = `${pool.folder}/target-${serial++}`;
