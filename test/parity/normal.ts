@@ -18,6 +18,8 @@ export function normalText(text: string, { words, pids }: Names): string {
   });
   return (
     normal
+      // The end of its input that script(1) types, as the terminal echoes it: when, is chance.
+      .replaceAll('^@', '')
       .replace(/\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z| ?[+-]\d\d:?\d\d)?( UTC)?/g, '<time>')
       .replace(/current usage: \d+, peak usage: \d+/g, 'current usage: <n>')
       .replace(/\/snapshots\/\d+\//g, '/snapshots/<n>/')
