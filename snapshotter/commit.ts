@@ -7,7 +7,7 @@ import { changing } from './unsettled.ts';
 import { lockName, type Pool } from './pool.ts';
 import { labelProperties, nextSet, property, toProperties } from './properties.ts';
 import { changedLimit } from './size-limit.ts';
-import { LAYER, type Labels, type Snapshot } from './snapshot.ts';
+import { checkName, LAYER, type Labels, type Snapshot } from './snapshot.ts';
 import { measure } from './usage.ts';
 
 /**
@@ -20,7 +20,7 @@ export async function commit(
   call?: CallOptions,
 ): Promise<void> {
   const { owner, name, key } = request;
-  if (name === '') throw new InvalidArgument('a committed snapshot needs a name', { subject: 'name' });
+  checkName(name, 'name');
   const relied = (): Node[] => pool.index.generations(owner, key);
   const exclusive = [lockName(owner, key), lockName(owner, name)];
   await changing(pool, { exclusive }, () =>

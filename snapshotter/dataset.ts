@@ -58,16 +58,16 @@ async function makeAt(
   const { zfs, mounter, index } = pool;
   const { snapshot, origin } = making;
   const parent = dataset.slice(0, dataset.lastIndexOf('/'));
-  if (!index.has(parent)) {
-    await ensureContainer(pool, parent).catch((error: unknown) => {
-      if (!(error instanceof AlreadyExists)) throw error;
-    });
-  }
   const properties: Properties = {
     ...mounter.birthProperties(dataset),
     ...making.extra,
     ...toProperties(snapshot),
   };
+  if (!index.has(parent)) {
+    await ensureContainer(pool, parent).catch((error: unknown) => {
+      if (!(error instanceof AlreadyExists)) throw error;
+    });
+  }
   pool.placing(snapshot, `${mounter.mountpoint(dataset)}/${ROOTFS}`);
   try {
     if (origin === undefined) await zfs.create(dataset, { properties }, call);

@@ -3,6 +3,7 @@ import { HasClones } from '../src/zfs/errors.ts';
 import { assertKnown } from './adopt.ts';
 import { isUnreadable, type Node } from './index.ts';
 import { lockName, type Pool } from './pool.ts';
+import { patiently } from './remove.ts';
 import { splitName } from './snapshot.ts';
 import { changing } from './unsettled.ts';
 
@@ -89,10 +90,12 @@ async function destroy(
     { exclusive: [lockName(snapshot?.owner ?? '', snapshot?.name ?? dataset)] },
     async () => {
       assertDroppable(pool, owner, dataset, options); // another call may have been quicker
-      await pool.mounter.unmount(dataset);
-      await pool.mounter.unmount(`${dataset}/memory`);
       try {
-        await pool.zfs.destroyIdempotent(dataset, { recursive: true });
+        await patiently(async () => {
+          await pool.mounter.unmount(dataset);
+          await pool.mounter.unmount(`${dataset}/memory`);
+          await pool.zfs.destroyIdempotent(dataset, { recursive: true });
+        });
       } catch (error) {
         if (error instanceof HasClones) throw standsOn(dataset, []);
         throw error;

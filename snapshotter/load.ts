@@ -67,7 +67,16 @@ export async function loadIndex(pool: Pool, listing: readonly Row[]): Promise<vo
   const nodes = await interpret(pool, layout.root, listing);
   await settleMoved(pool, nodes);
   await settleLost(pool, nodes);
-  for (const node of nodes) pool.index.add(node);
+  for (const node of nodes) {
+    pool.index.add(node);
+    const { dataset, fault } = node;
+    if (isUnreadable(node))
+      pool.log.warn('a dataset describes no snapshot that can be understood', {
+        dataset,
+        error: fault,
+        remedy: UNREADABLE_REMEDY,
+      });
+  }
   for (const dataset of [layout.layers, layout.containers, layout.trash]) {
     if (!pool.index.has(dataset)) await ensureContainer(pool, dataset);
   }
@@ -199,13 +208,6 @@ function nodesOf(pool: Pool, rows: readonly Row[], chunks: ReadonlyMap<string, s
         snapshot: undefined,
         fault: `it is a layer by ${property.kind}, and has no snapshot @${LAYER}`,
       });
-    if (!isUnreadable(node)) continue;
-    const { dataset, fault } = node;
-    pool.log.warn('a dataset describes no snapshot that can be understood', {
-      dataset,
-      error: fault,
-      remedy: UNREADABLE_REMEDY,
-    });
   }
   return [...nodes.values()];
 }

@@ -8,8 +8,8 @@ import type { Node } from './index.ts';
 import { changing } from './unsettled.ts';
 import { lockName, type Pool } from './pool.ts';
 import { destroyOrMark } from './remove.ts';
-import { makeFromCheckpoint, sizeLabels, sizeLimit } from './size-limit.ts';
-import { CHECKPOINT_LABEL, isExtraction, REF_LABEL, type Labels } from './snapshot.ts';
+import { makeFromCheckpoint, makeLimited, sizeLabels, sizeLimit } from './size-limit.ts';
+import { CHECKPOINT_LABEL, checkName, isExtraction, REF_LABEL, type Labels } from './snapshot.ts';
 
 export interface PrepareRequest {
   readonly owner: string;
@@ -29,7 +29,7 @@ export interface PrepareRequest {
 export async function prepare(pool: Pool, given: PrepareRequest, call?: CallOptions): Promise<Made> {
   const request = { ...given, labels: trusted(given) };
   const { owner, name, parent } = request;
-  if (name === '') throw new InvalidArgument('a snapshot needs a key', { subject: 'key' });
+  checkName(name, 'key');
   const shared = parent === '' ? [] : [lockName(owner, parent)];
   return changing(pool, { exclusive: [lockName(owner, name)], shared }, async () => {
     if (pool.index.current(owner, name) !== undefined) throw exists(name);
@@ -48,7 +48,7 @@ export async function prepare(pool: Pool, given: PrepareRequest, call?: CallOpti
       owner,
       generation: 1,
     };
-    const make = labels[CHECKPOINT_LABEL] === undefined ? makeDataset : makeFromCheckpoint;
+    const make = labels[CHECKPOINT_LABEL] === undefined ? makeLimited : makeFromCheckpoint;
     const extra = { ...sizeLimit(labels), ...(origin === undefined ? {} : viewOnly(pool, request.kind)) };
     const made = await make(pool, { snapshot, origin, extra }, call);
     if (mapped && !(await pool.mapsIds(made.rootfs))) {

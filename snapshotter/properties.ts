@@ -25,8 +25,23 @@ export const indexed: readonly string[] = ['origin', 'referenced', deferProperty
 /** Chunks of one long label set: more than containerd's own limits let through in practice. */
 const MAX_CHUNKS = 64;
 
-/** The properties that the command which makes a snapshot's dataset writes. */
+/**
+ * The properties that the command which makes a snapshot's dataset writes.
+ * @throws InvalidArgument for a key that does not fit
+ */
 export function toProperties(snapshot: Omit<Snapshot, 'dataset'>): Properties {
+  const { length } = encodeText(snapshot.name);
+  if (length > MAX_VALUE) {
+    const { name } = snapshot;
+    throw new InvalidArgument(
+      `the snapshot's key is too long: ${length} bytes with namespace and number, and ${MAX_VALUE} fit: ${encodeText(name).slice(0, 64)}…`,
+      {
+        subject: name,
+        reason: 'key-too-long',
+        remedy: 'choose a shorter key; what is not ASCII counts three times',
+      },
+    );
+  }
   return {
     ...labelProperties(snapshot.labels, snapshot.updated, 'a'),
     [property.key]: encodeText(snapshot.name),

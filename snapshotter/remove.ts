@@ -220,7 +220,7 @@ export async function sweep(pool: Pool, graceSeconds: number, call: CallOptions 
       if (call.signal?.aborted === true) return { destroyed, failed: report(failed) };
       const dataset = node.dataset;
       try {
-        await destroyPatiently(pool, node, call);
+        await patiently(() => destroyNode(pool, node, call));
         destroyed.push(dataset);
       } catch (error) {
         if (await isCorrected(pool, error, [node])) continue;
@@ -281,10 +281,11 @@ export async function putAside(pool: Pool, node: Node, call?: CallOptions): Prom
   await release(pool, node);
 }
 
-async function destroyPatiently(pool: Pool, node: Node, call: CallOptions): Promise<void> {
+/** Runs what destroys a dataset again while that is busy. */
+export async function patiently(destroy: () => Promise<void>): Promise<void> {
   for (const wait of [...RETRIES_MS, undefined]) {
     try {
-      return await destroyNode(pool, node, call);
+      return await destroy();
     } catch (error) {
       if (error instanceof HasClones || !(error instanceof Busy) || wait === undefined) throw error;
       await sleep(wait);

@@ -1,6 +1,6 @@
 // How large a snapshot's files may become: containerd's clients say so by a label, and ZFS keeps it as `refquota`. A clone
 // inherits no property of what it was cloned from, so the label is what the limit is told by wherever a dataset is made.
-import { InvalidArgument, NotFound, ResourceExhausted } from '../src/errors.ts';
+import { FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted } from '../src/errors.ts';
 import type { CallOptions, Properties } from '../src/zfs/zfs.ts';
 import { makeDataset, type Made, type Making } from './dataset.ts';
 import type { Pool } from './pool.ts';
@@ -64,6 +64,31 @@ function snapshotGone(snapshot: string, cause: unknown): NotFound {
       remedy: 'remove what is left of the checkpoint: stasis rm CONTAINER CHECKPOINT',
     },
   );
+}
+
+/**
+ * As makeDataset, from a layer or from nothing.
+ * @throws FailedPrecondition for a limit that is below what the image's files take
+ */
+export async function makeLimited(pool: Pool, making: Making, call?: CallOptions): Promise<Made> {
+  try {
+    return await makeDataset(pool, making, call);
+  } catch (error) {
+    const { origin, extra } = making;
+    const limit = extra['refquota'];
+    if (!(error instanceof ResourceExhausted) || origin === undefined || limit === undefined) throw error;
+    const held = await heldBy(pool, origin).catch(() => undefined);
+    if (held === undefined || held <= BigInt(limit)) throw error;
+    throw new FailedPrecondition(
+      `label ${MAX_SIZE_LABEL} is ${limit}, and the files of the image take ${held} bytes already`,
+      {
+        subject: MAX_SIZE_LABEL,
+        reason: 'limit-too-low',
+        remedy: "give a limit that has room for the image's files and the container's",
+        cause: error,
+      },
+    );
+  }
 }
 
 /** Bytes that a ZFS snapshot refers to. */

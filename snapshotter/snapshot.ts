@@ -1,3 +1,4 @@
+import { InvalidArgument } from '../src/errors.ts';
 import type { WallTime } from '../src/sys/clock.ts';
 
 export type SnapshotKind = 'active' | 'view' | 'committed';
@@ -47,6 +48,15 @@ export const MAX_SIZE_LABEL = 'containerd.io/snapshot/max-size';
 /** Whether an active snapshot is a layer in the making and no container's root file system. */
 export function isExtraction(name: string, labels: Labels): boolean {
   return REF_LABEL in labels || EXTRACTION.test(name);
+}
+
+/**
+ * containerd passes an empty key on, below the namespace and the sequence.
+ * @throws InvalidArgument
+ */
+export function checkName(name: string, what: 'key' | 'name'): void {
+  if (name !== '' && !/^[^/]+\/\d+\/$/.test(name)) return;
+  throw new InvalidArgument(`a snapshot needs a ${what}, and this one is empty`, { subject: what });
 }
 
 /** containerd's namespace and key in a snapshot's name; the whole name as the key where it is of another form. */

@@ -274,7 +274,10 @@ const containerCommands: Readonly<Record<string, Register>> = {
     command
       .description('Show what takes space in the pool, and what in the trash waits for what')
       .option('--all-namespaces', 'of all containerd namespaces')
-      .addHelpText('after', examples('stasis df', 'stasis df --all-namespaces --json'))
+      .addHelpText(
+        'after',
+        `\nforeign: of another containerd, or received (see stasis adopt). What was made by hand is not shown.\n${examples('stasis df', 'stasis df --all-namespaces --json')}`,
+      )
       .action(async () => {
         const options = optionsOf(command);
         await connected(options, (all, session) => all.df(session, options));

@@ -7,6 +7,8 @@ import { checkpointUsageView, usageView } from '../view.ts';
 
 /** Names in the column KEPT: a line should fit in a terminal's. */
 const MAX_KEPT_FOR = 2;
+/** Characters of a name in a table; the whole is in the JSON. */
+const MAX_NAME = 48;
 const SIZES = ['UNIQUE', 'SHARED', 'REFERENCED'];
 
 /** `stasis df` */
@@ -31,7 +33,7 @@ export async function df(session: Session, options: { allNamespaces?: boolean })
       const now = session.host.now();
       const rows = entries.map((entry) => [
         entry.kind,
-        entry.container || '-',
+        cut(entry.container) || '-',
         size(entry.uniqueBytes),
         size(entry.sharedBytes),
         size(entry.referencedBytes),
@@ -47,11 +49,17 @@ export async function df(session: Session, options: { allNamespaces?: boolean })
   );
 }
 
+/** A key of containerd's may have a thousand characters. */
+function cut(name: string): string {
+  const characters = Array.from(name);
+  return characters.length <= MAX_NAME ? name : `${characters.slice(0, MAX_NAME - 1).join('')}…`;
+}
+
 /** A line for each checkpoint, disk and memory together; nothing where there are none. */
 function sumsOf(checkpoints: readonly CheckpointUsage[]): string {
   if (checkpoints.length === 0) return '';
   const rows = checkpoints.map((sum) => [
-    `${sum.container}@${sum.name}`,
+    `${cut(sum.container)}@${sum.name}`,
     size(sum.uniqueBytes),
     size(sum.sharedBytes),
     size(sum.referencedBytes),

@@ -63,6 +63,21 @@ suite('datasets that were touched by hand', () => {
     await snapshots('rm', later);
   });
 
+  test('and keys that cannot be are refused by name, and leave nothing', async () => {
+    const parent = await layer();
+    const before = datasets();
+    const refuse = async (args: string[], what: RegExp): Promise<void> => {
+      const result = await attempt('ctr', ['snapshots', '--snapshotter', 'stasis', ...args]);
+      assert.match(result.stderr, what);
+      assert.notEqual(result.exitCode, 0);
+    };
+    await refuse(['prepare', '', parent], /needs a key, and this one is empty: invalid argument/);
+    await refuse(['prepare', 'k'.repeat(1200), parent], /the snapshot's key is too long.*: invalid argument/);
+    // What other tests removed may move to the trash meanwhile.
+    const made = datasets().filter((name) => !before.includes(name) && !name.includes('/trash/'));
+    assert.deepEqual(made, []);
+  });
+
   test('one whose properties cannot be read is shown with what is wrong, and can be dropped', async () => {
     const [labels, owner, sound] = [uniqueName('h'), uniqueName('h'), uniqueName('h')];
     await prepare(labels, owner, sound);

@@ -487,6 +487,20 @@ test('df names few of many that keep something, without their folders', async ()
   assert.partialDeepStrictEqual(json(await against(handlers, ['df', '--json'])), { entries: [{ waitsFor }] });
 });
 
+test('df cuts a name that no terminal has room for, in its tables alone', async () => {
+  const container = 'k'.repeat(300);
+  const entry = { dataset: 'tank/x', kind: 'container', container };
+  const handlers: Partial<Handlers> = {
+    async diskUsage() {
+      return DiskUsageResponse.fromPartial({ entries: [entry], checkpoints: [{ container, name: 'one' }] });
+    },
+  };
+  const { stdout } = await against(handlers, ['df']);
+  assert.match(stdout, /^container {2}k{47}… {2}/m);
+  assert.match(stdout, /^k{47}…@one {2}/m);
+  assert.partialDeepStrictEqual(json(await against(handlers, ['df', '--json'])), { entries: [entry] });
+});
+
 test('df sums up what each checkpoint takes, disk and memory', async () => {
   const checkpoints = [
     { container: 'web', name: 'good', uniqueBytes: 1024n, sharedBytes: 3072n, referencedBytes: 4096n },

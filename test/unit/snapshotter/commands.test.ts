@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { Code, codeOf, messageOf } from '../../../src/errors.ts';
 import type { Harness } from './harness.ts';
 import { harness } from './harness.ts';
 
@@ -103,6 +104,30 @@ test('keys and labels of every legal and hostile character come back from the po
     assert.equal(store.findContainer('default', key)?.name, `default/${at}/${key}`);
   }
   for (const { dataset } of store.datasets()) assert.match(dataset, /^[A-Za-z0-9_.:/-]+$/);
+});
+
+test('a key that is empty or too long is refused as such before anything is made', async (t) => {
+  const h = await harness(t);
+  await h.store.prepare({ name: 'default/1/extract-1', kind: 'active', parent: '', labels: {} });
+  const before = [...h.zfs.datasets.keys()];
+  const refused = (call: Promise<unknown>, what: RegExp): Promise<void> =>
+    assert.rejects(call, (error) => {
+      assert.match(messageOf(error), what);
+      return codeOf(error) === Code.InvalidArgument;
+    });
+  for (const [name, what] of [
+    ['', /empty/],
+    ['default/5/', /empty/],
+    [
+      `default/5/${'k'.repeat(1100)}`,
+      /the snapshot's key is too long: 1110 bytes .* 1024 fit: default\/5\/kkk/,
+    ],
+  ] as const) {
+    for (const kind of ['active', 'view'] as const)
+      await refused(h.store.prepare({ name, kind, parent: '', labels: {} }), what);
+    await refused(h.store.commit({ name, key: 'default/1/extract-1', labels: {}, parent: '' }), what);
+  }
+  assert.deepEqual([...h.zfs.datasets.keys()], before);
 });
 
 test('two keys that read alike get datasets of their own', async (t) => {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test, type TestContext } from 'node:test';
-import { InvalidArgument, ResourceExhausted } from '../../../src/errors.ts';
+import { Code, codeOf, InvalidArgument, messageOf, ResourceExhausted } from '../../../src/errors.ts';
 import { harness, type Harness } from './harness.ts';
 
 const LIMIT = 'containerd.io/snapshot/max-size';
@@ -99,4 +99,23 @@ test('a limit that ZFS refuses leaves the label as it is', async (t) => {
     ResourceExhausted,
   );
   assert.equal(h.store.stat(name).labels[LIMIT], '1048576');
+});
+
+test('a limit below what the image takes is refused by its label, and nothing is left', async (t) => {
+  const h = await harness(t);
+  await h.store.prepare({ name: 'default/1/extract-1', kind: 'active', parent: '', labels: {} });
+  await h.store.commit({ name: 'default/2/layer', key: 'default/1/extract-1', labels: {}, parent: '' });
+  await h.zfs.set(`${h.store.stat('default/2/layer').dataset}@layer`, { referenced: '5000000' });
+  const before = [...h.zfs.datasets.keys()];
+  const request = { name: 'default/3/web', kind: 'active', parent: 'default/2/layer' } as const;
+  await assert.rejects(h.store.prepare({ ...request, labels: { [LIMIT]: '1048576' } }), (error) => {
+    assert.match(messageOf(error), /max-size is 1048576, and the files of the image take 5000000 bytes/);
+    return codeOf(error) === Code.FailedPrecondition;
+  });
+  const folder = 'tank/stasis/containers/default';
+  assert.deepEqual(
+    [...h.zfs.datasets.keys()].filter((dataset) => dataset !== folder),
+    before,
+  );
+  await h.store.prepare({ ...request, labels: { [LIMIT]: '6000000' } });
 });
