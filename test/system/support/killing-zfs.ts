@@ -1,6 +1,7 @@
 import { execFileSync } from 'node:child_process';
 import { chmodSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { stack } from './stack.ts';
 
 const program = join(stack.state, 'data/tmp/zfs-that-kills');
@@ -43,4 +44,9 @@ exit $status
   reset: (): void => writeFileSync(counter, '0'),
 
   calls: (): number => Number(readFileSync(counter, 'utf8')),
+
+  /** Waits until the sweep of a start is over, which has more to do the more was removed before: until there was no call for a while. */
+  async quiet(): Promise<void> {
+    for (let before = -1; before !== killingZfs.calls(); await sleep(300)) before = killingZfs.calls();
+  },
 };
