@@ -22,17 +22,18 @@ export function bytesOf({ streamId, type, flags, body }: MessageFrame): Buffer {
 
 /** Whom a request is for; empty where its body is none. */
 export function targetOf(body: Uint8Array): { readonly service: string; readonly method: string } {
-  const found = new Map<number, string>();
+  const bytes = Buffer.from(body.buffer, body.byteOffset, body.length);
+  let [service, method] = ['', ''];
   for (let at = 0; at < body.length;) {
     const tag = body[at++] ?? 0;
     const [value, next] = readVarint(body, at);
     at = next;
     if ((tag & 7) !== 2) continue; // a number
-    if (tag === SERVICE || tag === METHOD)
-      found.set(tag, Buffer.from(body.subarray(at, at + value)).toString());
+    if (tag === SERVICE) service = bytes.toString('utf8', at, at + value);
+    else if (tag === METHOD) method = bytes.toString('utf8', at, at + value);
     at += value;
   }
-  return { service: found.get(SERVICE) ?? '', method: found.get(METHOD) ?? '' };
+  return { service, method };
 }
 
 /** The same request, marked as one that was given to a worker before: a field that repeats may come at the end. */

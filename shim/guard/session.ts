@@ -1,5 +1,12 @@
 import { connect, type Socket } from 'node:net';
-import { FrameDecoder, FrameFlag, FrameType, type Frame, type MessageFrame } from '../../ttrpc/frame.ts';
+import {
+  FrameDecoder,
+  FrameFlag,
+  FrameType,
+  HEADER_LENGTH,
+  type Frame,
+  type MessageFrame,
+} from '../../ttrpc/frame.ts';
 import { bytesOf, marked, statusFrame, targetOf } from './frames.ts';
 import { descriptorOf } from './successor.ts';
 
@@ -31,6 +38,12 @@ const HARMLESS: ReadonlySet<string> = new Set([
   'ResizePty',
 ]);
 
+/**
+ * What a worker sends is read into this, whichever of its connections it comes by, and is done with before anything else is read: that
+ * spares each answer a buffer of its own, and its way through a stream.
+ */
+const answers = Buffer.allocUnsafeSlow(64 << 10);
+
 /** Which requests are kept back for now. Kill is passed on until nothing else is under way: what is may wait for it. */
 export type Hold = 'nothing' | 'changes' | 'all';
 
@@ -50,6 +63,8 @@ export interface SessionState {
 /** A request that is not answered. */
 interface Open {
   readonly frame: MessageFrame;
+  /** The frame as the client sent it. */
+  readonly bytes: Buffer;
   readonly service: string;
   readonly method: string;
   /** Whether the worker that serves now has been given it. */
@@ -81,7 +96,7 @@ export class Session {
     this.#client = client;
     for (const { workers, body, ...rest } of state?.open ?? []) {
       const frame: MessageFrame = { kind: 'message', ...rest, body: Buffer.from(body, 'base64') };
-      this.#open.set(frame.streamId, { frame, ...targetOf(frame.body), given: false, workers });
+      this.#open.set(frame.streamId, { ...openOf(frame), workers });
     }
     this.#hold = hold;
     this.#onClose = onClose;
@@ -99,12 +114,18 @@ export class Session {
   /** A worker serves: it gets all that is unanswered. */
   attach(path: string): void {
     this.#refusal = undefined;
-    const worker = connect(path);
     const decoder = new FrameDecoder();
-    this.#worker = worker;
-    worker.on('data', (chunk) => {
-      for (const frame of decoder.push(chunk)) this.#answer(frame);
+    const worker = connect({
+      path,
+      onread: {
+        buffer: answers,
+        callback: (length, bytes) => {
+          for (const frame of decoder.push(bytes.subarray(0, length))) this.#answer(frame);
+          return true;
+        },
+      },
     });
+    this.#worker = worker;
     worker.on('drain', () => this.#client.resume());
     worker.on('error', () => undefined);
     worker.once('close', () => {
@@ -197,8 +218,7 @@ export class Session {
     }
     const open = this.#open.get(streamId);
     if (frame.type === FrameType.Request) {
-      const copy = { ...frame, body: Buffer.from(frame.body) };
-      const next = { frame: copy, ...targetOf(copy.body), given: false, workers: 0 };
+      const next = openOf(frame);
       this.#open.set(streamId, next);
       if (this.#refusal !== undefined && !PATIENT.has(next.method)) this.#refuse(streamId, this.#refusal);
       else this.#give(next);
@@ -213,7 +233,7 @@ export class Session {
   #give(open: Open): void {
     if (this.#worker === undefined || this.#keepsBack(open)) return;
     open.given = true;
-    this.#pass(bytesOf(open.workers > 0 ? marked(open.frame) : open.frame));
+    this.#pass(open.workers > 0 ? bytesOf(marked(open.frame)) : open.bytes);
   }
 
   #keepsBack(open: Open): boolean {
@@ -241,6 +261,20 @@ export class Session {
   #write(bytes: Buffer): void {
     if (!this.#client.write(bytes)) this.#worker?.pause();
   }
+}
+
+/** A request that nobody has been given yet. @param frame its body is copied */
+function openOf(frame: MessageFrame): Open {
+  const bytes = bytesOf(frame);
+  const { streamId, type, flags } = frame;
+  const body = bytes.subarray(HEADER_LENGTH);
+  return {
+    frame: { kind: 'message', streamId, type, flags, body },
+    bytes,
+    ...targetOf(body),
+    given: false,
+    workers: 0,
+  };
 }
 
 function isHarmless({ service, method }: Open): boolean {

@@ -2,6 +2,7 @@ import { ReadStream } from 'node:tty';
 import { Writable } from 'node:stream';
 import { Socket } from 'node:net';
 import { hasErrno } from '../../src/errors.ts';
+import { doNotWait } from '../../src/sys/descriptor.ts';
 import { setWindowSize } from '../../src/sys/terminal.ts';
 import { parseOutputAddress } from './address.ts';
 import { ConsoleSocket } from './console-socket.ts';
@@ -11,6 +12,7 @@ import { openFile, openPath, passOn } from './output.ts';
 import type { IoContext } from './pipe-io.ts';
 import { Held } from './pipes.ts';
 import type { ProcessIo, StdioAddresses } from './stdio.ts';
+import { TerminalInput } from './terminal-input.ts';
 
 /** Connects a process with a terminal of its own; both outputs are one. On failure nothing stays open. */
 export async function openConsoleIo(
@@ -60,6 +62,7 @@ class ConsoleIo implements ProcessIo {
   async started(): Promise<void> {
     const fd = await this.#socket.receive();
     this.#socket.close();
+    doNotWait(fd);
     const master = new ReadStream(fd);
     this.#fd = fd;
     this.#master = master;
@@ -76,8 +79,12 @@ class ConsoleIo implements ProcessIo {
     }
     this.#input = input;
     input.stream.on('error', () => undefined);
-    master.once('close', () => input.stream.destroy());
-    input.stream.pipe(master, { end: false });
+    const terminal = new TerminalInput(() => this.#fd);
+    master.once('close', () => {
+      input.stream.destroy();
+      terminal.destroy();
+    });
+    input.stream.pipe(terminal, { end: false });
   }
 
   takeInput(): void {

@@ -1,6 +1,7 @@
 // Notes of what is under way, one small file each on the tmpfs of the run-time directory, for a process that comes after this one.
 import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { readdir, readFile, rm } from 'node:fs/promises';
+import { hasErrno, ResourceExhausted } from '../errors.ts';
 
 /** The container that a note is of. */
 export interface Noted {
@@ -45,10 +46,15 @@ export class Notes<T extends Noted> {
     const path = this.#pathOf(note);
     let now = note;
     const write = (): void => {
-      mkdirSync(this.#folder, { recursive: true, mode: 0o700 });
       const unwritten = `${this.#folder}/${UNWRITTEN}${nameOf(note)}`;
-      writeFileSync(unwritten, JSON.stringify(now), { mode: 0o600 });
-      renameSync(unwritten, path);
+      try {
+        mkdirSync(this.#folder, { recursive: true, mode: 0o700 });
+        writeFileSync(unwritten, JSON.stringify(now), { mode: 0o600 });
+        renameSync(unwritten, path);
+      } catch (error) {
+        rmSync(unwritten, { force: true });
+        throw hasErrno(error, 'ENOSPC') ? full(this.#folder, error) : error;
+      }
     };
     write();
     this.#active.add(path);
@@ -95,6 +101,15 @@ export class Notes<T extends Noted> {
   #pathOf(container: Noted): string {
     return `${this.#folder}/${nameOf(container)}`;
   }
+}
+
+function full(folder: string, cause: unknown): ResourceExhausted {
+  return new ResourceExhausted(`there is no room in ${folder} for a note of what is under way`, {
+    subject: folder,
+    reason: 'run-dir-full',
+    cause,
+    remedy: `make room on its file system: df ${folder}`,
+  });
 }
 
 /** Neither has an `@` in its name. */

@@ -9,6 +9,7 @@ export async function removeUnfinished(host: Host): Promise<void> {
       if (!left.still()) return;
       host.log.warn('removing a container whose making was cut off', { ...left.note });
       await removeContainer(host, namespace, id, snapshotter);
+      host.fills.forget(namespace, id);
       await left.done();
     });
   }

@@ -1,8 +1,10 @@
 // The shim's one file in a strange place, and containers that must not notice each other.
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
 import { copyFileSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test, type TestContext } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { pidOf, removeContainer, statusOf, uniqueName } from '../support/container.ts';
 import { slowness } from '../support/slowness.ts';
 import { attempt, ctr, image, importImage, must, runtime, stack, until } from '../support/stack.ts';
@@ -58,4 +60,27 @@ test('floods of output, one read and one that nobody reads, hold nobody else up'
     await ctr('tasks', 'kill', '-s', 'SIGKILL', name);
     await until('its end', async () => ((await statusOf(name)) === 'STOPPED' ? true : undefined));
   }
+});
+
+test('input to a terminal whose program does not read holds nobody up, and all of it arrives when it does', async (t) => {
+  const [name, other] = [container(t), container(t)];
+  const lines = 2000;
+  const script = `until [ -e /go ]; do sleep 0.05; done; n=0; while [ $n -lt ${lines} ] && read -r line; do n=$((n+1)); done; echo got $n`;
+  await ctr('run', '-d', '--null-io', '--runtime', runtime, image, other, '/bin/sleep', '600');
+  const args = ['run', '-t', '--rm', '--runtime', runtime, image, name, '/bin/sh', '-c', script];
+  const quoted = ['ctr', ...args].map((arg) => `'${arg}'`).join(' ');
+  const client = spawn('script', ['-qec', quoted, '/dev/null'], { stdio: ['pipe', 'pipe', 'ignore'] });
+  t.after(() => client.kill('SIGKILL'));
+  let shown = '';
+  client.stdout.on('data', (chunk: Buffer) => (shown += chunk.toString()));
+  await until('its task', async () => ((await statusOf(name)) === 'RUNNING' ? true : undefined));
+  client.stdin.write(`${'x'.repeat(79)}\n`.repeat(lines));
+  for (let i = 0; i < 5; i++) {
+    await sleep(200);
+    assert.equal((await attempt('ctr', ['tasks', 'exec', '--exec-id', 'e', other, '/bin/true'])).exitCode, 0);
+    assert.equal(await statusOf(name), 'RUNNING');
+  }
+  assert.doesNotMatch(shown, /got/);
+  await ctr('tasks', 'exec', '--exec-id', 'go', name, '/bin/touch', '/go');
+  await until('all lines to be read', () => (shown.includes(`got ${lines}`) ? true : undefined));
 });
