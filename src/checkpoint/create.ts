@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
 import { untilBack } from '../containerd/away.ts';
 import { findContainer, type NamespaceClient } from '../containerd/client.ts';
-import { AlreadyExists, Code, codeOf } from '../errors.ts';
+import { AlreadyExists, Code, codeOf, messageOf, StasisError } from '../errors.ts';
 import type { Container } from '../proto/gen/containerd/containers.ts';
 import type { Mount } from '../proto/gen/containerd/mount.ts';
 import type { CheckpointEntry } from './entry.ts';
@@ -136,7 +136,7 @@ export async function createFromCheckpoint(
     if ((await findContainer(client, id)) === undefined) throw removedMeanwhile(id, undefined);
   } catch (error) {
     const gone = name.recorded && (await findContainer(client, id).catch(() => container)) === undefined;
-    if (!gone) throw error;
+    if (!gone) throw notMade(id, error);
     await removeOrphan(host, namespace, container);
     throw removedMeanwhile(id, error);
   }
@@ -145,6 +145,21 @@ export async function createFromCheckpoint(
   fill?.begun();
   pending.done();
   return { container: id, task, diskNs, undo };
+}
+
+/** An error of containerd's own, which knows neither what was being done nor what comes next. */
+function notMade(id: string, error: unknown): unknown {
+  if (error instanceof StasisError && (error.subject ?? error.remedy) !== undefined) return error;
+  return new StasisError(
+    codeOf(error),
+    `container ${id} could not be made, and nothing of it is left: ${messageOf(error)}`,
+    {
+      subject: id,
+      reason: 'not-made',
+      cause: error,
+      remedy: `see stasisd's log, and what else is done to the container: stasis ls ${id}`,
+    },
+  );
 }
 
 /** A container's name, which somebody else may take after it was found free. */
