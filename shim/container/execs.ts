@@ -108,6 +108,7 @@ export class Execs {
       if (known !== undefined) known.starting = false;
       if (!committed) order.execEnded();
       if (!committed && streams.areKept) save();
+      if (!committed) exec.startNoted();
       expectation.close();
     }
   }
@@ -122,6 +123,7 @@ export class Execs {
       known.startTime = startTimeOf(pid);
     }
     save();
+    exec.startNoted();
   }
 
   async #ended(exec: ExecProcess, exit: Exit): Promise<void> {
@@ -204,6 +206,7 @@ export class Execs {
         () => this.#processes.get(id)?.io !== undefined || this.#known.get(id)?.starting === true,
       );
       save();
+      process.startNoted();
       return;
     }
     process.takeUp(pid, undefined, streams.take(process, id, true));

@@ -56,15 +56,18 @@ export class ExecProcess extends Process<ExecStateName, ExecVerb> {
 
   /** The pid of one whose start an earlier worker did not come to the end of, if that has come to be. */
   pidOfStart(): number | undefined {
-    const { pidFile, processFile } = this.#files;
     try {
-      return readPid(pidFile);
+      return readPid(this.#files.pidFile);
     } catch (error) {
       if (hasErrno(error, 'ENOENT')) return undefined;
       throw error;
-    } finally {
-      for (const file of [processFile, pidFile]) rmSync(file, { force: true });
     }
+  }
+
+  /** It is written down what became of the start: until then its files tell the worker that follows, which would start it again. */
+  startNoted(): void {
+    const { pidFile, processFile } = this.#files;
+    for (const file of [processFile, pidFile]) rmSync(file, { force: true });
   }
 
   get #files(): { readonly pidFile: string; readonly processFile: string } {
@@ -81,6 +84,7 @@ export class ExecProcess extends Process<ExecStateName, ExecVerb> {
     const process = { ...this.#options.process, terminal: stdio.terminal };
     // On this thread, as in readPid.
     try {
+      rmSync(pidFile, { force: true });
       writeFileSync(processFile, JSON.stringify(process), { mode: 0o600 });
     } catch (error) {
       throw explainGone(error, containerId, bundle);
@@ -96,8 +100,9 @@ export class ExecProcess extends Process<ExecStateName, ExecVerb> {
         ...(consoleSocket === undefined ? {} : { consoleSocket }),
       });
       this.pid = readPid(pidFile);
-    } finally {
-      for (const file of [processFile, pidFile]) rmSync(file, { force: true });
+    } catch (error) {
+      this.startNoted();
+      throw error;
     }
   }
 
