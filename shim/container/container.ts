@@ -6,6 +6,7 @@ import type { CreateTaskRequest, ExecProcessRequest } from '../../src/proto/gen/
 import type { Any } from '../../src/proto/gen/google/protobuf/any.ts';
 import { ExecProcess } from '../process/exec.ts';
 import { InitProcess, notCreated, sendIfAlive } from '../process/init.ts';
+import { criuFolder } from '../process/restore.ts';
 import type { InitStateName } from '../process/state.ts';
 import type { Exit } from '../reaper/reaper.ts';
 import { together } from '../together.ts';
@@ -21,6 +22,7 @@ import { pause, thawEnded } from './pause.ts';
 import { Queue } from './queue.ts';
 import type { RecordFile, TaskRecord } from './record.ts';
 import { RootDisk } from './root-disk.ts';
+import { unmountBelow } from './rootfs.ts';
 import { openContainerRuntime, type ContainerRuntime } from './runtime.ts';
 import type { ContainerSpec } from './spec.ts';
 import { Streams } from './streams.ts';
@@ -268,6 +270,8 @@ export class Container {
         await this.init.delete();
         await this.disk.unmount();
       }
+      // What a worker has left that was ended right after it had answered a restore.
+      if (this.#context.kept !== undefined) await unmountBelow(criuFolder(this.bundle));
       this.#execs.close();
       this.accounting.close();
       await this.fill?.remove();

@@ -1,7 +1,10 @@
 // What containerd, its clients and containers see when the process that does a shim's work is killed, stands still, or does not start.
 import assert from 'node:assert/strict';
+import { mkdirSync, readdirSync } from 'node:fs';
+import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { mount } from '../../../src/sys/mount.ts';
 import { pidOf, removeContainer, statusOf, uniqueName } from '../support/container.ts';
 import {
   client,
@@ -17,7 +20,7 @@ import {
   workerPid,
 } from '../support/guard.ts';
 import { ended, signal } from '../support/process.ts';
-import { attempt, ctr, dev, image, runtime, until } from '../support/stack.ts';
+import { attempt, ctr, dev, image, runtime, stack, until } from '../support/stack.ts';
 import { Recording } from './events.ts';
 import { shimPid } from './shims.ts';
 
@@ -258,4 +261,22 @@ test('a killed guard takes its worker along, and its containers are cleared away
   const next = container(t);
   await detached(next, LOOP);
   assert.equal(await statusOf(next), 'RUNNING');
+});
+
+test('what a worker had mounted for a restore, and was killed over, goes with the task', async (t) => {
+  const name = container(t);
+  await detached(name, LOOP);
+  const tasks = join(stack.state, 'containerd/state/io.containerd.runtime.v2.task/default');
+  const left = join(tasks, name, 'criu/stasis-tmpfs-0');
+  mkdirSync(left, { recursive: true });
+  await mount({ type: 'tmpfs', source: 'left', target: left, options: [] });
+  await killWorker(await shimPid(name));
+  await ctr('tasks', 'rm', '-f', name);
+  assert.deepEqual(
+    readdirSync(tasks).filter((folder) => folder.includes(name)),
+    [],
+  );
+  await ctr('containers', 'rm', name);
+  await detached(name, LOOP);
+  assert.equal(await statusOf(name), 'RUNNING');
 });
