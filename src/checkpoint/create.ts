@@ -1,13 +1,15 @@
 import { existsSync } from 'node:fs';
 import { untilBack } from '../containerd/away.ts';
 import { findContainer, type NamespaceClient } from '../containerd/client.ts';
-import { AlreadyExists, Code, codeOf, messageOf, StasisError } from '../errors.ts';
+import { AlreadyExists, Code, codeOf } from '../errors.ts';
 import type { Container } from '../proto/gen/containerd/containers.ts';
 import type { Mount } from '../proto/gen/containerd/mount.ts';
 import type { CheckpointEntry } from './entry.ts';
 import { applyDiff } from './foreign.ts';
+import { ignoreNotFound, removeSnapshot } from './gone-already.ts';
 import { type Host, type Report, snapshotterName } from './host.ts';
 import type { OpenMemory } from './memory-store.ts';
+import { named } from './named.ts';
 import { diffFile } from './record.ts';
 import { assertRestorable } from './runtime-choice.ts';
 import { assertSpecFitsHost, decodeSpec, encodeSpec, specForId } from './spec.ts';
@@ -136,7 +138,7 @@ export async function createFromCheckpoint(
     if ((await findContainer(client, id)) === undefined) throw removedMeanwhile(id, undefined);
   } catch (error) {
     const gone = name.recorded && (await findContainer(client, id).catch(() => container)) === undefined;
-    if (!gone) throw notMade(id, error);
+    if (!gone) throw named(id, 'could not be made, and nothing of it is left', 'not-made', error);
     await removeOrphan(host, namespace, container);
     throw removedMeanwhile(id, error);
   }
@@ -145,21 +147,6 @@ export async function createFromCheckpoint(
   fill?.begun();
   pending.done();
   return { container: id, task, diskNs, undo };
-}
-
-/** An error of containerd's own, which knows neither what was being done nor what comes next. */
-function notMade(id: string, error: unknown): unknown {
-  if (error instanceof StasisError && (error.subject ?? error.remedy) !== undefined) return error;
-  return new StasisError(
-    codeOf(error),
-    `container ${id} could not be made, and nothing of it is left: ${messageOf(error)}`,
-    {
-      subject: id,
-      reason: 'not-made',
-      cause: error,
-      remedy: `see stasisd's log, and what else is done to the container: stasis ls ${id}`,
-    },
-  );
 }
 
 /** A container's name, which somebody else may take after it was found free. */
@@ -281,16 +268,4 @@ export async function removeContainer(
   await removeTask(host, namespace, id);
   await ignoreNotFound(client.containers.delete({ id }));
   await removeSnapshot(client, snapshotter, id);
-}
-
-async function removeSnapshot(client: NamespaceClient, snapshotter: string, key: string): Promise<void> {
-  await ignoreNotFound(client.snapshots.remove({ snapshotter, key }));
-}
-
-async function ignoreNotFound(work: Promise<unknown>): Promise<void> {
-  try {
-    await work;
-  } catch (error) {
-    if (codeOf(error) !== Code.NotFound) throw error;
-  }
 }

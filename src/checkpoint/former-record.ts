@@ -1,7 +1,7 @@
 // The record of a container whose disk is not ours, before and after a rewind: it is pointed at a new writable layer.
 import type { NamespaceClient } from '../containerd/client.ts';
-import { Code, codeOf } from '../errors.ts';
 import type { Container } from '../proto/gen/containerd/containers.ts';
+import { removeSnapshot } from './gone-already.ts';
 
 /** With a snapshotter and `/` and anything: label of what refers to a snapshot; containerd's docs/garbage-collection.md. */
 const keepSnapshot = 'containerd.io/gc.ref.snapshot.';
@@ -37,12 +37,5 @@ export async function pointRecord(
 export async function forgetFormerLayer(client: NamespaceClient, former: Container): Promise<void> {
   const { snapshotter, snapshotKey: key } = former;
   await client.containers.update({ container: former, updateMask: [`labels.${labelOf(former)}`] });
-  await removeLayer(client, snapshotter, key);
-}
-
-/** One that is not there, or was never made, is no error. */
-export async function removeLayer(client: NamespaceClient, snapshotter: string, key: string): Promise<void> {
-  await client.snapshots.remove({ snapshotter, key }).catch((error: unknown) => {
-    if (codeOf(error) !== Code.NotFound) throw error;
-  });
+  await removeSnapshot(client, snapshotter, key);
 }

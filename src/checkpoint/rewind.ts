@@ -13,9 +13,11 @@ import { strangers } from '../sys/own-processes.ts';
 import type { CheckpointEntry } from './entry.ts';
 import { applyDiff } from './foreign.ts';
 import { hasDisk } from './find.ts';
-import { forgetFormerLayer, keepingFormerLayer, pointRecord, removeLayer } from './former-record.ts';
+import { forgetFormerLayer, keepingFormerLayer, pointRecord } from './former-record.ts';
+import { removeSnapshot } from './gone-already.ts';
 import type { Host, Report } from './host.ts';
 import type { OpenMemory } from './memory-store.ts';
+import { named } from './named.ts';
 import type { RewindPlace } from './pod.ts';
 import { isRunning, newNote } from './rewind-notes.ts';
 import { diffFile } from './record.ts';
@@ -66,7 +68,7 @@ export async function rewind(host: Host, rewinding: Rewinding, report: Report): 
     }
     if (failure !== undefined) throw leftStopped(note, failure.error, error);
     await note.asItWas();
-    throw named(record.id, error);
+    throw named(record.id, 'could not be rewound, and is as it was', 'not-rewound', error);
   }
 }
 
@@ -134,21 +136,6 @@ async function leaveOthers(
       host.log.error('a restored task could not be ended', { id: record.id, error: messageOf(failure) }),
     );
   await place.ended();
-}
-
-/** An error of containerd's own, which knows neither what was being done nor what comes next. */
-function named(id: string, error: unknown): unknown {
-  if (error instanceof StasisError && (error.subject ?? error.remedy) !== undefined) return error;
-  return new StasisError(
-    codeOf(error),
-    `container ${id} could not be rewound, and is as it was: ${messageOf(error)}`,
-    {
-      subject: id,
-      reason: 'not-rewound',
-      cause: error,
-      remedy: `see stasisd's log, and what else is done to the container: stasis ls ${id}`,
-    },
-  );
 }
 
 const bringTaskBack = 'bring the stopped task back';
@@ -360,7 +347,7 @@ async function putDiskBack(
   const labels = keepingFormerLayer(record);
   target = { ...target, snapshotter: former.snapshotter, snapshotKey: key, labels };
   const snapshotter = former.snapshotter;
-  steps.undo('remove the new writable layer', () => removeLayer(client, snapshotter, key));
+  steps.undo('remove the new writable layer', () => removeSnapshot(client, snapshotter, key));
   const mounts = await host.containerd.withLease(client.namespace, async (leased) => {
     const diffPath = `${memory.path}/${diffFile}`;
     const made = await applyDiff(leased, { snapshotter, key, origin: memory.record, diffPath }, report);

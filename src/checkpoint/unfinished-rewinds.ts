@@ -6,7 +6,8 @@ import type { Container } from '../proto/gen/containerd/containers.ts';
 import { Status } from '../proto/gen/containerd/task_types.ts';
 import { isAlive } from '../sys/process.ts';
 import { bringBack, type FormerTask } from './bring-back.ts';
-import { forgetFormerLayer, keepsFormerLayer, pointRecord, removeLayer } from './former-record.ts';
+import { forgetFormerLayer, keepsFormerLayer, pointRecord } from './former-record.ts';
+import { removeSnapshot } from './gone-already.ts';
 import { type Host, lockKey } from './host.ts';
 import type { LeftNote } from './notes.ts';
 import { isRemoved, removeOrphan } from './removed.ts';
@@ -132,7 +133,7 @@ async function goBack(host: Host, { left, former }: Cut): Promise<void> {
   if (now !== undefined && differs(now, record)) {
     const layer = now.snapshotKey !== record.snapshotKey;
     await pointRecord(client, record, record, { layer });
-    if (layer) await removeLayer(client, now.snapshotter, now.snapshotKey);
+    if (layer) await removeSnapshot(client, now.snapshotter, now.snapshotKey);
   }
   const image = await wholeImage(note);
   if (isRunning(task)) await bringBack(host, former, image);
