@@ -2,9 +2,14 @@ import type { GuardStatus } from '../../src/shims/control.ts';
 
 /** After so many starts that failed in a row requests are refused, with the reason. */
 const MAX_FAILED = 5;
-/** One that ends sooner than that after it began to serve is not followed at once. */
+/** One that ends sooner than that after it began to serve is a short life … */
 const STEADY_MS = 300;
-/** Milliseconds before the start that follows such a one, or a second failed one; doubled with each that fails after that … */
+/**
+ * … of which so many in a row are followed at once, as nothing moves meanwhile. A request that they die of is given to no other after as
+ * many (`MAX_WORKERS` in session.ts), so this is the end of what one request can do.
+ */
+const MAX_SHORT = 10;
+/** Milliseconds before the start that follows more of them, or a second failed one; doubled with each that fails after that … */
 const FIRST_PAUSE_MS = 100;
 /** … up to this. */
 const LONGEST_PAUSE_MS = 5000;
@@ -21,6 +26,7 @@ export class Restarts {
   #restarts: number;
   #lastEnd: GuardStatus['lastEnd'];
   #failures = 0;
+  #short = 0;
   #refusal: string | undefined;
 
   /** @param left what the program before this one has counted */
@@ -34,12 +40,13 @@ export class Restarts {
     this.#restarts++;
     this.#lastEnd = { why, at: Date.now() };
     this.#failures = servedMs === undefined ? this.#failures + 1 : 0;
+    if (servedMs !== undefined) this.#short = servedMs < STEADY_MS ? this.#short + 1 : 0;
     const reason = `the shim's worker has ended (${why})`;
     this.#refusal =
       this.#failures < MAX_FAILED
         ? undefined
         : `${reason}, ${this.#failures} times in a row; the containers run on, and it is tried again`;
-    return { reason, pauseMs: this.#pauseMs(servedMs ?? Infinity) };
+    return { reason, pauseMs: this.#pauseMs() };
   }
 
   /** Starts that failed in a row. */
@@ -57,9 +64,9 @@ export class Restarts {
     return { restarts: this.#restarts, ...(lastEnd === undefined ? {} : { lastEnd }) };
   }
 
-  #pauseMs(servedMs: number): number {
+  #pauseMs(): number {
     if (this.#failures >= MAX_FAILED) return LONGEST_PAUSE_MS;
     if (this.#failures >= 2) return Math.min(FIRST_PAUSE_MS * 2 ** (this.#failures - 2), LONGEST_PAUSE_MS);
-    return servedMs < STEADY_MS ? FIRST_PAUSE_MS : 0;
+    return this.#short > MAX_SHORT ? FIRST_PAUSE_MS : 0;
   }
 }
