@@ -106,12 +106,20 @@ export class Fill {
   /** Starts the page server; the restore can begin. @throws StasisError where there is none to be had */
   async start(): Promise<void> {
     const { folder, imageDir, servers } = this.#options;
+    let server: PageServer;
     try {
-      this.#server = await servers.start({ imageDir, workDir: folder });
+      server = await servers.start({ imageDir, workDir: folder });
     } catch (error) {
       this.#finish();
       throw error;
     }
+    if (this.#stopped) {
+      // Its container went meanwhile.
+      server.stop();
+      await server.ended;
+      return;
+    }
+    this.#server = server;
     this.#faults = new HeldFaults(this.#server.pid);
     this.#save('filling');
     void this.#server.ended.then(({ complete, why }) => this.#serverEnded(complete, why));

@@ -54,6 +54,8 @@ export class InitProcess extends Process<InitStateName, InitVerb> {
   #made = false;
   #prepared: PreparedRestore | undefined;
   #unpreparing: Promise<void> | undefined;
+  /** The start of the page server, where Create has not waited for it. */
+  #filling: Promise<void> = Promise.resolve();
 
   constructor(options: InitOptions) {
     const first = options.restore === undefined ? 'created' : 'restorable';
@@ -83,14 +85,19 @@ export class InitProcess extends Process<InitStateName, InitVerb> {
       const { imageDir, workDir, fill } = restore;
       const preparing = PreparedRestore.prepare(runtime, { id, bundle, imageDir, workDir });
       const lazyPages = fill !== undefined;
-      await together(
-        preparing.then((prepared) => {
-          this.#prepared = prepared;
-          // CRIU comes to the page server's socket only after `start`.
-          if (isDiskLate) prepared.begin({ ...this.#common(), noPivot, lazyPages });
-        }),
-        fill?.start() ?? Promise.resolve(),
-      );
+      const ready = preparing.then((prepared) => {
+        this.#prepared = prepared;
+        if (isDiskLate) prepared.begin({ ...this.#common(), noPivot, lazyPages });
+      });
+      const filling = fill?.start() ?? Promise.resolve();
+      if (isDiskLate) {
+        // CRIU comes to the page server's socket only after `start`, which waits for the disk anyway.
+        this.#filling = filling;
+        filling.catch(() => undefined); // start tells of it
+        await ready;
+      } else {
+        await together(ready, filling);
+      }
       return;
     }
     await this.#launch(async (common) => {
@@ -110,7 +117,8 @@ export class InitProcess extends Process<InitStateName, InitVerb> {
       if (prepared === undefined) throw restoreLost(id);
       const lazyPages = restore.fill !== undefined;
       try {
-        await this.#launch((common) => prepared.run({ ...common, noPivot, lazyPages }, disk));
+        const late = disk === undefined ? undefined : () => together(disk(), this.#filling);
+        await this.#launch((common) => prepared.run({ ...common, noPivot, lazyPages }, late));
       } catch (error) {
         // What the runtime has made of it nobody would delete: this task has not become one.
         await runtime.delete(id, { force: true }).catch(() => undefined);

@@ -80,7 +80,7 @@ export class PreparedRestore implements AsyncDisposable {
    * Has the OCI runtime restore the container.
    * @param disk brings its root file system, where that is not there yet
    */
-  async run(rest: Rest, disk?: () => Promise<void>): Promise<void> {
+  async run(rest: Rest, disk?: () => Promise<unknown>): Promise<void> {
     const begun = this.#begun;
     if (begun === undefined) {
       await disk?.();

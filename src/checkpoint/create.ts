@@ -13,7 +13,7 @@ import { named } from './named.ts';
 import { diffFile } from './record.ts';
 import { assertRestorable } from './runtime-choice.ts';
 import { assertSpecFitsHost, decodeSpec, encodeSpec, specForId } from './spec.ts';
-import { ioOf, type StartedTask, startTask, type TaskIo } from './start.ts';
+import { ioOf, type StartedTask, type StartOptions, startTask } from './start.ts';
 import { Steps } from './steps.ts';
 import { lateOptions } from '../sys/mount-late.ts';
 import { notePlacing } from './placing.ts';
@@ -118,22 +118,25 @@ export async function createFromCheckpoint(
   });
 
   const begin = process.hrtime.bigint();
+  if (entry.disk === 'diff') await memory.ready; // it holds the changed files, which are applied before anything starts
   const imageDir = entry.memory === 'image' ? memory.imageDir : undefined;
   const io = await ioOf(undefined, record.terminal);
   const fill = options.lazy ? host.fills.note(namespace, id, entry, memory) : undefined;
   if (fill !== undefined) steps.undo('let the image go', async () => fill.abandon());
   const workDir = fill?.folder;
   let diskNs: number;
-  let task: StartedTask;
+  let started: StartedTask;
   try {
     if (entry.disk === 'snapshot' && imageDir !== undefined) {
-      const made = await makeBoth(host, { ...options, name }, container, { io, imageDir, workDir }, report);
+      const task = { io, imageDir, workDir, beforeStart: () => memory.ready };
+      const made = await makeBoth(host, { ...options, name }, container, task, report);
       diskNs = Number(made.diskAt - begin);
-      task = made.task;
+      started = made.task;
     } else {
       const mounts = await makeDisk(host, { ...options, name }, container, report);
       diskNs = Number(process.hrtime.bigint() - begin);
-      task = await startTask(client, container, { mounts, io, imageDir, workDir });
+      const beforeStart = (): Promise<void> => memory.ready;
+      started = await startTask(client, container, { mounts, io, imageDir, workDir, beforeStart });
     }
     if ((await findContainer(client, id)) === undefined) throw removedMeanwhile(id, undefined);
   } catch (error) {
@@ -146,7 +149,7 @@ export async function createFromCheckpoint(
   steps.commit();
   fill?.begun();
   pending.done();
-  return { container: id, task, diskNs, undo };
+  return { container: id, task: started, diskNs, undo };
 }
 
 /** A container's name, which somebody else may take after it was found free. */
@@ -174,7 +177,7 @@ async function makeBoth(
   host: Host,
   options: { namespace: string; id: string; entry: CheckpointEntry; memory: OpenMemory; name: Name },
   container: Container,
-  { io, imageDir, workDir }: { io: TaskIo; imageDir: string; workDir: string | undefined },
+  restoring: Omit<StartOptions, 'mounts'>,
   report: Report,
 ): Promise<{ task: StartedTask; diskAt: bigint }> {
   const { namespace, id } = options;
@@ -196,7 +199,7 @@ async function makeBoth(
   const early = await Promise.race([place.mount, making.then(() => undefined)]);
   await recorded.catch(() => making); // which then fails for the same reason, when nothing is under way any more
   const starting = async (mounts: Mount[]): Promise<StartedTask> =>
-    startTask(client, container, { mounts, io, imageDir, workDir });
+    startTask(client, container, { ...restoring, mounts });
   if (early === undefined) {
     const { mounts, at } = await making;
     return { task: await starting(mounts), diskAt: at };

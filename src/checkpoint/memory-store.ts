@@ -2,7 +2,7 @@ import { copyFile, readdir, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { readImage } from '../criu/image.ts';
-import { AlreadyExists, NotFound, ResourceExhausted } from '../errors.ts';
+import { AlreadyExists, messageOf, NotFound, ResourceExhausted } from '../errors.ts';
 import type { Logger } from '../log.ts';
 import type { Mounter } from '../zfs/mounter.ts';
 import { Busy } from '../zfs/errors.ts';
@@ -11,6 +11,7 @@ import { followChain, storeImage } from './chain.ts';
 import { type CheckpointEntry, memoryProperties } from './entry.ts';
 import type { ImageCache } from './image-cache.ts';
 import { type CheckpointRecord, imageFolder, readRecord, recordFile, writeRecord } from './record.ts';
+import type { SmallFiles } from './small-files.ts';
 
 /** errno(3) */
 const ENOSPC = 28;
@@ -28,6 +29,8 @@ export interface OpenMemory {
   readonly imageDir: string;
   /** The clone that it is read through; empty where it is on the tmpfs. */
   readonly clone: string;
+  /** Until then only the record and the small files can be read. @throws where the rest cannot be had */
+  readonly ready: Promise<void>;
   /** Another reader, who closes it too: it goes with the last of them. */
   hold(): void;
   close(): Promise<void>;
@@ -59,6 +62,7 @@ export class MemoryStore {
   readonly #zfs: Zfs;
   readonly #mounter: Mounter;
   readonly #cache: ImageCache;
+  readonly #small: SmallFiles;
   readonly #log: Logger;
   /** Parent of the short-lived clones that restores read from. */
   readonly #reading: string;
@@ -69,9 +73,16 @@ export class MemoryStore {
   readonly #leftovers = new Set<string>();
   #sequence = 0;
 
-  constructor(zfs: Zfs, mounter: Mounter, root: string, cache: ImageCache, log: Logger) {
+  constructor(
+    zfs: Zfs,
+    mounter: Mounter,
+    root: string,
+    cache: { readonly images: ImageCache; readonly small: SmallFiles },
+    log: Logger,
+  ) {
     this.#zfs = zfs;
-    this.#cache = cache;
+    this.#cache = cache.images;
+    this.#small = cache.small;
     this.#mounter = mounter;
     this.#log = log;
     this.#reading = `${root}/reading`;
@@ -218,27 +229,77 @@ export class MemoryStore {
    * nothing can change under the reader.
    */
   async open(entry: CheckpointEntry): Promise<OpenMemory> {
+    const memory = await this.begin(entry);
+    try {
+      await memory.ready;
+      return memory;
+    } catch (error) {
+      await memory.close();
+      throw error;
+    }
+  }
+
+  /** The same for a restore, which can begin before all of it is `ready`. */
+  async begin(entry: CheckpointEntry): Promise<OpenMemory> {
     const held = this.#cache.hold(entry.id);
     if (held !== undefined) {
       const { imageDir, record } = held;
-      return counted({ path: dirname(imageDir), record, imageDir, clone: '', close: () => held.release() });
+      const ready = Promise.resolve();
+      return counted({
+        path: dirname(imageDir),
+        record,
+        imageDir,
+        clone: '',
+        ready,
+        close: () => held.release(),
+      });
     }
     if (entry.memorySnapshot === undefined) throw new TypeError(`checkpoint ${entry.id} has no memory half`);
     const clone = `${this.#reading}/${entry.id}-${process.pid}-${++this.#sequence}`;
-    await this.#zfs.clone(entry.memorySnapshot, clone, {
-      properties: this.#mounter.birthProperties(clone),
-    });
-    this.#mounter.made(clone);
-    const close = (): Promise<void> => this.#destroyClone(clone);
+    const path = this.#mounter.mountpoint(clone);
+    const image = `${path}/${imageFolder}`;
+    const [lent, opening] = await Promise.all([
+      this.#small.lend(entry.id, image),
+      // What it fails with is told by `ready`.
+      Promise.resolve({ ready: this.#openClone(entry.memorySnapshot, clone) }),
+    ]);
+    const { ready } = opening;
+    ready.catch(() => undefined);
+    if (lent !== undefined) {
+      const close = async (): Promise<void> => {
+        await ready.catch(() => undefined); // until then it is being made
+        await Promise.all([this.#destroyClone(clone), lent.remove()]);
+      };
+      return counted({ path, record: lent.record, imageDir: lent.imageDir, clone, ready, close });
+    }
     try {
-      const path = await this.#mounter.mount(clone);
-      const imageDir = `${path}/${imageFolder}`;
-      await followChain(imageDir);
-      return counted({ path, record: await readRecord(path), imageDir, clone, close });
+      await ready;
+      const record = await readRecord(path);
+      const close = async (): Promise<void> => {
+        await this.#small.keep(entry.id, image, record).catch((error: unknown) => {
+          this.#log.info('the small files of a memory image are not kept', {
+            clone,
+            error: messageOf(error),
+          });
+        });
+        await this.#destroyClone(clone);
+      };
+      return counted({ path, record, imageDir: image, clone, ready, close });
     } catch (error) {
-      await close();
+      await this.#destroyClone(clone);
       throw error;
     }
+  }
+
+  /** Forgets what is on the tmpfs of a checkpoint's image: the checkpoint is gone. */
+  async forgetImage(id: string): Promise<void> {
+    await Promise.all([this.#cache.drop(id), this.#small.drop(id)]);
+  }
+
+  async #openClone(snapshot: string, clone: string): Promise<void> {
+    await this.#zfs.clone(snapshot, clone, { properties: this.#mounter.birthProperties(clone) });
+    this.#mounter.made(clone);
+    await followChain(`${await this.#mounter.mount(clone)}/${imageFolder}`);
   }
 
   /** Takes a clone away that an earlier process opened. */

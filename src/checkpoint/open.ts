@@ -7,12 +7,12 @@ import type { OpenMemory } from './memory-store.ts';
 import { decodeSpec } from './spec.ts';
 
 /**
- * Opens what a checkpoint keeps beside its disk. One that a stock client took has nothing here but the disk: for it the
+ * Opens what a checkpoint keeps beside its disk, for a restore: see `ready`. One that a stock client took has nothing here but the disk: for it the
  * container as containerd now knows it stands in, without memory.
  * @throws FailedPrecondition where that container is gone
  */
 export async function openCheckpoint(host: Host, entry: CheckpointEntry): Promise<OpenMemory> {
-  if (entry.memorySnapshot !== undefined) return host.memory.open(entry);
+  if (entry.memorySnapshot !== undefined) return host.memory.begin(entry);
   const { id, name, namespace, container } = entry;
   const client = host.containerd.namespace(namespace);
   const record = await findContainer(client, container);
@@ -29,7 +29,7 @@ export async function openCheckpoint(host: Host, entry: CheckpointEntry): Promis
   const origin = await originOf(client, record);
   const terminal = decodeSpec(record.spec, container).process?.terminal ?? false;
   return {
-    ...{ path: '', imageDir: '', clone: '' },
+    ...{ path: '', imageDir: '', clone: '', ready: Promise.resolve() },
     record: { ...origin, version: 1, id, container: record, terminal },
     hold: () => undefined,
     close: async () => undefined,

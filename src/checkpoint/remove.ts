@@ -9,7 +9,7 @@ import { MemoryStore } from './memory-store.ts';
 import { validateContainerId, validateNamespace } from './names.ts';
 
 /** What it takes to remove a checkpoint. */
-export type RemovalHost = Pick<Host, 'catalog' | 'images' | 'memory' | 'store' | 'zfs'>;
+export type RemovalHost = Pick<Host, 'catalog' | 'memory' | 'store' | 'zfs'>;
 
 export interface Removed {
   readonly name: string;
@@ -90,7 +90,7 @@ export async function removeOne(host: RemovalHost, entry: CheckpointEntry): Prom
   let freedBytes = 0;
   if (entry.memorySnapshot !== undefined) freedBytes += await destroySnapshot(host, entry.memorySnapshot);
   host.catalog.delete(entry);
-  await host.images.drop(entry.id);
+  await host.memory.forgetImage(entry.id);
   if (entry.memorySnapshot !== undefined) await clearHead(host, entry, entry.memorySnapshot);
   if (entry.snapshot !== entry.memorySnapshot) freedBytes += await destroySnapshot(host, entry.snapshot);
   await host.store.forgetCheckpoint(dataset, entry.snapshot.slice(dataset.length + 1));

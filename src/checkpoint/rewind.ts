@@ -167,6 +167,7 @@ async function rewindBy(
   assertSpecFitsHost(decodeSpec(memory.record.container.spec, record.id), record.id, existsSync);
   // Before anything is stopped.
   await Promise.all([
+    memory.ready,
     entry.memory === 'image' ? assertRestorable(host, record) : undefined,
     assertAlone(record.id, task),
     entry.disk === 'snapshot' ? assertDisk(host, namespace, record) : undefined,

@@ -25,6 +25,19 @@ export interface StartedTask {
   readonly startNs: number;
 }
 
+export interface StartOptions {
+  readonly mounts: Mount[];
+  readonly io: TaskIo;
+  readonly imageDir: string | undefined;
+  /** CRIU's work folder; left out, one in the bundle. */
+  readonly workDir?: string | undefined;
+  /**
+   * The last moment at which it can be let be: what this throws deletes the task. Of an image no more than the small files is
+   * read before.
+   */
+  readonly beforeStart?: () => void | Promise<void>;
+}
+
 /** The streams of a former task that still lead somewhere: FIFOs whose client has removed them do not. */
 export async function ioOf(task: Process | undefined, terminal: boolean): Promise<TaskIo> {
   const alive = async (path: string | undefined): Promise<string> => {
@@ -46,15 +59,7 @@ export async function ioOf(task: Process | undefined, terminal: boolean): Promis
 export async function startTask(
   client: NamespaceClient,
   container: Container,
-  options: {
-    mounts: Mount[];
-    io: TaskIo;
-    imageDir: string | undefined;
-    /** CRIU's work folder; left out, one in the bundle. */
-    workDir?: string | undefined;
-    /** The last moment at which it can be let be: what this throws deletes the task. */
-    beforeStart?: () => void;
-  },
+  options: StartOptions,
 ): Promise<StartedTask> {
   const begin = process.hrtime.bigint();
   const { tasks } = client;
@@ -71,7 +76,7 @@ export async function startTask(
   });
   const between = process.hrtime.bigint();
   try {
-    options.beforeStart?.();
+    await options.beforeStart?.();
     const started = await tasks.start({ containerId: container.id, execId: '' });
     const end = process.hrtime.bigint();
     return {

@@ -15,6 +15,7 @@ import { MemoryStore } from '../checkpoint/memory-store.ts';
 import { Pending } from '../checkpoint/pending.ts';
 import { endPlacing } from '../checkpoint/placing.ts';
 import { RewindNotes } from '../checkpoint/rewind-notes.ts';
+import { SmallFiles } from '../checkpoint/small-files.ts';
 import { clearStaging, stagingFolder } from '../checkpoint/staging.ts';
 import { Storing } from '../checkpoint/storing.ts';
 import { UnfinishedSets, unfinishedSets } from '../checkpoint/unfinished-sets.ts';
@@ -46,6 +47,9 @@ import { rootDataset } from './root.ts';
 import { journalLine, logsToJournal, Systemd } from './systemd.ts';
 
 const SWEEP_INTERVAL_MS = 60_000;
+const MEBIBYTE = 1 << 20;
+/** More than a thousand images' small files. */
+const SMALL_FILES = 64 * MEBIBYTE;
 const ROUTE_TIMEOUT_MS = 10_000;
 const ROUTE_POLL_MS = 50;
 /** sysexits.h */
@@ -179,14 +183,16 @@ async function openHost(
   await store.load(halves.length === 0 ? listing : await readPool(zfs, root));
   await claim(zfs, root);
   await endPlacing(runDir);
-  const images = new ImageCache(config.checkpoint.cache * 1024 * 1024);
-  const memory = new MemoryStore(zfs, mounter, root, images, log);
+  const staging = await stagingFolder(config.checkpoint.staging_dir, runDir);
+  const cached = config.checkpoint.cache * MEBIBYTE;
+  const images = new ImageCache(cached);
+  const small = new SmallFiles(staging, Math.min(cached, SMALL_FILES));
+  const memory = new MemoryStore(zfs, mounter, root, { images, small }, log);
   const fills = new Fills({ runDir, later });
   await memory.load(fills.load((clone) => memory.drop(clone)));
   const rewinds = new RewindNotes(runDir);
   const cut = (await rewinds.left()).map(({ note }) => note);
   for (const { disk } of cut) store.holdGeneration(disk.dataset);
-  const staging = await stagingFolder(config.checkpoint.staging_dir, runDir);
   await clearStaging(staging, new Set(cut.map(({ stage }) => stage)));
   const containerd = new Containerd(config.containerd.address);
   const database = new Database(containerd, store, log);

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, lstatSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { after, suite, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { inside, pidOf, removeAll, removeContainer, statusOf, uniqueName } from '../support/container.ts';
@@ -16,6 +17,7 @@ import {
   watchedMemory,
 } from '../support/filling.ts';
 import { ended, signal } from '../support/process.ts';
+import { staging } from '../support/staging.ts';
 import {
   attempt,
   ctr,
@@ -42,6 +44,10 @@ async function checkMemory(name: string, file = '/checked'): Promise<void> {
   );
   assert.equal(said, 'good', name);
   assert.equal(readIfThere(await inside(name, '/torn')), undefined);
+}
+
+function isLink(path: string): boolean {
+  return lstatSync(path).isSymbolicLink();
 }
 
 async function counts(name: string): Promise<void> {
@@ -162,6 +168,28 @@ suite('memory that comes in while the restored container runs', () => {
       await removeAll(...clones);
     }
     await nothingLeft();
+  });
+
+  test('is read by the small files that a reader before has left, whether at once or while it runs, and those may go', async () => {
+    const image = (name: string): string => join(stack.state, 'run/staging', name, 'image');
+    const leads = (name: string): boolean =>
+      existsSync(image(name)) && readdirSync(image(name)).some((file) => isLink(join(image(name), file)));
+    await stasis('restore', source, '--snapshot', 'c', '--as', copy, '--eager');
+    await checkMemory(copy);
+    await removeContainer(copy);
+    await restoreHeld(copy, () => stasis('restore', source, '--snapshot', 'c', '--as', copy, '--lazy'));
+    const lent = [...staging()].filter(leads);
+    assert.equal(lent.length, 1, 'an image of which the pages are in the pool');
+    const daemon = stasisdPid();
+    signal(daemon, 'SIGKILL');
+    await ended(daemon);
+    await dev('start', 'stasisd');
+    assert.deepEqual([...staging()].filter(leads), []);
+    goOn();
+    await filled(copy);
+    await checkMemory(copy);
+    await nothingLeft();
+    await removeContainer(copy);
   });
 
   test('also in a rewind, which a second one may follow at once', async () => {

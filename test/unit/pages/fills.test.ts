@@ -31,7 +31,7 @@ const quiet = { phase: () => undefined, warn: () => undefined };
 function memory(clone = 'tank/reading/i'): OpenMemory & { readers: number } {
   const open = {
     readers: 0,
-    ...{ path: '', imageDir: '', clone, record: undefined as never },
+    ...{ path: '', imageDir: '', clone, record: undefined as never, ready: Promise.resolve() },
     hold: () => void open.readers++,
     close: async () => void open.readers--,
   };

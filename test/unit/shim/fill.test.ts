@@ -12,7 +12,7 @@ const runDir = mkdtempSync(join(tmpdir(), 'stasis-fill-'));
 after(() => rmSync(runDir, { recursive: true }));
 
 /** A fill with a page server that ends as the test says. */
-function setUp({ timeoutMs = 60_000 } = {}) {
+function setUp({ timeoutMs = 60_000, started = Promise.resolve() } = {}) {
   const checkpoint = { id: 'i', container: 'web', name: 'c' };
   const folder = writeNote(runDir, {
     ...{ namespace: 'default', container: 'copy', checkpoint, clone: '', totalBytes: 100 },
@@ -29,7 +29,8 @@ function setUp({ timeoutMs = 60_000 } = {}) {
     },
   };
   const fill = new Fill({
-    ...{ folder, imageDir: '/image', servers: { start: async () => server }, log: silent, timeoutMs },
+    ...{ folder, imageDir: '/image', servers: { start: () => started.then(() => server) } },
+    ...{ log: silent, timeoutMs },
     pids: async () => [],
     end: async () => void calls.push('end'),
     breakOff: async () => void calls.push('break off'),
@@ -94,5 +95,18 @@ test('a container that ends before takes its page server along', async () => {
   fill.stop();
   await fill.ended;
   assert.deepEqual([calls, fill.isMissing], [['stop'], false]);
+  await fill.remove();
+});
+
+test('a page server that starts when its container has gone is ended again', async () => {
+  const { promise: started, resolve } = Promise.withResolvers<void>();
+  const { fill, folder, calls } = setUp({ started });
+  const starting = fill.start();
+  fill.stop();
+  await fill.ended;
+  resolve();
+  await starting;
+  assert.deepEqual(calls, ['stop']);
+  assert.equal(readState(folder), undefined, 'it fills nothing');
   await fill.remove();
 });
