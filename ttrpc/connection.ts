@@ -3,8 +3,9 @@ import type { Duplex } from 'node:stream';
 import { Channel } from './channel.ts';
 import { CallContext } from './context.ts';
 import type { Connection } from './context.ts';
+import type { Extension } from './extension.ts';
 import type { Frame, MessageFrame } from './frame.ts';
-import { FrameFlag, FrameType } from './frame.ts';
+import { FREE_FLAGS, FrameFlag, FrameType } from './frame.ts';
 import { Inbox, decodeError } from './inbox.ts';
 import type { Limits } from './limits.ts';
 import type { Logger } from './logger.ts';
@@ -26,6 +27,8 @@ interface Call {
   readonly context: CallContext;
   /** What the request weighs against Limits.requestBytes. */
   readonly size: number;
+  /** Whether its answer is the extension's first. */
+  readonly extended: boolean;
   /** The requests of a call that streams them. */
   readonly inbox: Inbox<unknown> | undefined;
 }
@@ -44,13 +47,15 @@ export class ServerConnection implements Connection {
   readonly #registry: Registry;
   readonly #limits: Limits;
   readonly #logger: Logger;
+  readonly #extension: Extension | undefined;
   readonly #calls = new Map<number, Call>();
   readonly #closeListeners: (() => void)[] = [];
   #requestBytes = 0;
   #lastStreamId = 0;
   #draining = false;
 
-  constructor(stream: Duplex, registry: Registry, limits: Limits, logger: Logger) {
+  constructor(stream: Duplex, registry: Registry, limits: Limits, logger: Logger, extension?: Extension) {
+    this.#extension = extension;
     this.#registry = registry;
     this.#limits = limits;
     this.#logger = logger;
@@ -91,7 +96,10 @@ export class ServerConnection implements Connection {
   #receive(frame: Frame): void {
     const { streamId, type } = frame;
     // Types that we do not know are ignored, so that the protocol can grow.
-    if (type !== FrameType.Request && type !== FrameType.Data && type !== FrameType.Cancel) return;
+    if (type !== FrameType.Request && type !== FrameType.Data && type !== FrameType.Cancel) {
+      this.#extension?.receive(this, frame);
+      return;
+    }
     if (streamId % 2 !== 1) {
       this.#reject(streamId, Code.InvalidArgument, 'StreamID must be odd for client initiated streams');
     } else if (type === FrameType.Request) this.#request(frame);
@@ -139,7 +147,8 @@ export class ServerConnection implements Connection {
           if (error !== undefined) this.#fail(call, error);
         })
       : undefined;
-    const call: Call = { streamId, route, context, size, inbox };
+    const extended = (frame.flags & FREE_FLAGS) !== 0;
+    const call: Call = { streamId, route, context, size, extended, inbox };
     this.#calls.set(streamId, call);
     this.#requestBytes += size;
     if (inbox !== undefined) {
@@ -226,7 +235,7 @@ export class ServerConnection implements Connection {
           : new StatusError(Code.Internal, `ttrpc: error marshaling payload: ${String(error)}`);
       bytes = encodeStatus(call.streamId, status);
     }
-    this.#channel.send(bytes);
+    this.#channel.send(call.extended ? (this.#extension?.answer(this, bytes) ?? bytes) : bytes);
     call.context.end();
     if (this.#draining && this.#calls.size === 0) this.#channel.end();
   }

@@ -30,6 +30,9 @@ export const FrameFlag = {
   NoData: 0x04,
 } as const;
 
+/** Flags that the protocol leaves free. */
+export const FREE_FLAGS = 0xf8;
+
 /** A frame that arrived whole. The body may be a view of the bytes that were pushed: use it or copy it at once. */
 export interface MessageFrame {
   readonly kind: 'message';

@@ -2,6 +2,7 @@
 export { Client } from './client.ts';
 export type { ConnectOptions } from './client.ts';
 export type { Connection, Context } from './context.ts';
+export type { Extension } from './extension.ts';
 export { FrameDecoder, FrameFlag, FrameType, HEADER_LENGTH, MAX_BODY, writeHeader } from './frame.ts';
 export type { Frame, MessageFrame, OversizeFrame } from './frame.ts';
 export { DEFAULT_LIMITS } from './limits.ts';

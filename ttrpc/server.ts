@@ -3,6 +3,7 @@ import type { Server as NetServer } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { ServerConnection } from './connection.ts';
 import type { Connection } from './context.ts';
+import type { Extension } from './extension.ts';
 import { DEFAULT_LIMITS } from './limits.ts';
 import type { Limits } from './limits.ts';
 import { SILENT } from './logger.ts';
@@ -15,6 +16,7 @@ export interface ServerOptions {
   limits?: Partial<Limits>;
   /** Told of each connection; see Connection.onClose for its end. */
   onConnection?: (connection: Connection) => void;
+  extension?: Extension;
 }
 
 /**
@@ -29,12 +31,14 @@ export class Server {
   readonly #logger: Logger;
   readonly #limits: Limits;
   readonly #onConnection: (connection: Connection) => void;
+  readonly #extension: Extension | undefined;
   #stopped = false;
 
   constructor(options: ServerOptions = {}) {
     this.#logger = options.logger ?? SILENT;
     this.#limits = { ...DEFAULT_LIMITS, ...options.limits };
     this.#onConnection = options.onConnection ?? (() => undefined);
+    this.#extension = options.extension;
   }
 
   /** The connections that are open now. */
@@ -57,7 +61,13 @@ export class Server {
 
   /** Serves one connection that the caller has made. */
   accept(stream: Duplex): Connection {
-    const connection = new ServerConnection(stream, this.#registry, this.#limits, this.#logger);
+    const connection = new ServerConnection(
+      stream,
+      this.#registry,
+      this.#limits,
+      this.#logger,
+      this.#extension,
+    );
     if (this.#stopped) {
       connection.close();
       return connection;

@@ -2,6 +2,30 @@
 import { FrameType, HEADER_LENGTH, writeHeader, type MessageFrame } from '../../ttrpc/frame.ts';
 import { AGAIN } from './messages.ts';
 
+/**
+ * What guard and worker have agreed on beyond ttrpc, on a client's connection. A side that does not know of it ignores it, as ttrpc has it.
+ *
+ * - The guard's first frame says which of its descriptors is the client's own connection; the number stands in place of the stream id.
+ * - A request with the flag may be answered there by the worker, which goes on to tell the guard so: one way through the guard less.
+ */
+export const Direct = {
+  /** Type of the guard's first frame. */
+  Client: 0x81,
+  /** Type of the frame by which the worker says that it has answered that stream itself. */
+  Answered: 0x82,
+  /** Flag of a request. */
+  Allowed: 0x80,
+} as const;
+
+/**
+ * A frame up to this length is written whole or not at all, as the kernel has it in one piece (unix_stream_sendmsg): two processes can
+ * write to one connection without a frame of one in the midst of the other's. A longer one can be cut where the client does not read.
+ */
+export const WHOLE_FRAME = 4096;
+
+/** Where a frame's flags stand. */
+const FLAGS_OFFSET = 9;
+
 /** Fields of a Request and a Response, by number and wire type 2 (length-delimited). */
 const SERVICE = (1 << 3) | 2;
 const METHOD = (2 << 3) | 2;
@@ -18,6 +42,16 @@ export function bytesOf({ streamId, type, flags, body }: MessageFrame): Buffer {
   writeHeader(bytes, body.length, streamId, type, flags);
   bytes.set(body, HEADER_LENGTH);
   return bytes;
+}
+
+/** A frame without a body. */
+export function bareFrame(streamId: number, type: number): Buffer {
+  return bytesOf({ kind: 'message', streamId, type, flags: 0, body: new Uint8Array() });
+}
+
+/** @param bytes of a frame, which are changed */
+export function setFlags(bytes: Buffer, flags: number): void {
+  bytes[FLAGS_OFFSET] = flags;
 }
 
 /** Whom a request is for; empty where its body is none. */

@@ -7,7 +7,16 @@ import {
   type Frame,
   type MessageFrame,
 } from '../../ttrpc/frame.ts';
-import { bytesOf, marked, statusFrame, targetOf } from './frames.ts';
+import {
+  bareFrame,
+  bytesOf,
+  Direct,
+  marked,
+  setFlags,
+  statusFrame,
+  targetOf,
+  WHOLE_FRAME,
+} from './frames.ts';
 import { descriptorOf } from './successor.ts';
 
 /** Codes of ttrpc's (and gRPC's) status. */
@@ -37,6 +46,9 @@ const HARMLESS: ReadonlySet<string> = new Set([
   'CloseIO',
   'ResizePty',
 ]);
+
+/** What a worker answers at once, from what it has in memory, and may answer twice. */
+const PROMPT = 'State';
 
 /**
  * What a worker sends is read into this, whichever of its connections it comes by, and is done with before anything else is read: that
@@ -77,13 +89,19 @@ interface Open {
  * A client's connection, which outlives the worker's: each worker is given a connection of its own for it.
  *
  * INVARIANTS
- * - The client gets whole frames, and each request one answer: a worker's, or why there is none.
+ * - The client gets whole frames, and each request one answer: a worker's, or why there is none. A worker that ends right after it has
+ *   answered a prompt request itself has the next one answer it again, which clients ignore, as nobody waits for it any more.
+ * - While a worker may write to the client itself, this side writes nothing there that could be cut.
  * - A request goes to each worker at most once, in the order of the client's.
  */
 export class Session {
   readonly #client: Socket;
   readonly #fromClient = new FrameDecoder();
   readonly #open = new Map<number, Open>();
+  /** Streams that the worker may answer itself. */
+  readonly #lent = new Set<number>();
+  /** Frames that wait until there are none. */
+  #kept: Buffer[] = [];
   readonly #onClose: () => void;
   #worker: Socket | undefined;
   /** Why requests are refused; undefined while they wait for a worker, or have one. */
@@ -126,6 +144,7 @@ export class Session {
       },
     });
     this.#worker = worker;
+    if (!this.#client.destroyed) worker.write(bareFrame(descriptorOf(this.#client), Direct.Client));
     worker.on('drain', () => this.#client.resume());
     worker.on('error', () => undefined);
     worker.once('close', () => {
@@ -151,6 +170,7 @@ export class Session {
   handOver(path: string): void {
     this.#worker?.destroy();
     this.#worker = undefined;
+    this.#takeBack();
     for (const open of this.#open.values()) open.given = false;
     this.attach(path);
   }
@@ -158,7 +178,8 @@ export class Session {
   /** Whether nothing of it is here alone, but for what `state` has: half a request, or an answer that is not out. */
   get isStill(): boolean {
     const { readableLength, writableLength } = this.#client;
-    return readableLength === 0 && writableLength === 0 && !this.#fromClient.midFrame;
+    const isOut = writableLength === 0 && this.#kept.length === 0;
+    return readableLength === 0 && isOut && !this.#fromClient.midFrame;
   }
 
   get state(): SessionState {
@@ -181,6 +202,7 @@ export class Session {
     const worker = this.#worker;
     this.#worker = undefined;
     worker?.destroy();
+    this.#takeBack();
     for (const [streamId, open] of this.#open) {
       if (!open.given) continue;
       open.given = false;
@@ -205,6 +227,7 @@ export class Session {
 
   /** Lets the client go, once it has what was written. */
   end(): void {
+    this.#takeBack();
     this.#client.end();
   }
 
@@ -233,7 +256,26 @@ export class Session {
   #give(open: Open): void {
     if (this.#worker === undefined || this.#keepsBack(open)) return;
     open.given = true;
-    this.#pass(open.workers > 0 ? bytesOf(marked(open.frame)) : open.bytes);
+    if (open.workers > 0) {
+      this.#pass(bytesOf(marked(open.frame)));
+      return;
+    }
+    const { streamId, flags } = open.frame;
+    const isLent = this.#lends(open);
+    if (isLent) this.#lent.add(streamId);
+    setFlags(open.bytes, isLent ? Direct.Allowed : flags & ~Direct.Allowed); // no client's own
+    this.#pass(open.bytes);
+  }
+
+  #lends({ service, method, frame }: Open): boolean {
+    if (method !== PROMPT || frame.flags !== 0 || !TASK_SERVICE.test(service)) return false;
+    return this.#client.writableLength === 0 && this.#kept.length === 0;
+  }
+
+  /** The worker writes nothing to the client any more. */
+  #takeBack(): void {
+    this.#lent.clear();
+    for (const bytes of this.#kept.splice(0)) this.#write(bytes);
   }
 
   #keepsBack(open: Open): boolean {
@@ -248,9 +290,13 @@ export class Session {
 
   #answer(frame: Frame): void {
     if (frame.kind === 'oversize') return; // no worker sends one
-    const isLast = frame.type === FrameType.Response || (frame.flags & FrameFlag.RemoteClosed) !== 0;
-    if (isLast) this.#open.delete(frame.streamId);
-    this.#write(bytesOf(frame));
+    const { streamId, type, flags } = frame;
+    const isAnswered = type === Direct.Answered;
+    if (isAnswered || type === FrameType.Response || (flags & FrameFlag.RemoteClosed) !== 0) {
+      this.#open.delete(streamId);
+      if (this.#lent.delete(streamId) && this.#lent.size === 0) this.#takeBack();
+    }
+    if (!isAnswered) this.#write(bytesOf(frame));
   }
 
   #refuse(streamId: number, reason: string): void {
@@ -259,7 +305,9 @@ export class Session {
   }
 
   #write(bytes: Buffer): void {
-    if (!this.#client.write(bytes)) this.#worker?.pause();
+    const canBeCut = bytes.length > WHOLE_FRAME || this.#client.writableLength > 0;
+    if (this.#kept.length > 0 || (canBeCut && this.#lent.size > 0)) this.#kept.push(bytes);
+    else if (!this.#client.write(bytes)) this.#worker?.pause();
   }
 }
 

@@ -170,6 +170,7 @@ export class WorkerProcess {
     await this.#channel?.silent;
     // A program that it had started may hold its stream of errors.
     await Promise.race([closed, sleep(LAST_WORDS_MS)]);
+    await turns(); // what it has answered on its other connections is heard too
     return how;
   }
 
@@ -194,8 +195,7 @@ export class WorkerProcess {
     clearInterval(this.#pings);
     this.#life.kill('SIGSTOP');
     while (this.#why === undefined && !isStopped(this.pid)) await sleep(POLL_MS);
-    // What it has written is there; each turn of the loop reads what there is.
-    for (let turn = 0; turn < 2; turn++) await new Promise((resolve) => setImmediate(resolve));
+    await turns();
   }
 
   resume(): void {
@@ -279,6 +279,11 @@ function adopt({ pid, channel, stderr }: WorkerState, exited: Promise<string>): 
     exited,
     kill: (signal) => void (lives && process.kill(pid, signal)),
   };
+}
+
+/** What a process that does nothing any more has written is there: each turn of the loop reads what there is. */
+async function turns(): Promise<void> {
+  for (let turn = 0; turn < 2; turn++) await new Promise((resolve) => setImmediate(resolve));
 }
 
 /** What a program said last; of an error that nobody caught not where, nor under which Node. */

@@ -26,6 +26,7 @@ import { ChildReaper } from '../reaper/reaper.ts';
 import { Containers } from '../service/containers.ts';
 import { engineOf, instantTools } from '../service/engine.ts';
 import { taskService } from '../service/task-service.ts';
+import { DirectAnswers } from '../worker/direct-answers.ts';
 import { GuardedCourier } from '../worker/guarded-courier.ts';
 import { GuardedReaper } from '../worker/guarded-reaper.ts';
 import type { GuardLink } from '../worker/link.ts';
@@ -145,7 +146,8 @@ export class Shim {
     });
     const tools = instantTools(exec, config, log);
     const tasks = taskService(context, containers, idle, tools);
-    const server = new Server()
+    const direct = guard && new DirectAnswers((fd) => guard.takeFrom(fd));
+    const server = new Server(direct && { extension: direct })
       .register(TaskDefinition, tasks)
       .register(TaskDefinition, tasks, { fullName: 'containerd.task.v3.Task' })
       .register(EngineDefinition, engineOf(containers, tools))

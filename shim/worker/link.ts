@@ -111,10 +111,11 @@ export class GuardLink implements Keeper, Caller {
 
   take(name: string): number | undefined {
     const fd = this.#held.get(name);
-    return fd === undefined ? undefined : this.#takeFrom(fd);
+    return fd === undefined ? undefined : this.takeFrom(fd);
   }
 
-  #takeFrom(fd: number): number {
+  /** @param fd one of the guard's @throws SysError where it does not have it (any more) */
+  takeFrom(fd: number): number {
     return withPidFd(this.pid, (pidFd) => takeDescriptor(pidFd, fd));
   }
 
@@ -170,7 +171,7 @@ export class GuardLink implements Keeper, Caller {
       case 'opened': {
         const call = this.#calls.get(message.call);
         this.#calls.delete(message.call);
-        if (message.error === undefined) call?.resolve(this.#takeFrom(message.fd));
+        if (message.error === undefined) call?.resolve(this.takeFrom(message.fd));
         else call?.reject(new Error(message.error));
         return;
       }
