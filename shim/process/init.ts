@@ -211,7 +211,11 @@ export class InitProcess extends Process<InitStateName, InitVerb> {
     await this.#unprepare();
     if (!this.#made) return;
     try {
-      await this.#options.runtime.delete(this.id, { force });
+      const { runtime, restore } = this.#options;
+      // What CRIU has restored may be more than the runtime wrote down of it.
+      const ended =
+        !force && restore === undefined && this.exit !== undefined ? { ended: this.exit.pid } : {};
+      await runtime.delete(this.id, { force, ...ended });
     } catch (error) {
       // After a checkpoint that ended the task the runtime has forgotten it already, and so does a client's own delete.
       if (!isOciError(error, 'not-found')) throw error;

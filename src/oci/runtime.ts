@@ -16,6 +16,7 @@ import { explainGone } from './bundle-gone.ts';
 import { assertOwnCgroup, type FindUnmounted } from './crun-cgroup.ts';
 import { maskedFoldersConfig } from './crun-masks.ts';
 import { type DirectDump, directDump, directPreDump } from './direct-dump.ts';
+import { directDelete, knowsDeleteOf } from './direct-delete.ts';
 import { directStart } from './direct-start.ts';
 import { errorOf, OciError } from './error.ts';
 import { noRoomIn } from './no-room.ts';
@@ -24,6 +25,7 @@ import type {
   CallLimits,
   CheckpointOptions,
   CreateOptions,
+  DeleteOptions,
   ExecOptions,
   OciRuntime,
   PreDumpOptions,
@@ -75,12 +77,14 @@ class Door implements OciRuntime {
   readonly asksCriuFirst: boolean;
   readonly #options: RuntimeOptions;
   readonly #env: Record<string, string>;
+  readonly #deletesDirectly: boolean;
 
   constructor(options: RuntimeOptions) {
     this.name = options.binary.name;
     this.path = options.binary.path;
     // libcontainer's Restore begins so in these; of later ones it is not known.
     this.asksCriuFirst = this.name === 'runc' && /^1\.[1-4]\./.test(options.binary.version);
+    this.#deletesDirectly = knowsDeleteOf(options.binary);
     this.#options = options;
     this.#env = environment(options.env ?? process.env, options.criuDir);
   }
@@ -109,7 +113,12 @@ class Door implements OciRuntime {
     await this.#run('kill', id, ['kill', ...all, id, String(signal)], options);
   }
 
-  async delete(id: string, options: CallLimits & { force?: boolean } = {}): Promise<void> {
+  async delete(id: string, options: DeleteOptions = {}): Promise<void> {
+    const { root, systemdCgroup = false, isRootSlow = false } = this.#options;
+    const { ended } = options;
+    if (ended !== undefined && root !== undefined && !systemdCgroup && !isRootSlow && this.#deletesDirectly) {
+      if (directDelete(join(root, id), ended)) return;
+    }
     const force = options.force === true ? ['--force'] : [];
     await this.#run('delete', id, ['delete', ...force, id], options);
   }

@@ -50,6 +50,13 @@ export interface StartOptions extends CallLimits {
   readonly first?: FirstProcess;
 }
 
+export interface DeleteOptions extends CallLimits {
+  /** Ends what still runs. */
+  readonly force?: boolean;
+  /** The first process, where it has ended and been waited for. With it a delete may do without the runtime's program: direct-delete.ts. */
+  readonly ended?: number;
+}
+
 export interface ExecOptions extends CallLimits {
   readonly id: string;
   /** OCI `process` as a JSON file. */
@@ -134,7 +141,7 @@ export interface RuntimeState {
 
 /**
  * The door to one container's OCI runtime. Each method starts the program once, in the container's bundle; a usual dump of
- * runc's and a usual start are done without it.
+ * runc's, a usual start, and a usual delete of crun's are done without it.
  * All of them throw `OciError`, whose `kind` says what happened and whose `code` is the status for clients.
  */
 export interface OciRuntime {
@@ -148,7 +155,7 @@ export interface OciRuntime {
   start(id: string, options?: StartOptions): Promise<void>;
   /** `signal`: a number or name. `all`: every process of the container. */
   kill(id: string, signal: number | string, options?: CallLimits & { all?: boolean }): Promise<void>;
-  delete(id: string, options?: CallLimits & { force?: boolean }): Promise<void>;
+  delete(id: string, options?: DeleteOptions): Promise<void>;
   exec(options: ExecOptions): Promise<void>;
   state(id: string, limits?: CallLimits): Promise<RuntimeState>;
   /** Process ids, as the runtime's own pid namespace numbers them. */

@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import {
   closeSync,
   constants,
+  existsSync,
   mkdirSync,
   mkdtempSync,
   openSync,
@@ -14,7 +16,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { detectRuntime, RuntimeBinaries } from '../../../src/oci/binary.ts';
-import { openRuntime } from '../../../src/oci/runtime.ts';
+import { openRuntime, type RuntimeOptions } from '../../../src/oci/runtime.ts';
 import { makeFifo } from '../../../src/sys/fifo.ts';
 import type { RuntimeName } from '../../../src/oci/types.ts';
 import {
@@ -49,6 +51,7 @@ function door(
   answer: (call: Call) => Partial<CommandResult> = () => ({}),
   folder = bundle,
   unmounted?: string,
+  more: Partial<RuntimeOptions> = {},
 ) {
   const calls: Call[] = [];
   const exec: Exec = async (file, args, options = {}) => {
@@ -65,6 +68,7 @@ function door(
     criuDir: '/opt/criu',
     env,
     findUnmounted: () => unmounted,
+    ...more,
   });
   return { calls, runtime };
 }
@@ -101,6 +105,32 @@ test('a usual start does without the runtime; where that cannot be, the runtime 
   assert.equal(calls.length, 0);
   await runtime.start('started', { first });
   assert.deepEqual(calls.at(0)?.args.slice(-2), ['start', 'started']);
+});
+
+test('a usual delete of crun’s does without it; where that cannot be, it is called', async () => {
+  const folder = join(bundle, 'root/ended');
+  const { pid: ended } = spawnSync('true');
+  const leave = (): void => {
+    mkdirSync(folder, { recursive: true });
+    const status = { pid: ended, 'cgroup-path': '/stasis-no-such-cgroup/ended', scope: '' };
+    writeFileSync(join(folder, 'status'), JSON.stringify({ ...status, 'systemd-cgroup': false }));
+    writeFileSync(join(folder, 'config.json'), '{}');
+  };
+  const deletes = async (options: { ended?: number }, more: object = {}): Promise<number> => {
+    leave();
+    const { calls, runtime } = door('crun', undefined, bundle, undefined, more);
+    await runtime.delete('ended', options);
+    if (calls.length === 0) assert.equal(existsSync(folder), false);
+    else assert.deepEqual(calls[0]?.args.slice(-2), ['delete', 'ended']);
+    return calls.length;
+  };
+  const binary = { name: 'crun', path: 'crun', version: '1.21', criu: true } as const;
+  assert.equal(await deletes({ ended }, { binary }), 0);
+  assert.equal(await deletes({}, { binary }), 1, 'whose end nobody vouches for');
+  assert.equal(await deletes({ ended }, { binary: { ...binary, version: '1.99' } }), 1);
+  assert.equal(await deletes({ ended }, { binary: { ...binary, wrapped: true } }), 1);
+  assert.equal(await deletes({ ended }, { binary, systemdCgroup: true }), 1);
+  assert.equal(await deletes({ ended }, { binary, isRootSlow: true }), 1);
 });
 
 test('two calls at once never read each other’s log', async () => {
