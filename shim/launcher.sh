@@ -114,6 +114,8 @@ serves() {
 }
 
 answer() {
+  # A container is about to come, for which the shim can make ready: shim/lifecycle/shim.ts. Whoever does not know this signal ignores it.
+  kill -URG "$pid" 2>/dev/null
   printf 'unix://%s' "$socket" >"${bundle:-.}/address"
   printf 'unix://%s' "$socket"
   exit 0

@@ -9,6 +9,7 @@ import { RuntimeBinaries } from '../../src/oci/binary.ts';
 import { TaskDefinition } from '../../src/proto/gen/containerd/task.ts';
 import { EngineDefinition } from '../../src/proto/gen/stasis/engine.ts';
 import { Readiness } from '../../src/sys/epoll.ts';
+import { expectQuickMoves } from '../../src/sys/cgroup-lock.ts';
 import { listenPrivately } from '../../src/sys/listen.ts';
 import { releaseProgramPages } from '../../src/sys/program-pages.ts';
 import { Server } from '../../ttrpc/index.ts';
@@ -152,6 +153,7 @@ export class Shim {
       .register(TaskDefinition, tasks, { fullName: 'containerd.task.v3.Task' })
       .register(EngineDefinition, engineOf(containers, tools))
       .listen(listener);
+    process.on('SIGURG', expectQuickMoves); // from the launcher
     if (guard === undefined) process.on('SIGTERM', () => idle.terminate());
     else guard.onTerminate(() => idle.terminate());
     guard?.onQuiesce(() => settle(containers, queue));

@@ -7,6 +7,7 @@ import {
   type TaskDefinition,
 } from '../../src/proto/gen/containerd/task.ts';
 import { Status } from '../../src/proto/gen/containerd/task_types.ts';
+import { expectQuickMoves } from '../../src/sys/cgroup-lock.ts';
 import { endProcessesAt } from '../../src/sys/process-tree.ts';
 import { version } from '../../src/version.ts';
 import type { Context, Handlers } from '../../ttrpc/index.ts';
@@ -56,6 +57,7 @@ export function taskService(
     async create(request, { connection }) {
       reloads.note(connection, 'Create');
       lifecycle.busy();
+      expectQuickMoves();
       try {
         const container = await containers.add(
           request.id,
@@ -122,6 +124,7 @@ export function taskService(
 
     async exec(request) {
       checkName('exec id', request.execId);
+      expectQuickMoves(); // its Start comes next
       containers.get(request.id).exec(request);
       return EMPTY;
     },

@@ -22,6 +22,21 @@ export async function withQuickMoves<T>(work: () => Promise<T>): Promise<T> {
   }
 }
 
+/**
+ * Begins with it for a runtime that is about to be started, since some of them come there before a grace period is over. Ends by itself
+ * soon afterwards, if none comes.
+ */
+export function expectQuickMoves(): void {
+  expected = performance.now() + EXPECTED_MS;
+  void keepQuick();
+}
+
+/** Until when a call is expected. */
+let expected = 0;
+
+/** Milliseconds that it may take from there to the start of the runtime. */
+const EXPECTED_MS = 25;
+
 /** Calls that are being helped now. */
 let users = 0;
 
@@ -42,7 +57,7 @@ async function keepQuick(): Promise<void> {
   let own: OwnCgroup | undefined;
   try {
     own = openOwn();
-    while (users > 0 && performance.now() < end && own.membership === readMembership()) {
+    while (isWanted() && own.membership === readMembership()) {
       await writeTo(own.procs, String(process.pid));
       await new Promise((resolve) => setTimeout(resolve, INTERVAL_MS));
     }
@@ -52,6 +67,11 @@ async function keepQuick(): Promise<void> {
     if (own !== undefined) closeSync(own.procs);
     busy = false;
   }
+}
+
+function isWanted(): boolean {
+  const now = performance.now();
+  return now < expected || (users > 0 && now < end);
 }
 
 /** Where we are, open for a whole series: to look it up costs several times what the move does. */
@@ -64,9 +84,18 @@ interface OwnCgroup {
 
 function openOwn(): OwnCgroup {
   const membership = readMembership();
-  const folder = ownFolder() ?? '';
-  return { membership, procs: openSync(join(folder, 'cgroup.procs'), 'w') };
+  if (membership !== lately?.membership)
+    lately = { membership, file: join(ownFolder() ?? '', 'cgroup.procs') };
+  try {
+    return { membership, procs: openSync(lately.file, 'r+') };
+  } catch (error) {
+    lately = undefined; // its hierarchy may be mounted elsewhere by now
+    throw error;
+  }
 }
+
+/** Where the file was found when it was looked for last: the table of mounts is long. */
+let lately: { readonly membership: string; readonly file: string } | undefined;
 
 function readMembership(): string {
   return readFileSync('/proc/self/cgroup', 'utf8');

@@ -57,6 +57,18 @@ test('start answers with the address of a living shim, and starts no program', a
   assert.equal(readFileSync(join(folder, 'bundle/address'), 'utf8'), 'unix:///sock');
 });
 
+test('start tells the shim that a container is about to come', async (t) => {
+  const { folder, run } = setUp(t);
+  await announce(folder, startTimeOf(process.pid));
+  const told = once(process, 'SIGURG');
+  run(...common, 'start');
+  await told;
+  run('-id', 'web', ...common.slice(0, 4), 'delete'); // which is nothing of the kind
+  process.once('SIGURG', () => assert.fail('told of a delete'));
+  await sleep(20);
+  process.removeAllListeners('SIGURG');
+});
+
 test('start leaves it to Node when the pid belongs to another process by now', async (t) => {
   const { folder, run } = setUp(t);
   await announce(folder, '1');

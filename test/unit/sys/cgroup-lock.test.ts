@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'node:test';
-import { withQuickMoves } from '../../../src/sys/cgroup-lock.ts';
+import { expectQuickMoves, withQuickMoves } from '../../../src/sys/cgroup-lock.ts';
 
 /** Descriptors of this process for moves between cgroups. */
 function open(): number {
@@ -38,4 +38,13 @@ test('work that fails fails so, and ends its quick moves', async () => {
     /refused/,
   );
   await closed();
+});
+
+test('quick moves that were begun for a runtime that does not come end by themselves', async () => {
+  const before = readFileSync('/proc/self/cgroup', 'utf8');
+  expectQuickMoves();
+  expectQuickMoves();
+  assert.ok(open() <= 1, 'one series serves all');
+  await closed();
+  assert.equal(readFileSync('/proc/self/cgroup', 'utf8'), before);
 });
