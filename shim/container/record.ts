@@ -1,4 +1,4 @@
-import { mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, renameSync, rmSync, unlinkSync, writeFileSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { hasErrno } from '../../src/errors.ts';
@@ -151,7 +151,7 @@ export class RecordFile {
     } catch (error) {
       if (!hasErrno(error, 'ENOENT')) throw error;
     }
-    for (const name of ['state.json', 'address']) rmSync(join(this.#folder, name), { force: true });
+    for (const name of ['state.json', 'address']) removeIfThere(join(this.#folder, name));
   }
 
   /** Takes the folder away: there has been no task. Never throws, as the Create has failed for a reason of its own. */
@@ -168,6 +168,14 @@ export class RecordFile {
     const path = join(this.#folder, 'state.json');
     writeFileSync(`${path}.new`, JSON.stringify(record), { mode: 0o600 });
     renameSync(`${path}.new`, path);
+  }
+}
+
+function removeIfThere(path: string): void {
+  try {
+    unlinkSync(path);
+  } catch (error) {
+    if (!hasErrno(error, 'ENOENT')) throw error;
   }
 }
 

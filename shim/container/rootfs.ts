@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs';
 import { mkdir, realpath } from 'node:fs/promises';
 import { join, normalize } from 'node:path';
 import { FailedPrecondition, hasErrno, InvalidArgument, messageOf } from '../../src/errors.ts';
-import { unmount, type Mount } from '../../src/sys/mount.ts';
+import { isMountPoint, unmount, type Mount } from '../../src/sys/mount.ts';
 import { mountAsAsked } from '../../src/sys/mount-mapped.ts';
 import { readMountTable } from '../../src/sys/mount-table.ts';
 import { onDisk } from '../../src/sys/thread-pool.ts';
@@ -41,10 +41,11 @@ export async function unmountRootfs(rootfs: string): Promise<void> {
   let wasMounted = false;
   try {
     // Each call takes the topmost of those at this very place. The table of mounts is long on a busy host, and read only in need.
-    for (;;) {
+    do {
       await unmount(rootfs);
       wasMounted = true;
-    }
+    } while (isMountPoint(rootfs));
+    return;
   } catch (error) {
     if (hasErrno(error, 'ENOENT') || (wasMounted && hasErrno(error, 'EINVAL'))) return;
     if (!hasErrno(error, 'EBUSY') && !hasErrno(error, 'EINVAL')) throw error;

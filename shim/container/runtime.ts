@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { criuFolder, findProgram } from '../../src/criu/find.ts';
 import { openRuntime } from '../../src/oci/runtime.ts';
@@ -47,7 +48,7 @@ export async function openContainerRuntime(
   const common = { exec, binary, bundle, env: environment, isRootSlow };
   const door = openRuntime({ ...common, ...record, ...criu, ...files });
   const runtime = { door, record };
-  if (isNew) await clearStale(id, runtime);
+  if (isNew && (isRootSlow || existsSync(join(record.root, id)))) await clearStale(id, runtime);
   return runtime;
 }
 

@@ -182,7 +182,8 @@ export class EventQueue implements Events {
   }
 
   async #drain(): Promise<void> {
-    await Promise.resolve();
+    // What answers a request in this turn goes first: its client waits, and nobody waits for an event.
+    await new Promise((resolve) => setImmediate(resolve));
     for (;;) {
       const event = this.#waiting.shift();
       if (event === undefined) break;

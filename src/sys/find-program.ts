@@ -8,6 +8,7 @@ export function findProgram(file: string, path: string): string | undefined {
 }
 
 function isExecutable(path: string): boolean {
+  if (!existsSync(path)) return false; // an error costs ten times as much, and PATH has many folders
   try {
     accessSync(path, constants.X_OK);
     return statSync(path).isFile();

@@ -1,4 +1,5 @@
-import { check, checkInBackground, native } from './libc.ts';
+import { constants } from 'node:os';
+import { check, checkInBackground, lastErrno, native } from './libc.ts';
 import { mountFrom, type MountCall } from './mount-from.ts';
 
 // mount(2), umount(2), mount(8) for the names of options
@@ -7,11 +8,13 @@ const mountCall = native<[string, string, string, number, string | null]>(
 );
 const umount2 = native<[string, number]>('int umount2(const char *target, int flags)');
 
+const { errno } = constants;
 const MS_RDONLY = 1;
 const MS_REMOUNT = 32;
 const MS_BIND = 4096;
 const MS_REC = 16384;
 const MNT_DETACH = 2;
+const MNT_EXPIRE = 4;
 const UMOUNT_NOFOLLOW = 8;
 
 const setting: Readonly<Record<string, number>> = {
@@ -170,6 +173,16 @@ export async function unmount(target: string, options: { detach?: boolean } = {}
 /** The same on the calling thread, for processes that are about to exit. */
 export function unmountNow(target: string): void {
   check('umount2', umount2(target, UMOUNT_NOFOLLOW | MNT_DETACH), target);
+}
+
+/**
+ * Whether something is mounted at a path, without asking what is mounted there: it may not answer. umount(2) with MNT_EXPIRE takes nothing away the
+ * first time that it is called for a mount, nor waits. Asked again for one that nobody has used since it would: to be called of what
+ * is to be unmounted anyway.
+ */
+export function isMountPoint(path: string): boolean {
+  if (umount2(path, UMOUNT_NOFOLLOW | MNT_EXPIRE) === 0) return true;
+  return [errno.EAGAIN, errno.EBUSY].includes(lastErrno());
 }
 
 /**

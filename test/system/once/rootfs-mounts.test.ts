@@ -1,11 +1,20 @@
 import assert from 'node:assert/strict';
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { mountRootfs, unmountBelow, unmountRootfs } from '../../../shim/container/rootfs.ts';
 import { hasErrno } from '../../../src/errors.ts';
-import { mount, mountArguments } from '../../../src/sys/mount.ts';
+import { isMountPoint, mount, mountArguments } from '../../../src/sys/mount.ts';
 
 const tmpfs = (target = '') => ({ type: 'tmpfs', source: 'tmpfs', target, options: ['size=64k'] });
 
@@ -25,6 +34,18 @@ function bundle(t: TestContext): { rootfs: string; mounted: () => string[] } {
       .map((place) => place.slice(folder.length + 1));
   return { rootfs, mounted };
 }
+
+test('whether something is mounted is asked of the place alone, and leaves it there', async (t) => {
+  const { rootfs, mounted } = bundle(t);
+  assert.equal(isMountPoint(rootfs), false);
+  assert.equal(isMountPoint(join(rootfs, 'missing')), false);
+  await mountRootfs([tmpfs()], rootfs);
+  assert.equal(isMountPoint(rootfs), true);
+  assert.deepEqual(mounted(), ['rootfs']);
+  const held = openSync(rootfs, 'r');
+  assert.equal(isMountPoint(rootfs), true, 'also while it is in use');
+  closeSync(held);
+});
 
 test('mounts on top of each other are all taken away', async (t) => {
   const { rootfs, mounted } = bundle(t);

@@ -89,6 +89,16 @@ test('a job that fails does not hold up the next', async () => {
   assert.equal(await queue.run(() => Promise.resolve(1)), 1);
 });
 
+test('an event leaves after the answer to the request that brought it about', async () => {
+  const told: string[] = [];
+  const sink = { publish: async (event: Event) => void told.push(event.topic), close: () => undefined };
+  const events = new EventQueue(sink, silent);
+  const answered = Promise.resolve().then(() => events.publish('paused', { containerId: 'web' }));
+  await answered.then(() => undefined).then(() => told.push('answer'));
+  await events.flush();
+  assert.deepEqual(told, ['answer', '/tasks/paused']);
+});
+
 test('events leave in order, one at a time, and one that fails is skipped', async () => {
   const sent: string[] = [];
   let at = 0;
