@@ -1,4 +1,5 @@
 // Which containers belong to a set.
+import { silentShim } from '../containerd/client.ts';
 import { InvalidArgument, NotFound } from '../errors.ts';
 import type { Container } from '../proto/gen/containerd/containers.ts';
 import { Status } from '../proto/gen/containerd/task_types.ts';
@@ -62,6 +63,10 @@ export async function selectMembers(host: Host, selection: Selection, report: Re
   ]);
   const members = found.containers.filter((one) => pod === '' || sandboxOf(one) === pod);
   if (members.length === 0) throw nothingFits(selection);
+  const silent = tasks.find(
+    ({ id, status }) => status === Status.UNKNOWN && members.some((one) => one.id === id),
+  );
+  if (silent !== undefined && !selection.diskOnly) throw silentShim(silent.id);
   const runs = new Set(
     tasks.filter(({ status }) => status === Status.RUNNING || status === Status.PAUSED).map(({ id }) => id),
   );

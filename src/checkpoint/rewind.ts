@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { untilBack } from '../containerd/away.ts';
-import { isContainerdAway, type NamespaceClient } from '../containerd/client.ts';
+import { isContainerdAway, isShimSilent, type NamespaceClient, silentShim } from '../containerd/client.ts';
 import { Code, codeOf, FailedPrecondition, messageOf, StasisError } from '../errors.ts';
 import type { Container } from '../proto/gen/containerd/containers.ts';
 import type { Mount } from '../proto/gen/containerd/mount.ts';
@@ -29,6 +29,9 @@ import { assertNotRemoved, isRemoved, removedMeanwhile, removeOrphan } from './r
 import { ioOf, type StartedTask, startTask } from './start.ts';
 import { Steps } from './steps.ts';
 import { removeTask } from './task.ts';
+
+/** For a shim that has just answered to say which processes there are. */
+const LIST_TIMEOUT_MS = 10_000;
 
 export interface Rewinding {
   readonly namespace: string;
@@ -252,8 +255,7 @@ async function stop(
   note.staged(stage);
   const engine = await findEngine(host.config.daemon.run_dir, namespace, record.id);
   try {
-    const { processes } = await client.tasks.listPids({ containerId: record.id });
-    const pids = processes.map((process) => process.pid);
+    const pids = await pidsOf(client, record.id);
     if (engine === undefined || !(await fitsInStaging(host.staging, pids))) {
       return { image: undefined };
     }
@@ -272,11 +274,21 @@ async function stop(
     });
     return { image: answer.memory ? stage.imageDir : undefined };
   } catch (error) {
-    if (isContainerdAway(error)) throw error; // while nothing is lost yet
+    if (isContainerdAway(error) || isShimSilent(error)) throw error; // while nothing is lost yet
     report.warn(`the present state of ${record.id} cannot be kept while it is restored: ${messageOf(error)}`);
     return { image: undefined };
   } finally {
     engine?.close();
+  }
+}
+
+/** @throws Unavailable where the shim does not answer */
+async function pidsOf(client: NamespaceClient, containerId: string): Promise<number[]> {
+  try {
+    const { processes } = await client.tasks.listPids({ containerId }, { timeoutMs: LIST_TIMEOUT_MS });
+    return processes.map(({ pid }) => pid);
+  } catch (error) {
+    throw codeOf(error) === Code.DeadlineExceeded ? silentShim(containerId) : error;
   }
 }
 

@@ -8,7 +8,7 @@ import { ImagesDefinition } from '../proto/gen/containerd/images.ts';
 import { LeasesDefinition } from '../proto/gen/containerd/leases.ts';
 import { NamespacesDefinition } from '../proto/gen/containerd/namespaces.ts';
 import { SnapshotsDefinition } from '../proto/gen/containerd/snapshots.ts';
-import type { Process } from '../proto/gen/containerd/task_types.ts';
+import { type Process, Status } from '../proto/gen/containerd/task_types.ts';
 import { TasksDefinition } from '../proto/gen/containerd/tasks.ts';
 import { VersionDefinition } from '../proto/gen/containerd/version.ts';
 
@@ -141,10 +141,30 @@ export async function findContainer(client: NamespaceClient, id: string): Promis
   return answer?.container;
 }
 
-/** A container's task, or undefined where it has none. */
+/**
+ * A container's task, or undefined where it has none.
+ * @throws Unavailable where its shim does not answer
+ */
 export async function findTask(client: NamespaceClient, id: string): Promise<Process | undefined> {
   const answer = await orNotFound(client.tasks.get({ containerId: id, execId: '' }));
+  if (answer?.process?.status === Status.UNKNOWN) throw silentShim(id);
   return answer?.process;
+}
+
+const silent = 'shim-silent';
+
+/** The error for a task of which containerd says that its status is unknown: it has asked the shim for two seconds. */
+export function silentShim(id: string): Unavailable {
+  return new Unavailable(`the shim of container ${id} does not answer`, {
+    subject: id,
+    reason: silent,
+    remedy:
+      'see its process (stasis shim ls) and its log; to kill it ends its containers too, unless shim.guard is on',
+  });
+}
+
+export function isShimSilent(error: unknown): boolean {
+  return error instanceof StasisError && error.reason === silent;
 }
 
 async function orNotFound<T>(answer: Promise<T>): Promise<T | undefined> {
