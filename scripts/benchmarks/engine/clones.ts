@@ -1,6 +1,7 @@
 // A clone of a large container, from the call to the number that it counts next: beside that of a small one, and beside runc
 // when it brings the same memory back, all of it before the first instruction.
 import { readFileSync, writeFileSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { numberAt, untilCounted } from '../clone-bare.ts';
 import { remove, start } from '../counter.ts';
 import { median, report, run, type Options } from '../measure.ts';
@@ -38,6 +39,7 @@ async function clones(source: string, image: string, megabytes: number, runs: nu
       const clone = ['stasis', 'clone', source, '--from', 'c', '--name', name] as const;
       const time = await untilCounted(() => file, at, [...clone]);
       remove(name);
+      await settled();
       if (n > 0) times.push(time);
     }
   } finally {
@@ -45,6 +47,13 @@ async function clones(source: string, image: string, megabytes: number, runs: nu
     run('stasis', 'rm', source, 'c');
   }
   return times;
+}
+
+/** Waits for what removing a clone leaves to be done: the one measured next is not to pay for it. */
+async function settled(): Promise<void> {
+  const reading = `${process.env['STASIS_ROOT'] ?? ''}/reading`;
+  while (run('zfs', 'list', '-H', '-r', '-o', 'name', reading).trim() !== reading) await sleep(50);
+  run('sync');
 }
 
 function runcRestores(runs: number): Promise<number[]> {
@@ -58,6 +67,7 @@ function runcRestores(runs: number): Promise<number[]> {
       const restore = bare.command('restore', '--detach', '--bundle', bare.bundle, ...places, 'eager');
       const time = await untilCounted(() => bare.count, at, restore);
       bare.runc('delete', '--force', 'eager');
+      await settled();
       if (n > 0) times.push(time);
     }
     return times;
