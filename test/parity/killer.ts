@@ -1,20 +1,24 @@
-// STASIS_TEST_KILL=MILLISECONDS has our shim run with a guard, and its worker end again and again while scenarios are played.
+// STASIS_TEST_KILL=MILLISECONDS has our shim run with a guard, and its worker end again and again while scenarios are played;
+// STASIS_TEST_KILL_BY says how.
 import { readFileSync, writeFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { askGuard } from '../../src/shims/control.ts';
-import { controlOf, listShims } from '../../src/shims/list.ts';
-import { runDir } from '../system/shim/shims.ts';
+import { servingWorker } from '../system/support/guard.ts';
 import { endResidentShim, signal } from '../system/support/process.ts';
 import { stack } from '../system/support/stack.ts';
+import { MemoryShortage } from './memory-shortage.ts';
 
 /** Milliseconds between two ends, on average; undefined without the killer. */
 const every = Number(process.env['STASIS_TEST_KILL'] ?? NaN);
 export const isKilling = Number.isFinite(every);
-/** So many of a hundred stand still instead, until the guard takes them for dead. */
+/** How a worker ends: by SIGKILL, by the guard as it stands still, or by the kernel as there is no memory. */
+type Way = 'kill' | 'stop' | 'memory';
+/** Of a hundred ends, where none is asked for by name. */
 const STANDING = 10;
+const SHORT = 10;
 
 export class Killer {
-  ends = 0;
+  readonly ends: Record<Way, number> = { kill: 0, stop: 0, memory: 0 };
+  readonly #shortage = new MemoryShortage();
   readonly #config: string;
   readonly #loop: Promise<void>;
   #goesOn = true;
@@ -36,6 +40,7 @@ export class Killer {
   async stop(): Promise<void> {
     this.#goesOn = false;
     await this.#loop;
+    this.#shortage.close();
     writeFileSync(stack.config, this.#config);
     await endResidentShim('SIGTERM');
   }
@@ -43,18 +48,23 @@ export class Killer {
   async #run(): Promise<void> {
     while (this.#goesOn) {
       await sleep(2 * every * Math.random());
-      const pid = await workerPid();
+      const pid = await servingWorker();
       if (pid === undefined) continue;
-      signal(pid, Math.random() * 100 < STANDING ? 'SIGSTOP' : 'SIGKILL');
-      this.ends++;
+      const way = nextWay();
+      if (way === 'memory') {
+        if (!(await this.#shortage.befall(pid))) continue;
+      } else signal(pid, way === 'stop' ? 'SIGSTOP' : 'SIGKILL');
+      this.ends[way]++;
     }
   }
 }
 
-async function workerPid(): Promise<number | undefined> {
-  const shims = await listShims(runDir);
-  const shim = shims.find(({ namespace, guard }) => namespace === 'default' && guard !== undefined);
-  if (shim === undefined) return undefined;
-  const answer = await askGuard(controlOf(shim.socket), 'status').catch(() => undefined);
-  return answer !== undefined && 'status' in answer ? answer.status.worker?.pid : undefined;
+function nextWay(): Way {
+  const asked = process.env['STASIS_TEST_KILL_BY'];
+  if (asked === 'kill' || asked === 'stop' || asked === 'memory') return asked;
+  if (asked !== undefined)
+    throw new Error(`STASIS_TEST_KILL_BY is kill, stop or memory, not ${JSON.stringify(asked)}`);
+  const chance = Math.random() * 100;
+  if (chance < STANDING) return 'stop';
+  return chance < STANDING + SHORT ? 'memory' : 'kill';
 }

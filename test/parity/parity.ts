@@ -80,6 +80,7 @@ export function scenarios(
       house?.recorder.close();
       house?.containerd.close();
       await killer?.stop();
+      if (killer !== undefined) console.log('# ends of the worker:', killer.ends);
     });
     for (const [name, entry] of Object.entries(table)) {
       const scenario: Scenario = typeof entry === 'function' ? { play: entry } : entry;

@@ -1,6 +1,9 @@
 import { spawn } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { after, before } from 'node:test';
+import { askGuard } from '../../../src/shims/control.ts';
+import { controlOf, listShims } from '../../../src/shims/list.ts';
+import { runDir } from '../shim/shims.ts';
 import { install, prepareVersions, removeVersions } from '../shim/versions.ts';
 import { ended, endResidentShim, signal } from './process.ts';
 import { ctr, dev, image, importImage, runtime, stack, until } from './stack.ts';
@@ -49,6 +52,15 @@ export async function workerPid(guard: number): Promise<number> {
       .map(Number)
       .find((pid) => readCommand(pid).endsWith('\0worker\0'));
   });
+}
+
+/** The worker of namespace `default` that serves at this moment. */
+export async function servingWorker(): Promise<number | undefined> {
+  const shims = await listShims(runDir);
+  const shim = shims.find(({ namespace, guard }) => namespace === 'default' && guard !== undefined);
+  if (shim === undefined) return undefined;
+  const answer = await askGuard(controlOf(shim.socket), 'status').catch(() => undefined);
+  return answer !== undefined && 'status' in answer ? answer.status.worker?.pid : undefined;
 }
 
 function readCommand(pid: number): string {
