@@ -176,6 +176,18 @@ test('a client that does not read is waited for a moment only', async (t) => {
   assert.equal(flow.pending(), 0);
 });
 
+test('where the processor is short a client is waited for for longer: it gets to read as seldom as this process to look', async () => {
+  const never = new Int32Array(new SharedArrayBuffer(4));
+  const begin = performance.now();
+  const isRead = (): boolean => performance.now() - begin > 300;
+  const pending = (): number => {
+    Atomics.wait(never, 0, 0, 5); // others have the processor
+    return isRead() ? 0 : 51;
+  };
+  await untilTaken([{ pending }]);
+  assert.ok(isRead());
+});
+
 test('closing ends a flow whose FIFO is full', async (t) => {
   const { write, flow } = await course(t);
   flow.start();
