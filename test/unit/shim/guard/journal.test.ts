@@ -30,7 +30,11 @@ function taking(count: number): {
   };
 }
 
-const turn = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 10));
+/** Long enough for what may leave to do so, which is a turn of the loop after it was published, however busy the machine. */
+async function turn(): Promise<void> {
+  await new Promise((resolve) => setTimeout(resolve, 10));
+  await new Promise((resolve) => setImmediate(resolve));
+}
 const exit = { containerId: 'web', id: 'web', pid: 7, exitStatus: 0, exitedAt: undefined };
 
 suite('events that outlive the process that published them', () => {
