@@ -75,8 +75,7 @@ export class Guard {
       left?.exits,
     );
     this.left = new Promise((resolve) => (this.#leave = resolve));
-    // From the launcher, for the shim: a container is about to come. One that is just starting ignores it.
-    process.on('SIGURG', () => this.#worker !== undefined && process.kill(this.#worker.pid, 'SIGURG'));
+    process.on('SIGURG', () => this.#worker?.expect()); // from the launcher
     process.on('SIGTERM', () => {
       this.#terminates = true; // until a worker has heard it: this one may end before
       this.#worker?.send({ kind: 'terminate' });

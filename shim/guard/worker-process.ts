@@ -184,6 +184,11 @@ export class WorkerProcess {
     this.#channel?.send(message);
   }
 
+  /** A container is about to come: shim/lifecycle/shim.ts. One that is just starting ignores it, and one that has ended is not asked. */
+  expect(): void {
+    this.#life.kill('SIGURG');
+  }
+
   /** @param verdict the reason, for the log */
   kill(verdict: string): void {
     this.#verdict ||= verdict;

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { mkdirSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
+import { setImmediate, setTimeout as sleep } from 'node:timers/promises';
 import { mount } from '../../../src/sys/mount.ts';
 import { pidOf, removeContainer, statusOf, uniqueName } from '../support/container.ts';
 import {
@@ -109,6 +109,23 @@ test('a worker that is killed at any moment of a start does not let the client t
     await killWorker(guard);
     assert.deepEqual(await run, { out: lines(20), code: 0 }, `killed after ${after} ms`);
   }
+});
+
+test('that a container is about to come ends nothing, whether or not there is a worker who could hear it', async (t) => {
+  const name = container(t);
+  await detached(name, LOOP);
+  const guard = await shimPid(name);
+  for (let kills = 0; kills < 3; kills++) {
+    signal(await workerPid(guard), 'SIGKILL');
+    // From before it is reaped until after the next one serves.
+    const end = performance.now() + 500;
+    while (performance.now() < end) {
+      signal(guard, 'SIGURG');
+      await setImmediate();
+    }
+  }
+  assert.equal(await statusOf(name), 'RUNNING');
+  assert.equal(await shimPid(name), guard);
 });
 
 test('what ends while the worker stands still is told once another has taken its place', async (t) => {
