@@ -141,10 +141,10 @@ start_service() { # NAME COMMAND...
 # Waits until somebody listens on the socket; the reason why nobody does is in the log.
 wait_listening() { # NAME SOCKET
   local tries
-  for ((tries = 0; tries < 1500; tries++)); do
+  for ((tries = 0; tries < 6000; tries++)); do
     ! listening "$2" || return 0
     if ! kill -0 "$SERVICE_PID" 2>/dev/null; then fail_service "$1" "ended while it started"; fi
-    sleep 0.02
+    sleep 0.005
   done
   fail_service "$1" "did not listen on $2 within 30 seconds"
 }
