@@ -2,6 +2,7 @@ import { open, rmSync } from 'node:fs';
 import { createServer, Socket, type Server } from 'node:net';
 import { messageOf } from '../../src/errors.ts';
 import { createLogger } from '../../src/log.ts';
+import { surviveMistakes } from '../../src/mistakes.ts';
 import type { Answer, Ask, GuardStatus } from '../../src/shims/control.ts';
 import { listenPrivately } from '../../src/sys/listen.ts';
 import { startTimeOf } from '../../src/sys/process.ts';
@@ -101,10 +102,12 @@ export class Guard {
       this.#exits.close();
       throw error;
     }
+    surviveMistakes(this.#log);
   }
 
   /** Goes on where the program before this one has stopped, with the same process and descriptors. */
   goOn(left: GuardState): void {
+    surviveMistakes(this.#log);
     const [clients = -1, control = -1] = left.listeners;
     const questions = createQuestions((ask, asker) => this.#answer(ask, asker));
     this.#listeners = [

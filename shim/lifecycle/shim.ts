@@ -4,7 +4,8 @@ import { createServer } from 'node:net';
 import { dirname } from 'node:path';
 import type { Config } from '../../src/config/config.ts';
 import { messageOf } from '../../src/errors.ts';
-import { createLogger, type Logger } from '../../src/log.ts';
+import { createLogger } from '../../src/log.ts';
+import { surviveMistakes } from '../../src/mistakes.ts';
 import { RuntimeBinaries } from '../../src/oci/binary.ts';
 import { TaskDefinition } from '../../src/proto/gen/containerd/task.ts';
 import { EngineDefinition } from '../../src/proto/gen/stasis/engine.ts';
@@ -89,7 +90,7 @@ export class Shim {
     const { guard } = options;
     const sink = new LogSink(guard);
     const log = createLogger((line) => sink.write(line), args.debug ? 'debug' : config.log.level);
-    surviveMistakes(log);
+    surviveMistakes(log); // in one container's code, it must not end the others' shim
     const reaper =
       guard === undefined ? new ChildReaper().start() : new GuardedReaper((pids) => guard.forget(pids));
     const exec = execWith(reaper);
@@ -241,16 +242,4 @@ async function clearLeftovers({ paths, namespace, exec, log }: ShimContext): Pro
   } catch (error) {
     log.warn('what a dead shim left could not be cleared away', { error: messageOf(error) });
   }
-}
-
-/** A mistake in one container's code must not end the other containers' shim. */
-function surviveMistakes(log: Logger): void {
-  const report = (error: unknown): void => {
-    log.error('unexpected error', {
-      error: messageOf(error),
-      stack: error instanceof Error ? error.stack : undefined,
-    });
-  };
-  process.on('uncaughtException', report);
-  process.on('unhandledRejection', report);
 }
