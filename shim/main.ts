@@ -1,7 +1,9 @@
 // containerd-shim-stasis-v2: the actions that containerd asks of a shim binary. The launcher (launcher.sh) answers most
 // calls by itself and runs this program for the rest.
+import { writeSync } from 'node:fs';
 import { loadConfig } from '../src/config/config.ts';
 import { InvalidArgument, messageOf } from '../src/errors.ts';
+import { refuseDebugger } from '../src/sys/process.ts';
 import { commit, version } from '../src/version.ts';
 import { parseArguments } from './arguments.ts';
 import { serve } from './lifecycle/serve.ts';
@@ -35,9 +37,11 @@ async function main(): Promise<void> {
   }
 }
 
+refuseDebugger();
 try {
   await main();
 } catch (error) {
-  process.stderr.write(`containerd-shim-stasis-v2: ${messageOf(error)}\n`);
-  process.exitCode = 1;
+  // Now, whatever was begun: one that waits for us, the guard or containerd, learns the reason when we have ended.
+  writeSync(2, `containerd-shim-stasis-v2: ${messageOf(error)}\n`);
+  process.exit(1);
 }

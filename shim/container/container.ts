@@ -265,10 +265,10 @@ export class Container {
       if (this.init.state.name === 'stopped') await thawEnded(this).catch(() => undefined); // there is no freezer
       if (this.init.state.name === 'stopped' && !this.#spec.hasPoststop) {
         // Nobody looks at its files any more: to unmount an overlay takes as long as the runtime does.
-        await together(this.init.delete(), this.disk.unmount());
+        await together(this.init.delete(), this.#unmount());
       } else {
         await this.init.delete();
-        await this.disk.unmount();
+        await this.#unmount();
       }
       // What a worker has left that was ended right after it had answered a restore.
       if (this.#context.kept !== undefined) await unmountBelow(criuFolder(this.bundle));
@@ -313,12 +313,16 @@ export class Container {
     }
   }
 
+  #unmount(): Promise<void> {
+    return this.disk.unmount(this.init.imageDir !== undefined);
+  }
+
   async #abandon(): Promise<void> {
     this.accounting.close();
     this.fill?.stop();
     const forgotten = await this.init.abandon();
     try {
-      await this.disk.unmount();
+      await this.#unmount();
       // What is left otherwise is for the shim binary's `delete`, which reads the record.
       if (forgotten) this.#book.remove();
     } catch (error) {

@@ -3,7 +3,7 @@ import { messageOf } from '../../src/errors.ts';
 import type { Logger } from '../../src/log.ts';
 import type { Mount } from '../../src/sys/mount.ts';
 import { markerOf, sourcesMade, withoutMarker } from '../../src/sys/mount-late.ts';
-import { mountRootfs, unmountRootfs } from './rootfs.ts';
+import { mountRootfs, removeMountPoints, unmountRootfs } from './rootfs.ts';
 import { bringDiskBack, type ReturnedDisk } from './stock-disk.ts';
 
 export interface RootDiskOptions {
@@ -69,10 +69,14 @@ export class RootDisk {
     });
   }
 
-  /** Takes the mounts away; a disk that was brought back and not kept goes back to what it was. */
-  async unmount(): Promise<void> {
+  /**
+   * Takes the mounts away; a disk that was brought back and not kept goes back to what it was.
+   * @param restored whether a runtime may have made its mount points before there was a disk
+   */
+  async unmount(restored: boolean): Promise<void> {
     try {
       await unmountRootfs(this.#options.rootfs);
+      if (restored) await removeMountPoints(this.#options.rootfs, this.#mounts);
     } finally {
       this.#returned?.giveUp();
       this.#returned = undefined;

@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs';
-import { mkdir, realpath } from 'node:fs/promises';
+import { lstat, mkdir, readdir, realpath, rmdir, unlink } from 'node:fs/promises';
 import { join, normalize } from 'node:path';
 import { FailedPrecondition, hasErrno, InvalidArgument, messageOf } from '../../src/errors.ts';
 import { isMountPoint, unmount, type Mount } from '../../src/sys/mount.ts';
@@ -52,6 +52,33 @@ export async function unmountRootfs(rootfs: string): Promise<void> {
   }
   // What was mounted inside, by us or meanwhile.
   await unmountBelow(rootfs);
+}
+
+/**
+ * Takes away what a runtime has made in a root file system's folder when that was not mounted, as one does that goes on after its
+ * caller was killed: empty folders and files to mount on. containerd removes the folder only when it is empty, and makes no
+ * other task of that name until then. What holds anything, or is on another file system, stays, and so does all of a folder that
+ * was the root file system itself.
+ * @param mounts what the root file system was made of
+ */
+export async function removeMountPoints(rootfs: string, mounts: readonly Mount[]): Promise<void> {
+  if (!mounts.some(({ target }) => target === '') || isMountPoint(rootfs)) return;
+  const folder = await lstat(rootfs).catch(() => undefined);
+  if (folder?.isDirectory() === true) await removeEmpty(rootfs, folder.dev);
+}
+
+async function removeEmpty(folder: string, dev: number): Promise<void> {
+  for (const entry of await readdir(folder, { withFileTypes: true })) {
+    const path = join(folder, entry.name);
+    const found = await lstat(path);
+    if (found.dev !== dev) continue;
+    if (found.isDirectory()) {
+      await removeEmpty(path, dev);
+      await rmdir(path).catch(() => undefined); // something is in it
+    } else if (found.isFile() && found.size === 0) {
+      await unlink(path);
+    }
+  }
 }
 
 /** Detaches every mount at and below a folder, topmost first. */

@@ -3,7 +3,7 @@
 // follow, and with `resume` it follows that one, in the same process.
 import { openSync, writeFileSync, writeSync } from 'node:fs';
 import { closeOverExec, closeQuietly, replaceDescriptor } from '../../src/sys/descriptor.ts';
-import { becomeSubreaper } from '../../src/sys/process.ts';
+import { becomeSubreaper, refuseDebugger } from '../../src/sys/process.ts';
 import { programVersion } from '../../src/version.ts';
 import { Guard, type GuardOptions } from './guard.ts';
 import { PROTOCOL } from './messages.ts';
@@ -46,6 +46,7 @@ function check(format: number): void {
   process.stdout.write(JSON.stringify({ version: programVersion, protocol: PROTOCOL }));
 }
 
+refuseDebugger();
 try {
   const [first = '', second = ''] = process.argv.slice(2);
   if (first === 'check') {

@@ -13,7 +13,7 @@ import { strangers } from '../../src/sys/own-processes.ts';
 import { startTimeOf } from '../../src/sys/process.ts';
 import { endProcessesAt } from '../../src/sys/process-tree.ts';
 import type { TaskRecord } from '../container/record.ts';
-import { unmountBelow, unmountRootfs } from '../container/rootfs.ts';
+import { removeMountPoints, unmountBelow, unmountRootfs } from '../container/rootfs.ts';
 import { cgroupOf, readSpec } from '../container/spec.ts';
 import { criuFolder } from '../process/restore.ts';
 
@@ -27,6 +27,7 @@ export async function clearTask(record: TaskRecord, exec: Exec, warn: (text: str
   await clearAway(record, exec, warn);
   await endFill(record);
   await unmountBelow(criuFolder(record.bundle));
+  await removeMountPoints(join(record.bundle, 'rootfs'), record.rootfs);
 }
 
 /**

@@ -7,7 +7,7 @@ import { exec } from '../../src/sys/command.ts';
 import { Client } from '../../ttrpc/index.ts';
 import type { ShimArguments } from '../arguments.ts';
 import { readRecord } from '../container/record.ts';
-import { unmountBelow, unmountRootfs } from '../container/rootfs.ts';
+import { removeMountPoints, unmountBelow, unmountRootfs } from '../container/rootfs.ts';
 import { Paths } from '../paths.ts';
 import { criuFolder } from '../process/restore.ts';
 import { asPrintfArgument } from './answer.ts';
@@ -44,6 +44,7 @@ export async function runDelete(args: ShimArguments, config: Config, env: NodeJS
   if (args.bundle !== '') {
     await unmountRootfs(join(args.bundle, 'rootfs'));
     await unmountBelow(criuFolder(args.bundle));
+    await removeMountPoints(join(args.bundle, 'rootfs'), record?.rootfs ?? []);
   }
   await rm(folder, { recursive: true, force: true });
   process.stdout.write(DeleteResponse.encode(response).finish());

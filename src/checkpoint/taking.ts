@@ -1,4 +1,4 @@
-import { Code, codeOf, FailedPrecondition, messageOf, type StasisError } from '../errors.ts';
+import { Code, codeOf, FailedPrecondition, messageOf, type StasisError, Unavailable } from '../errors.ts';
 import type { Container } from '../proto/gen/containerd/containers.ts';
 import type { Process } from '../proto/gen/containerd/task_types.ts';
 import { describeObstacle, type Obstacle } from '../doctor/obstacle.ts';
@@ -109,10 +109,21 @@ export function instantRequest(
 export function asCallerSees(error: unknown, request: TakeRequest): StasisError {
   const { container } = request;
   if (codeOf(error) === Code.NotFound) return notRunning(container); // it ended meanwhile
+  if (codeOf(error) === Code.Unavailable) return cutOff(error, container);
   const session = sessionInTheWay(error, request);
   if (session !== undefined) return session;
   if (request.requireMemory) return memoryRequired(container, messageOf(error));
   return fromShim(error, container);
+}
+
+/** The shim, or its worker, has gone. What is left of a guarded one's dump the next worker undoes; any other's containers go with it. */
+function cutOff(error: unknown, container: string): StasisError {
+  return new Unavailable(`no checkpoint of container ${container} was made: ${messageOf(error)}`, {
+    subject: container,
+    reason: 'cut-off',
+    cause: error,
+    remedy: `what was begun of it is undone; see that the container runs, and take it again: stasis ls ${container}`,
+  });
 }
 
 /** What the instant has left. */

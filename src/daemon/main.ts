@@ -31,6 +31,7 @@ import { DiffDefinition } from '../proto/gen/containerd/diff.ts';
 import { SnapshotsDefinition } from '../proto/gen/containerd/snapshots.ts';
 import { StasisDefinition } from '../proto/gen/stasis/stasis.ts';
 import { execWith, OwnChildren } from '../sys/spawned-command.ts';
+import { refuseDebugger } from '../sys/process.ts';
 import { version } from '../version.ts';
 import { ZfsMounter } from '../zfs/mounter.ts';
 import { openZfs } from '../zfs/zfs.ts';
@@ -56,6 +57,7 @@ const ROUTE_POLL_MS = 50;
 const EX_CONFIG = 78;
 
 async function main(): Promise<void> {
+  refuseDebugger();
   keepNewSpaceSmall();
   const config = loadConfig();
   const journal = logsToJournal(process.env);

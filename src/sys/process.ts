@@ -14,6 +14,14 @@ const PR_SCHED_CORE = 62;
 const PR_SCHED_CORE_CREATE = 1;
 const PIDTYPE_TGID = 1;
 
+/**
+ * Has SIGUSR1 do nothing. Node would open its debugger for it, on a port of this host, to whoever can connect to that, and with the
+ * rights that we have: https://nodejs.org/api/process.html#signal-events.
+ */
+export function refuseDebugger(): void {
+  process.on('SIGUSR1', () => undefined);
+}
+
 /** From now on orphaned descendants become children of this process: PR_SET_CHILD_SUBREAPER, prctl(2). */
 export function becomeSubreaper(): void {
   check('prctl', prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), 'PR_SET_CHILD_SUBREAPER');

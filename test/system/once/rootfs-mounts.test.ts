@@ -12,7 +12,12 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
-import { mountRootfs, unmountBelow, unmountRootfs } from '../../../shim/container/rootfs.ts';
+import {
+  mountRootfs,
+  removeMountPoints,
+  unmountBelow,
+  unmountRootfs,
+} from '../../../shim/container/rootfs.ts';
 import { hasErrno } from '../../../src/errors.ts';
 import { isMountPoint, mount, mountArguments } from '../../../src/sys/mount.ts';
 
@@ -100,4 +105,25 @@ test('an overlay of more layers than mount(2) has room for, with the reason wher
     (error: Error) => hasErrno(error, 'ENOENT') && error.message.includes(rootfs),
   );
   assert.equal(process.cwd(), before);
+});
+
+test('what a runtime has made to mount on goes where nothing was mounted, and nothing else does', async (t) => {
+  const { rootfs } = bundle(t);
+  const files = (): string[] => readdirSync(rootfs, { recursive: true }).map(String).sort();
+  mkdirSync(join(rootfs, 'proc'));
+  mkdirSync(join(rootfs, 'etc'));
+  writeFileSync(join(rootfs, 'etc/hosts'), '');
+  writeFileSync(join(rootfs, 'data/kept'), 'x');
+  const all = files();
+  await removeMountPoints(rootfs, []); // the folder was the root file system
+  await removeMountPoints(rootfs, [tmpfs('data')]);
+  assert.deepEqual(files(), all);
+  await mountRootfs([tmpfs('data/deep')], rootfs);
+  await removeMountPoints(rootfs, [tmpfs()]);
+  assert.deepEqual(files(), ['data', 'data/deep', 'data/kept']);
+  await unmountRootfs(rootfs);
+  await mountRootfs([tmpfs()], rootfs);
+  mkdirSync(join(rootfs, 'inside'));
+  await removeMountPoints(rootfs, [tmpfs()]);
+  assert.deepEqual(files(), ['inside'], 'it is mounted');
 });

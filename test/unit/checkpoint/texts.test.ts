@@ -3,8 +3,9 @@ import { test } from 'node:test';
 import { ownersOf } from '../../../src/checkpoint/remove.ts';
 import { findCheckpoint } from '../../../src/checkpoint/find.ts';
 import { explainCommand } from '../../../src/checkpoint/run.ts';
+import { asCallerSees } from '../../../src/checkpoint/taking.ts';
 import type { NamespaceClient } from '../../../src/containerd/client.ts';
-import { InvalidArgument, NotFound } from '../../../src/errors.ts';
+import { Code, InvalidArgument, NotFound, Unavailable } from '../../../src/errors.ts';
 
 test('a command that is not in a bundle is a mistake in the bundle, by runc and by crun', () => {
   const said = [
@@ -70,4 +71,14 @@ test('a checkpoint of a container that does not exist: the container is what is 
       message === 'there is no namespace typo' && reason === 'namespace-not-found',
   );
   await assert.rejects(findCheckpoint(host, client(true), 'web', ''), /has no checkpoints/);
+});
+
+test('a checkpoint whose shim went away says that there is none of it, whether memory was required or not', () => {
+  const cut = new Unavailable('Checkpoint was cut off: the shim’s worker has ended (SIGKILL)');
+  for (const requireMemory of [true, false]) {
+    const told = asCallerSees(cut, { container: 'web', requireMemory } as never);
+    assert.deepEqual([told.code, told.subject, told.reason], [Code.Unavailable, 'web', 'cut-off']);
+    assert.match(told.message, /^no checkpoint of container web was made: .* was cut off/);
+    assert.match(told.remedy ?? '', /is undone; .* take it again: stasis ls web/);
+  }
 });
