@@ -11,7 +11,7 @@ import {
   Unavailable,
 } from '../../src/errors.ts';
 import { isOciError } from '../../src/oci/error.ts';
-import type { OciRuntime } from '../../src/oci/types.ts';
+import type { FirstProcess, OciRuntime } from '../../src/oci/types.ts';
 import type { ContainerFill } from '../container/fill.ts';
 import { openIo, type IoContext, type StdioAddresses } from '../stdio/index.ts';
 import { together } from '../together.ts';
@@ -106,12 +106,27 @@ export class InitProcess extends Process<InitStateName, InitVerb> {
     });
   }
 
+  get #first(): FirstProcess {
+    const first = { pid: this.pid, ended: this.#gone.signal };
+    const { kept } = this.#options.io;
+    if (kept === undefined) return first;
+    const { keeper, prefix } = kept;
+    const name = `${prefix}start`;
+    return {
+      ...first,
+      openFifo: async (path, flags) => ({
+        fd: await keeper.open(name, path, flags),
+        letGo: () => keeper.drop([name]),
+      }),
+    };
+  }
+
   /** @param disk brings the root file system, where a restore begins before it is there */
   async start(disk?: () => Promise<void>): Promise<void> {
     this.state.require('start');
     const { runtime, restore, id, noPivot, startsSpecially } = this.#options;
     if (restore === undefined) {
-      await runtime.start(id, startsSpecially ? {} : { first: { pid: this.pid, ended: this.#gone.signal } });
+      await runtime.start(id, startsSpecially ? {} : { first: this.#first });
     } else {
       const prepared = this.#prepared;
       if (prepared === undefined) throw restoreLost(id);

@@ -3,7 +3,7 @@ import type { Kept } from './keeper.ts';
 
 /** Of one process's streams, by what each is for. */
 export type StreamName =
-  'in' | 'in-end' | 'in-to' | 'out' | 'out-to' | 'err' | 'err-to' | 'tty' | 'mid' | 'mid-to';
+  'in' | 'in-end' | 'in-to' | 'out' | 'out-to' | 'err' | 'err-to' | 'tty' | 'mid' | 'mid-to' | 'start';
 
 const all: readonly StreamName[] = [
   'in',
@@ -16,6 +16,7 @@ const all: readonly StreamName[] = [
   'tty',
   'mid',
   'mid-to',
+  'start', // the runtime's FIFO, at which a created container waits
 ];
 
 /** Ends of the client's FIFOs. */

@@ -14,7 +14,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { hasErrno } from '../errors.ts';
 import { closeQuietly } from '../sys/descriptor.ts';
-import type { FirstProcess, RuntimeName } from './types.ts';
+import type { FirstProcess, OpenFifo, RuntimeName } from './types.ts';
 
 // With O_NONBLOCK opening a FIFO cannot block; its folder is the runtime's, in memory.
 const { O_RDONLY, O_WRONLY, O_NONBLOCK, O_NOFOLLOW } = constants;
@@ -41,12 +41,12 @@ const FIFO_TIMEOUT_MS = 30_000;
 export async function directStart(
   runtime: RuntimeName,
   folder: string,
-  { pid, ended }: FirstProcess,
+  { pid, ended, openFifo = openHere }: FirstProcess,
 ): Promise<boolean> {
   const fifo = join(folder, 'exec.fifo');
   if (ended.aborted || statSync(fifo, { throwIfNoEntry: false })?.isFIFO() !== true) return false;
   if (!canRun(pid)) return false; // stopped, or frozen: the runtime says what it makes of that
-  const goesOn = runtime === 'crun' ? await startOfCrun(fifo, pid) : await startOfRunc(fifo, ended);
+  const goesOn = runtime === 'crun' ? await startOfCrun(fifo, pid) : await startOfRunc(fifo, ended, openFifo);
   if (goesOn) removeIfThere(fifo);
   return goesOn;
 }
@@ -100,8 +100,13 @@ function canRun(pid: number): boolean {
  * runc's process opens the FIFO for writing, which waits for a reader. It may not have come there yet. Its end of the FIFO is
  * closed when it becomes the container's program.
  */
-async function startOfRunc(fifo: string, ended: AbortSignal): Promise<boolean> {
-  const fd = openSync(fifo, O_RDONLY | O_NONBLOCK | O_NOFOLLOW);
+async function startOfRunc(
+  fifo: string,
+  ended: AbortSignal,
+  openFifo: NonNullable<FirstProcess['openFifo']>,
+): Promise<boolean> {
+  const opened = await openFifo(fifo, O_RDONLY | O_NONBLOCK | O_NOFOLLOW);
+  const { fd } = opened;
   const socket = new Socket({ fd, readable: true, writable: false });
   let goesOn = false;
   let timer: NodeJS.Timeout | undefined;
@@ -122,13 +127,19 @@ async function startOfRunc(fifo: string, ended: AbortSignal): Promise<boolean> {
         resolve();
       };
       ended.addEventListener('abort', onEnd, { once: true });
+      if (ended.aborted) onEnd(); // while it was opened
     });
     return goesOn;
   } finally {
     clearTimeout(timer);
     if (onEnd !== undefined) ended.removeEventListener('abort', onEnd);
     socket.destroy();
+    opened.letGo();
   }
+}
+
+async function openHere(path: string, flags: number): Promise<OpenFifo> {
+  return { fd: openSync(path, flags), letGo: () => undefined };
 }
 
 function hasByte(fd: number): boolean {

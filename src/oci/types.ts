@@ -43,6 +43,19 @@ export interface FirstProcess {
   readonly pid: number;
   /** Aborted when it has ended. */
   readonly ended: AbortSignal;
+  /**
+   * Opens the FIFO at which it waits so that another process has it open too: a reader that is killed just after the process has met it would
+   * have it fail. Without it this process opens it alone.
+   */
+  readonly openFifo?: (path: string, flags: number) => Promise<OpenFifo>;
+}
+
+/** A FIFO that another process has open too. */
+export interface OpenFifo {
+  /** Closed by the caller. */
+  readonly fd: number;
+  /** The other process closes it. */
+  letGo(): void;
 }
 
 export interface StartOptions extends CallLimits {

@@ -60,6 +60,32 @@ suite('a container of runc', () => {
     });
   }
 
+  test('that met a reader which was killed goes on, as another process has the FIFO open too; the next start finds its byte', async () => {
+    const openFifo = (path: string, flags: number) => {
+      const others = openSync(path, flags);
+      return Promise.resolve({ fd: openSync(path, flags), letGo: () => closeSync(others) });
+    };
+    const { fd, letGo } = await openFifo(fifo, O_RDONLY | O_NONBLOCK);
+    const writer = openSync(fifo, O_WRONLY);
+    closeSync(fd);
+    writeSync(writer, '0');
+    closeSync(writer);
+    assert.equal(await directStart('runc', folder, { ...running, openFifo }), true);
+    letGo();
+  });
+
+  test('that has ended while the FIFO was opened is noticed', async () => {
+    const gone = new AbortController();
+    const openFifo = async (path: string, flags: number) => {
+      const fd = openSync(path, flags);
+      await sleep(5);
+      return { fd, letGo: () => undefined };
+    };
+    const starting = directStart('runc', folder, { pid: process.ppid, ended: gone.signal, openFifo });
+    gone.abort();
+    assert.equal(await starting, false);
+  });
+
   test('that has ended before it came there is not started, and stays a created one', async () => {
     const gone = new AbortController();
     const starting = directStart('runc', folder, { pid: process.ppid, ended: gone.signal });
