@@ -1,6 +1,7 @@
 import type { CreateTaskRequest } from '../../src/proto/gen/containerd/task.ts';
 import { startTimeOf } from '../../src/sys/process.ts';
 import type { InitProcess } from '../process/init.ts';
+import { depositsOf } from '../worker/deposit.ts';
 import type { Accounting } from './accounting.ts';
 import type { ShimContext } from './context.ts';
 import type { Execs } from './execs.ts';
@@ -23,7 +24,7 @@ export interface BookParts {
   readonly execs: () => Execs;
 }
 
-/** Keeps a task's record up to date. */
+/** Keeps a task's record up to date, and the answers that the guard has for whoever cannot wait. */
 export class TaskBook {
   readonly #parts: BookParts;
   #startTime = '';
@@ -32,6 +33,8 @@ export class TaskBook {
   #waitingAs = '';
   /** Of its request, which does not change. */
   #encoded = '';
+  /** With which pid answers were left; undefined where none were. */
+  #deposited: number | undefined;
 
   constructor(parts: BookParts) {
     this.#parts = parts;
@@ -51,6 +54,7 @@ export class TaskBook {
   /** By the end of this turn; at once where another worker may have to go on. */
   readonly save = (): void => {
     this.#parts.file.save(() => this.#describe());
+    this.#deposit();
   };
 
   /** Goes on with what an earlier worker has written. */
@@ -82,11 +86,27 @@ export class TaskBook {
   /** See RecordFile. */
   finish(answer: string): void {
     this.#parts.file.finish(answer);
+    this.#withdraw();
   }
 
   /** See RecordFile. */
   remove(): void {
     this.#parts.file.remove();
+    this.#withdraw();
+  }
+
+  #deposit(): void {
+    const { context, init, request } = this.#parts;
+    if (!this.#made || this.#deposited === init.pid) return;
+    this.#deposited = init.pid;
+    context.kept?.depository.deposit(request.id, depositsOf(request.id, context.self.pid, init.pid));
+  }
+
+  #withdraw(): void {
+    if (this.#deposited !== undefined)
+      this.#parts.context.kept?.depository.deposit(this.#parts.request.id, []);
+    this.#deposited = undefined;
+    this.#made = false; // whatever is written down afterwards
   }
 
   get #isKept(): boolean {

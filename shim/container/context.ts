@@ -7,6 +7,7 @@ import type { Events } from '../events/queue.ts';
 import type { Paths } from '../paths.ts';
 import type { Reaper } from '../reaper/reaper.ts';
 import type { Kept } from '../stdio/keeper.ts';
+import type { Depository } from '../worker/deposit.ts';
 import type { Keeping } from './record.ts';
 
 /** The `log` FIFOs of the bundles that are being served. */
@@ -30,7 +31,7 @@ export interface ShimContext {
   /** Who keeps the tasks, to others: this process, or its guard. */
   readonly self: Keeping;
   /** Keeps what outlives this process; undefined where there is no guard. */
-  readonly kept: Omit<Kept, 'prefix'> | undefined;
+  readonly kept: (Omit<Kept, 'prefix'> & { readonly depository: Depository }) | undefined;
   /** Folder for console sockets; its path is short. */
   readonly socketFolder: string;
   /** Soft limit of open files that containerd gave its shims; undefined where it is not known. */

@@ -29,6 +29,7 @@ const FLAGS_OFFSET = 9;
 /** Fields of a Request and a Response, by number and wire type 2 (length-delimited). */
 const SERVICE = (1 << 3) | 2;
 const METHOD = (2 << 3) | 2;
+const PAYLOAD = (3 << 3) | 2;
 const METADATA = (5 << 3) | 2;
 const STATUS = (1 << 3) | 2;
 const STATUS_CODE = 1 << 3;
@@ -68,6 +69,17 @@ export function targetOf(body: Uint8Array): { readonly service: string; readonly
     at += value;
   }
   return { service, method };
+}
+
+/** A request's own message, a view of its body; empty where it has none. */
+export function payloadOf(body: Uint8Array): Buffer {
+  for (let at = 0; at < body.length;) {
+    const tag = body[at++] ?? 0;
+    const [value, next] = readVarint(body, at);
+    if (tag === PAYLOAD) return Buffer.from(body.subarray(next, next + value));
+    at = (tag & 7) === 2 ? next + value : next;
+  }
+  return Buffer.alloc(0);
 }
 
 /** The same request, marked as one that was given to a worker before: a field that repeats may come at the end. */

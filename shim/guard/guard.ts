@@ -8,6 +8,7 @@ import { listenPrivately } from '../../src/sys/listen.ts';
 import { startTimeOf } from '../../src/sys/process.ts';
 import { programVersion } from '../../src/version.ts';
 import { createQuestions } from './control.ts';
+import { Deposits } from './deposits.ts';
 import { ExitJournal } from './exit-journal.ts';
 import { Exits } from './exits.ts';
 import { Held } from './held.ts';
@@ -15,7 +16,7 @@ import { PROTOCOL, type ExitNote, type ToGuard } from './messages.ts';
 import { Outbox } from './outbox.ts';
 import { Replacement, type Replaced } from './replacement.ts';
 import { Restarts, type WorkerEnd } from './restarts.ts';
-import { Session, type SessionState } from './session.ts';
+import { PATIENCE_MS, Session, type SessionState } from './session.ts';
 import { descriptorOf, type GuardState } from './successor.ts';
 import { WorkerProcess, type WorkerState } from './worker-process.ts';
 
@@ -50,6 +51,12 @@ export class Guard {
   /** All processes of workers that have not ended. */
   readonly #alive = new Set<WorkerProcess>();
   readonly #exits: Exits;
+  /** What each worker has left, and what is answered with: that of the last one that served. */
+  readonly #left = new WeakMap<WorkerProcess, Deposits>();
+  #deposits: Deposits;
+  /** Runs out where no worker has served for a while. */
+  #vacancy: NodeJS.Timeout | undefined;
+  #isVacant = false;
   #listeners: Server[] = [];
   #worker: WorkerProcess | undefined;
   #serves = false;
@@ -66,6 +73,7 @@ export class Guard {
     this.#options = options;
     this.#held = new Held(left?.held);
     this.#restarts = new Restarts(left);
+    this.#deposits = new Deposits(left?.deposits);
     this.#outbox = new Outbox((answered) => this.#worker?.send(answered), left?.outbox);
     const self = { pid: process.pid, startTime: startTimeOf(process.pid) };
     this.#exits = new Exits(
@@ -118,6 +126,7 @@ export class Guard {
     for (const state of left.sessions) this.#open(new Socket({ fd: state.fd }), state);
     const worker = this.#watch(left.worker, left.worker.socket);
     this.#worker = worker;
+    this.#left.set(worker, this.#deposits);
     this.#serves = true;
     this.#adopted(worker);
     this.#exits.collect();
@@ -125,7 +134,13 @@ export class Guard {
   }
 
   #open(client: Socket, state?: SessionState): Session {
-    const session = new Session(client, () => this.#sessions.delete(session), this.#replacement.hold, state);
+    const session = new Session(
+      client,
+      () => this.#sessions.delete(session),
+      (method, payload) => this.#deposits.find(method, payload),
+      this.#replacement.hold,
+      state,
+    );
     this.#sessions.add(session);
     return session;
   }
@@ -135,6 +150,7 @@ export class Guard {
     const { refusal } = this.#restarts;
     if (this.#serves && !this.#replacement.stands) session.attach(this.#worker?.socket ?? '');
     else if (refusal !== undefined) session.refuse(refusal);
+    else if (this.#isVacant) session.vacate();
   }
 
   #startWorker(): void {
@@ -157,6 +173,7 @@ export class Guard {
       ended: (servedMs, why) => this.#ended(worker, servedMs, why),
     });
     this.#alive.add(worker);
+    this.#left.set(worker, new Deposits());
     return worker;
   }
 
@@ -174,6 +191,10 @@ export class Guard {
       case 'ready':
         if (worker !== this.#worker) return;
         this.#serves = true;
+        this.#isVacant = false;
+        clearTimeout(this.#vacancy);
+        this.#vacancy = undefined;
+        this.#useDeposits(worker);
         for (const session of this.#sessions) session.attach(worker.socket);
         if (this.#terminates) worker.send({ kind: 'terminate' });
         this.#first?.resolve();
@@ -190,6 +211,9 @@ export class Guard {
         return;
       case 'call':
         this.#outbox.call(message);
+        return;
+      case 'deposit':
+        this.#left.get(worker)?.put(message.task, message.deposits);
         return;
       case 'forget':
         this.#exits.forget(message.pids);
@@ -257,6 +281,7 @@ export class Guard {
       this.#leave();
       return;
     }
+    this.#vacancy ??= setTimeout(() => this.#vacate(), PATIENCE_MS);
     const { reason, pauseMs } = this.#restarts.after(end);
     const { refusal, failures } = this.#restarts;
     for (const session of this.#sessions) {
@@ -265,6 +290,17 @@ export class Guard {
     }
     this.#log.error('the worker has ended, and is started again', { why: end.why, failures, pauseMs });
     setTimeout(() => this.#startWorker(), pauseMs);
+  }
+
+  /** No worker has served for a while. */
+  #vacate(): void {
+    this.#isVacant = true;
+    for (const session of this.#sessions) session.vacate();
+  }
+
+  /** It has every task taken up: those that it leaves nothing for are no more. */
+  #useDeposits(worker: WorkerProcess): void {
+    this.#deposits = this.#left.get(worker) ?? this.#deposits;
   }
 
   async #answer(ask: Ask, asker: Socket): Promise<Answer> {
@@ -315,6 +351,7 @@ export class Guard {
       exits: this.#exits.kept,
       sessions: [...this.#sessions].map(({ state }) => state),
       outbox: this.#outbox.state,
+      deposits: this.#left.get(worker)?.entries ?? [],
       worker: worker.state,
       ...this.#restarts.state,
       terminates: this.#terminates,
@@ -323,6 +360,7 @@ export class Guard {
   }
 
   #adopted(worker: WorkerProcess): void {
+    this.#useDeposits(worker);
     worker.send({ kind: 'adopted' });
     for (const exit of this.#exits.kept) worker.send({ kind: 'exit', exit });
     for (const session of this.#sessions) session.handOver(worker.socket);

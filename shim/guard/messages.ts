@@ -54,6 +54,15 @@ export interface Begin {
   readonly exits: readonly ExitNote[];
 }
 
+/** What the guard is to answer a request with where no worker does in time; in base64. */
+export interface Deposit {
+  readonly method: string;
+  /** The request's own message. */
+  readonly payload: string;
+  /** A ttrpc Response. */
+  readonly body: string;
+}
+
 export type ToWorker =
   | Begin
   | { readonly kind: 'exit'; readonly exit: ExitNote }
@@ -94,6 +103,8 @@ export type ToGuard =
       readonly body: string;
       readonly afresh: boolean;
     }
+  /** All answers that are left for a task from now on; none where it is no more. A guard that does not know of it has requests wait. */
+  | { readonly kind: 'deposit'; readonly task: string; readonly deposits: readonly Deposit[] }
   /** Nobody will ask again how these ended. */
   | { readonly kind: 'forget'; readonly pids: readonly number[] }
   | { readonly kind: 'pong' }

@@ -12,6 +12,7 @@ import {
   bytesOf,
   Direct,
   marked,
+  payloadOf,
   setFlags,
   statusFrame,
   targetOf,
@@ -32,9 +33,13 @@ const TASK_SERVICE = /^containerd\.task\.v[23]\.Task$/;
 
 /**
  * What waits for a worker even where none comes for now: who is refused a Wait never learns how the process ended, and a containerd
- * that is refused the two that it asks at its start takes the task for dead, and has it ended.
+ * that is refused the two that it asks at its start takes the task for dead, and has it ended …
  */
 const PATIENT: ReadonlySet<string> = new Set(['Wait', 'Connect', 'Pids']);
+/** … as it does where they are not answered within five seconds, so that they wait no longer than this where a worker has left answers. */
+export const PATIENCE_MS = 1000;
+/** The first of the two, and of all that is asked on its connection; the second one follows it. */
+const [FIRST, SECOND] = ['Connect', 'Pids'];
 
 /** What changes nothing that a worker would have to come to the end of: it may be asked while a worker is replaced. */
 const HARMLESS: ReadonlySet<string> = new Set([
@@ -83,7 +88,12 @@ interface Open {
   given: boolean;
   /** How many workers have ended with it. */
   workers: number;
+  /** Whether it is the second of what a restarted containerd asks. */
+  readonly isSecond: boolean;
 }
+
+/** Finds what a worker has left to answer a request with, the body of a Response. */
+export type Find = (method: string, payload: Buffer) => Buffer | undefined;
 
 /**
  * A client's connection, which outlives the worker's: each worker is given a connection of its own for it.
@@ -93,6 +103,8 @@ interface Open {
  *   answered a prompt request itself has the next one answer it again, which clients ignore, as nobody waits for it any more.
  * - While a worker may write to the client itself, this side writes nothing there that could be cut.
  * - A request goes to each worker at most once, in the order of the client's.
+ * - Where a worker has left an answer to what a restarted containerd asks first, that waits for PATIENCE_MS at most, and not at all while
+ *   no worker comes for now. A worker that has not heard the first of the two is not asked the second: it would not know why.
  */
 export class Session {
   readonly #client: Socket;
@@ -103,18 +115,36 @@ export class Session {
   /** Frames that wait until there are none. */
   #kept: Buffer[] = [];
   readonly #onClose: () => void;
+  readonly #find: Find;
   #worker: Socket | undefined;
+  /** Whether the client has asked anything, and whether that was the first question of a restarted containerd alone. */
+  #begun: boolean;
+  #isReload = false;
+  /** Who was given that question; undefined where it was answered by what was left. */
+  #first: Socket | undefined;
+  /** Streams that a worker was given, and that were answered by what was left. */
+  readonly #spokenFor = new Set<number>();
+  /** Whether no worker comes for now. */
+  #isVacant = false;
   /** Why requests are refused; undefined while they wait for a worker, or have one. */
   #refusal: string | undefined;
 
   #hold: Hold;
 
   /** @param state what the program before this one has left of it */
-  constructor(client: Socket, onClose: () => void, hold: Hold = 'nothing', state?: SessionState) {
+  constructor(
+    client: Socket,
+    onClose: () => void,
+    find: Find = () => undefined,
+    hold: Hold = 'nothing',
+    state?: SessionState,
+  ) {
     this.#client = client;
+    this.#find = find;
+    this.#begun = state !== undefined;
     for (const { workers, body, ...rest } of state?.open ?? []) {
       const frame: MessageFrame = { kind: 'message', ...rest, body: Buffer.from(body, 'base64') };
-      this.#open.set(frame.streamId, { ...openOf(frame), workers });
+      this.#add({ ...openOf(frame, false), workers });
     }
     this.#hold = hold;
     this.#onClose = onClose;
@@ -132,6 +162,7 @@ export class Session {
   /** A worker serves: it gets all that is unanswered. */
   attach(path: string): void {
     this.#refusal = undefined;
+    this.#isVacant = false;
     const decoder = new FrameDecoder();
     const worker = connect({
       path,
@@ -171,7 +202,11 @@ export class Session {
     this.#worker?.destroy();
     this.#worker = undefined;
     this.#takeBack();
-    for (const open of this.#open.values()) open.given = false;
+    this.#spokenFor.clear();
+    for (const open of this.#open.values()) {
+      if (open.given && open.isSecond) this.#speakFor(open);
+      open.given = false;
+    }
     this.attach(path);
   }
 
@@ -203,10 +238,12 @@ export class Session {
     this.#worker = undefined;
     worker?.destroy();
     this.#takeBack();
+    this.#spokenFor.clear();
     for (const [streamId, open] of this.#open) {
       if (!open.given) continue;
       open.given = false;
       open.workers++;
+      if (open.isSecond && this.#speakFor(open)) continue;
       const { service, method, workers } = open;
       if (!TASK_SERVICE.test(service) || open.frame.flags !== 0) {
         this.#refuse(streamId, `${method} was cut off: ${why}`);
@@ -222,7 +259,14 @@ export class Session {
   /** No worker comes for now: requests are answered with the reason. */
   refuse(reason: string): void {
     this.#refusal = reason;
+    this.vacate();
     for (const [streamId, { method }] of this.#open) if (!PATIENT.has(method)) this.#refuse(streamId, reason);
+  }
+
+  /** No worker comes for now: what cannot wait is answered by what was left. */
+  vacate(): void {
+    this.#isVacant = true;
+    for (const open of this.#open.values()) this.#speakFor(open);
   }
 
   /** Lets the client go, once it has what was written. */
@@ -241,8 +285,10 @@ export class Session {
     }
     const open = this.#open.get(streamId);
     if (frame.type === FrameType.Request) {
-      const next = openOf(frame);
-      this.#open.set(streamId, next);
+      const next = this.#add(openOf(frame, this.#isReload));
+      this.#isReload = !this.#begun && next.method === FIRST;
+      this.#begun = true;
+      if (this.#isUrgent(next) && this.#speakFor(next)) return;
       if (this.#refusal !== undefined && !PATIENT.has(next.method)) this.#refuse(streamId, this.#refusal);
       else this.#give(next);
     } else if (open !== undefined && !open.given && frame.type === FrameType.Cancel) {
@@ -253,9 +299,35 @@ export class Session {
     }
   }
 
+  #add(open: Open): Open {
+    this.#open.set(open.frame.streamId, open);
+    if (canBeLeft(open)) setTimeout(() => this.#speakFor(open), PATIENCE_MS).unref();
+    return open;
+  }
+
+  /** Whether it is not to wait for a worker. */
+  #isUrgent({ isSecond }: Open): boolean {
+    return this.#isVacant || (isSecond && this.#first !== this.#worker);
+  }
+
+  /** @returns whether it was answered by what was left for it */
+  #speakFor(open: Open): boolean {
+    const { frame, method, given } = open;
+    const { streamId } = frame;
+    if (!canBeLeft(open) || this.#open.get(streamId) !== open) return false;
+    const body = this.#find(method, payloadOf(frame.body));
+    if (body === undefined) return false;
+    this.#open.delete(streamId);
+    if (given) this.#spokenFor.add(streamId);
+    if (method === FIRST) this.#first = undefined;
+    this.#write(bytesOf({ kind: 'message', streamId, type: FrameType.Response, flags: 0, body }));
+    return true;
+  }
+
   #give(open: Open): void {
     if (this.#worker === undefined || this.#keepsBack(open)) return;
     open.given = true;
+    if (open.method === FIRST) this.#first = this.#worker;
     if (open.workers > 0) {
       this.#pass(bytesOf(marked(open.frame)));
       return;
@@ -291,6 +363,7 @@ export class Session {
   #answer(frame: Frame): void {
     if (frame.kind === 'oversize') return; // no worker sends one
     const { streamId, type, flags } = frame;
+    if (type === FrameType.Response && this.#spokenFor.delete(streamId)) return;
     const isAnswered = type === Direct.Answered;
     if (isAnswered || type === FrameType.Response || (flags & FrameFlag.RemoteClosed) !== 0) {
       this.#open.delete(streamId);
@@ -311,18 +384,25 @@ export class Session {
   }
 }
 
-/** A request that nobody has been given yet. @param frame its body is copied */
-function openOf(frame: MessageFrame): Open {
+/** A request that nobody has been given yet. @param frame its body is copied @param isNext whether the one before was `FIRST` */
+function openOf(frame: MessageFrame, isNext: boolean): Open {
   const bytes = bytesOf(frame);
   const { streamId, type, flags } = frame;
   const body = bytes.subarray(HEADER_LENGTH);
+  const target = targetOf(body);
   return {
     frame: { kind: 'message', streamId, type, flags, body },
     bytes,
-    ...targetOf(body),
+    ...target,
     given: false,
     workers: 0,
+    isSecond: isNext && target.method === SECOND,
   };
+}
+
+/** Whether a worker leaves an answer for such a request. */
+function canBeLeft({ service, method, frame, isSecond }: Open): boolean {
+  return (method === FIRST || isSecond) && frame.flags === 0 && TASK_SERVICE.test(service);
 }
 
 function isHarmless({ service, method }: Open): boolean {

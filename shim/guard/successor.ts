@@ -5,6 +5,7 @@ import { Unimplemented } from '../../src/errors.ts';
 import type { GuardStatus } from '../../src/shims/control.ts';
 import { closeOverExec, keepOverExec } from '../../src/sys/descriptor.ts';
 import { takeMemoryFile, writeMemoryFile } from '../../src/sys/memory-file.ts';
+import type { DepositEntries } from './deposits.ts';
 import type { GuardOptions } from './guard.ts';
 import type { ExitNote } from './messages.ts';
 import type { OutboxState } from './outbox.ts';
@@ -23,6 +24,8 @@ export interface GuardState {
   readonly exits: readonly ExitNote[];
   readonly sessions: readonly SessionState[];
   readonly outbox: OutboxState;
+  /** None where that program did not know of them. */
+  readonly deposits?: DepositEntries;
   readonly worker: WorkerState;
   readonly restarts: number;
   readonly lastEnd?: GuardStatus['lastEnd'];

@@ -123,7 +123,8 @@ export class Shim {
       log,
       logs: sink,
       self: guard === undefined ? thisProcess() : { pid: guard.pid, startTime: guard.startTime },
-      kept: guard === undefined ? undefined : { keeper: guard, readiness: new Readiness() },
+      kept:
+        guard === undefined ? undefined : { keeper: guard, depository: guard, readiness: new Readiness() },
       socketFolder: dirname(socket),
       openFiles,
       socket,

@@ -7,12 +7,14 @@ import {
   OLDEST_GUARD,
   PROTOCOL,
   type Begin,
+  type Deposit,
   type ExitNote,
   type Hello,
   type ToGuard,
   type ToWorker,
 } from '../guard/messages.ts';
 import type { Keeper } from '../stdio/keeper.ts';
+import type { Depository } from './deposit.ts';
 import type { Caller } from './guarded-courier.ts';
 
 const hello: Hello = {
@@ -29,7 +31,7 @@ const hello: Hello = {
  * - A worker does not outlive its guard.
  * - What `hold` has settled for outlives the worker.
  */
-export class GuardLink implements Keeper, Caller {
+export class GuardLink implements Keeper, Caller, Depository {
   readonly begin: Begin;
   readonly pid = process.ppid;
   readonly startTime = startTimeOf(process.ppid);
@@ -44,11 +46,17 @@ export class GuardLink implements Keeper, Caller {
   /** Settles when no other worker would go on should this one fail. */
   readonly adopted: Promise<void>;
   readonly #early: ExitNote[] = [];
+  readonly #deposits = new Map<string, readonly Deposit[]>();
 
   private constructor(begin: Begin) {
     this.begin = begin;
     this.adopted = begin.trial ? new Promise((resolve) => (this.#adopt = resolve)) : Promise.resolve();
     this.#held = new Map(begin.held);
+    // The guard's program may be another one by then, which knows of what the one before did not.
+    if (begin.trial)
+      void this.adopted.then(() => {
+        for (const [task, deposits] of this.#deposits) this.#send({ kind: 'deposit', task, deposits });
+      });
   }
 
   /** Waits for what the guard gives a worker that begins. @throws Unavailable where no guard has started this process */
@@ -134,6 +142,12 @@ export class GuardLink implements Keeper, Caller {
     this.#called.set(key, called);
     this.#send({ kind: 'call', key, path, body: Buffer.from(body).toString('base64'), afresh });
     return called.promise;
+  }
+
+  deposit(task: string, deposits: readonly Deposit[]): void {
+    if (deposits.length === 0) this.#deposits.delete(task);
+    else this.#deposits.set(task, deposits);
+    this.#send({ kind: 'deposit', task, deposits });
   }
 
   forget(pids: readonly number[]): void {

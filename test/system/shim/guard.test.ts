@@ -170,6 +170,47 @@ test('containers run on while no worker starts; requests are refused with the re
   assert.equal(await pidOf(name), pid);
 });
 
+test('containerd may be killed and started anew while no worker starts: every task is taken up, and an exit meanwhile is told once', async (t) => {
+  const names = Array.from({ length: 6 }, () => container(t));
+  const [ending = '', ...others] = names;
+  await detached(ending, 'trap "exit 9" TERM; while true; do sleep 0.1; done');
+  for (const name of others) await detached(name, LOOP);
+  const guard = await shimPid(ending);
+  const pids = await Promise.all(names.map((name) => pidOf(name)));
+  useConfig('nonsense');
+  t.after(() => useConfig(guarded));
+  await killWorker(guard);
+  await until('requests to be refused', async () => {
+    const { stderr } = await attempt('ctr', ['tasks', 'exec', '--exec-id', 'f', ending, '/bin/true']);
+    return stderr.includes('the containers run on') ? true : undefined;
+  });
+  await dev('stop', 'containerd');
+  const pid = pids[0] ?? assert.fail(`${ending} does not run`);
+  signal(pid, 'SIGTERM');
+  await ended(pid);
+  const began = performance.now();
+  await dev('start', 'containerd');
+  assert.ok(performance.now() - began < 5000, 'no task was waited for');
+  const recording = await Recording.start(ending);
+  t.after(() => recording.stop());
+  useConfig(guarded);
+  await until('the end to be told', () => recording.events.find(({ topic }) => topic === '/tasks/exit'));
+  for (const [i, name] of others.entries()) {
+    assert.equal(await statusOf(name), 'RUNNING');
+    assert.equal(await pidOf(name), pids[i + 1]);
+  }
+  assert.equal(await statusOf(ending), 'STOPPED');
+  await ctr('tasks', 'rm', ending).catch(() => undefined); // which answers with the exit code
+  const events = await recording.through('/tasks/delete');
+  assert.deepEqual(
+    events.map(({ topic, status }) => [topic, status]),
+    [
+      ['/tasks/exit', 9],
+      ['/tasks/delete', 9],
+    ],
+  );
+});
+
 test('containerd may be started anew while workers come and go', async (t) => {
   const name = container(t);
   await detached(name, LOOP);

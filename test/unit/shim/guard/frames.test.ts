@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
-import { bytesOf, marked, statusFrame, targetOf } from '../../../../shim/guard/frames.ts';
+import { bytesOf, marked, payloadOf, statusFrame, targetOf } from '../../../../shim/guard/frames.ts';
 import { AGAIN } from '../../../../shim/guard/messages.ts';
 import { FrameDecoder, FrameType, HEADER_LENGTH, type MessageFrame } from '../../../../ttrpc/frame.ts';
 import { decodeRequest, decodeResponse, encodeRequest } from '../../../../ttrpc/message.ts';
@@ -32,6 +32,7 @@ suite("the guard's few words of ttrpc", () => {
   test('a request tells whom it is for, whatever else is in it', () => {
     assert.deepEqual(targetOf(request().body), { service: 'containerd.task.v2.Task', method: 'Wait' });
     assert.deepEqual(targetOf(Buffer.alloc(0)), { service: '', method: '' });
+    assert.deepEqual(payloadOf(Buffer.alloc(0)), Buffer.alloc(0));
     assert.deepEqual(targetOf(Buffer.from([0x0a, 0xff])), { service: '', method: '' }, 'cut off');
   });
 

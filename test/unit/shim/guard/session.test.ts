@@ -5,7 +5,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { suite, test, type TestContext } from 'node:test';
 import { AGAIN } from '../../../../shim/guard/messages.ts';
+import { Deposits } from '../../../../shim/guard/deposits.ts';
 import { Session } from '../../../../shim/guard/session.ts';
+import { depositsOf } from '../../../../shim/worker/deposit.ts';
 import {
   StateResponse,
   TaskDefinition,
@@ -23,7 +25,9 @@ const methods = Object.keys(TaskDefinition.methods);
 async function open(t: TestContext) {
   const folder = mkdtempSync(join(tmpdir(), 'session-'));
   const sessions: Session[] = [];
-  const front = createServer((socket) => sessions.push(new Session(socket, () => undefined)));
+  const deposits = new Deposits();
+  const find: Deposits['find'] = (method, payload) => deposits.find(method, payload);
+  const front = createServer((socket) => sessions.push(new Session(socket, () => undefined, find)));
   await listening(front, join(folder, 'front'));
   const client = await Client.connect(join(folder, 'front'));
   const tasks = client.service(TaskDefinition);
@@ -55,7 +59,7 @@ async function open(t: TestContext) {
     await workers.at(-1)?.close();
     (await session()).detach(why);
   };
-  return { tasks, work, end, session };
+  return { tasks, work, end, session, deposits };
 }
 
 /** A handler that never answers, and what tells that it was called. */
@@ -167,5 +171,71 @@ suite("a client's connection, over several workers", () => {
       await end('SIGSEGV');
     }
     await assert.rejects(state, /State is given up, as 10 workers have ended.*SIGSEGV/);
+  });
+});
+
+suite('what a restarted containerd asks of a task first', () => {
+  const first = { id: 'web' };
+  const left = depositsOf('web', 3, 7);
+  const process = { pid: 7, info: undefined };
+
+  test('is answered by what a worker has left at once while none comes, and the rest is not', async (t) => {
+    const { tasks, session, deposits } = await open(t);
+    deposits.put('web', left);
+    (await session()).refuse('it does not start');
+    const { shimPid, taskPid } = await tasks.connect(first);
+    assert.deepEqual([shimPid, taskPid], [3, 7]);
+    assert.deepEqual(await tasks.pids(first), { processes: [process] });
+    await assert.rejects(tasks.state(web), { code: 14 });
+    const later = tasks.pids(first); // of somebody who wants all of them
+    const other = await Promise.race([later, new Promise((resolve) => setTimeout(resolve, 50, 'it waits'))]);
+    assert.equal(other, 'it waits');
+    later.catch(() => undefined);
+  });
+
+  test('is answered so too where a worker has not answered for a second, whose answer is dropped then', async (t) => {
+    const { tasks, work, deposits } = await open(t);
+    deposits.put('web', left);
+    let answer: () => void = () => undefined;
+    const late = new Promise<void>((resolve) => (answer = resolve));
+    await work({
+      connect: async () => {
+        await late;
+        return { shimPid: 1, taskPid: 1, version: '' };
+      },
+      state: async () => StateResponse.fromPartial({ pid: 5 }),
+      pids: async () => ({ processes: [] }),
+    });
+    assert.equal((await tasks.connect(first)).taskPid, 7);
+    answer();
+    assert.deepEqual(
+      await tasks.pids(first),
+      { processes: [process] },
+      'who answers the first does not matter',
+    );
+    assert.equal((await tasks.state(web)).pid, 5);
+    assert.deepEqual(await tasks.pids(first), { processes: [] });
+  });
+
+  test('the second is given to no worker that has not heard the first', async (t) => {
+    const { tasks, work, end, deposits } = await open(t);
+    deposits.put('web', left);
+    const pids = silence();
+    await work({ connect: async () => ({ shimPid: 3, taskPid: 7, version: '' }), pids: pids.handler });
+    assert.equal((await tasks.connect(first)).taskPid, 7);
+    const asked = tasks.pids(first);
+    await pids.called;
+    await end('SIGKILL');
+    assert.deepEqual(await asked, { processes: [process] });
+  });
+
+  test('waits for a worker where none has left an answer', async (t) => {
+    const { tasks, work, session, deposits } = await open(t);
+    deposits.put('web', left);
+    deposits.put('web', []);
+    const asked = tasks.connect(first);
+    (await session()).refuse('it does not start');
+    await work({ connect: async () => ({ shimPid: 3, taskPid: 9, version: '' }) });
+    assert.equal((await asked).taskPid, 9);
   });
 });
