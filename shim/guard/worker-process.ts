@@ -3,12 +3,10 @@ import { Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { isStopped } from '../../src/sys/process.ts';
 import { Channel } from './channel.ts';
+import { Heartbeat } from './heartbeat.ts';
 import type { Begin, ExitNote, Hello, ToGuard, ToWorker } from './messages.ts';
 import { descriptorOf } from './successor.ts';
 
-/** How often a worker is asked whether it lives, and how often in a row it may not answer. */
-const PING_MS = 1000;
-const MAX_UNANSWERED = 3;
 /** How long it may take to serve, with all containers taken up. */
 const READY_MS = 30_000;
 const MAX_STDERR = 2000;
@@ -66,8 +64,7 @@ export class WorkerProcess {
   readonly #events: WorkerEvents;
   #late: NodeJS.Timeout | undefined;
   #hello: Hello | undefined;
-  #pings: NodeJS.Timeout | undefined;
-  #unanswered = 0;
+  readonly #heartbeat: Heartbeat;
   #readySince: number | undefined;
   #stderr = '';
   readonly #hearers = new Set<Hearer>();
@@ -86,6 +83,11 @@ export class WorkerProcess {
     const left = 'pid' in from ? from : undefined;
     this.isChild = left === undefined;
     this.#life = 'pid' in from ? adopt(from, exited) : start(from);
+    this.#heartbeat = new Heartbeat(
+      this.pid,
+      () => this.send({ kind: 'ping' }),
+      (why) => this.kill(why),
+    );
     const { channel, stderr } = this.#life;
     stderr?.on('error', () => undefined);
     stderr?.on('data', (chunk: Buffer) => {
@@ -96,7 +98,7 @@ export class WorkerProcess {
     if (left !== undefined) {
       this.#hello = left.hello;
       this.#readySince = performance.now() - left.servedMs;
-      this.#startPings();
+      this.#heartbeat.start();
     }
     void this.#untilEnded().then((how) => this.#end(how));
   }
@@ -197,7 +199,7 @@ export class WorkerProcess {
 
   /** It stands still until `resume`; settles when it does, and all that it had said is heard. */
   async suspend(): Promise<void> {
-    clearInterval(this.#pings);
+    this.#heartbeat.stop();
     this.#life.kill('SIGSTOP');
     while (this.#why === undefined && !isStopped(this.pid)) await sleep(POLL_MS);
     await turns();
@@ -205,44 +207,28 @@ export class WorkerProcess {
 
   resume(): void {
     this.#life.kill('SIGCONT');
-    if (this.#readySince !== undefined) this.#startPings();
+    if (this.#readySince !== undefined) this.#heartbeat.start();
   }
 
   #receive(message: ToGuard): void {
     if (message.kind === 'pong') {
-      this.#unanswered = 0;
+      this.#heartbeat.answered();
       return;
     }
     if (message.kind === 'hello') this.#hello = message;
     if (message.kind === 'ready') {
       clearTimeout(this.#late);
       this.#readySince = performance.now();
-      this.#startPings();
+      this.#heartbeat.start();
     }
     this.#events.message(message);
     for (const hearer of [...this.#hearers]) hearer.hear(message);
   }
 
-  #startPings(): void {
-    clearInterval(this.#pings);
-    this.#unanswered = 0;
-    this.#pings = setInterval(() => this.#ping(), PING_MS);
-  }
-
-  /** Counted, not timed: a machine or a guard that stood still says nothing about the worker. */
-  #ping(): void {
-    if (this.#unanswered >= MAX_UNANSWERED) {
-      this.kill(`it has not answered for ${(this.#unanswered * PING_MS) / 1000} s`);
-      return;
-    }
-    this.#unanswered++;
-    this.send({ kind: 'ping' });
-  }
-
   #end(how: string): void {
     if (this.#why !== undefined) return;
     clearTimeout(this.#late);
-    clearInterval(this.#pings);
+    this.#heartbeat.stop();
     const said = lastWords(this.#stderr);
     const why = [this.#verdict || how, said].filter((part) => part !== '').join(': ');
     this.#why = why;

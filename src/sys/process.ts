@@ -76,8 +76,27 @@ export function isStopped(pid: number): boolean {
   return statOf(pid)[0] === 'T';
 }
 
+/** What a process's first thread does. */
+export interface ThreadState {
+  /** As SIGSTOP has it: state T, proc(5). */
+  readonly isStopped: boolean;
+  /** Processor time since its start, in milliseconds, to a hundredth of a second. */
+  readonly usedMs: number;
+}
+
+/** Clock ticks of /proc are hundredths of a second on every architecture that Node runs on, USER_HZ in time(7). */
+const TICK_MS = 10;
+
+/** What a process's first thread does, /proc/PID/task/PID/stat in proc(5); undefined where it is gone. */
+export function threadOf(pid: number): ThreadState | undefined {
+  const fields = statOf(`${pid}/task/${pid}`);
+  if (fields.length < 2) return undefined;
+  const [user, kernel] = [Number(fields[11]), Number(fields[12])];
+  return { isStopped: fields[0] === 'T', usedMs: (user + kernel) * TICK_MS };
+}
+
 /** The fields of /proc/PID/stat from the third on: the name before them may hold blanks itself. */
-function statOf(pid: number): string[] {
+function statOf(pid: number | string): string[] {
   let stat = '';
   try {
     stat = readFileSync(`/proc/${pid}/stat`, 'utf8');

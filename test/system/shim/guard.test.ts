@@ -128,6 +128,19 @@ test('that a container is about to come ends nothing, whether or not there is a 
   assert.equal(await shimPid(name), guard);
 });
 
+test('a worker that stands still is replaced before containerd gives up what it asked', async (t) => {
+  const name = container(t);
+  await detached(name, LOOP);
+  const guard = await shimPid(name);
+  for (let stops = 0; stops < 3; stops++) {
+    const worker = await workerPid(guard);
+    signal(worker, 'SIGSTOP');
+    assert.equal(await statusOf(name), 'RUNNING');
+    await ended(worker);
+    await sleep(stops * 200); // another instant between two questions
+  }
+});
+
 test('what ends while the worker stands still is told once another has taken its place', async (t) => {
   const name = container(t);
   await detached(name, LOOP);
@@ -140,7 +153,7 @@ test('what ends while the worker stands still is told once another has taken its
     name,
     '/bin/sh',
     '-c',
-    'echo began; sleep 1; echo over; exit 5',
+    'echo began; sleep 0.6; echo over; exit 5',
   );
   await sleep(500);
   const worker = await workerPid(guard);
@@ -265,7 +278,7 @@ test('what a terminal shows while no worker is there reaches the client before t
   await detached(steady, LOOP);
   const guard = await shimPid(steady);
   const run = terminal(
-    `ctr run --rm -t --runtime ${runtime} ${image} ${name} /bin/sh -c 'read a; sleep 0.5; echo got-$a; exit 6'`,
+    `ctr run --rm -t --runtime ${runtime} ${image} ${name} /bin/sh -c 'read a; sleep 0.2; echo got-$a; exit 6'`,
   );
   const pid = await until('the container to run', () => pidOf(name));
   run.type('one\n');
@@ -297,12 +310,14 @@ test('a guard that is told to leave does so although its worker ends before it h
 
 test('how a task ended while no worker was there is told also when the guard is killed then', async (t) => {
   const name = container(t);
-  await detached(name, 'sleep 1; exit 5');
+  await detached(name, `trap 'exit 5' TERM; ${LOOP}`);
   const [guard, pid] = [await shimPid(name), await pidOf(name)];
   const recording = await Recording.start(name);
   t.after(() => recording.stop());
+  assert.ok(pid !== undefined, `${name} runs`);
   signal(await workerPid(guard), 'SIGSTOP');
-  await ended(pid ?? assert.fail(`${name} does not run`));
+  signal(pid, 'SIGTERM');
+  await ended(pid);
   signal(guard, 'SIGKILL');
   const events = await recording.through('/tasks/exit');
   assert.equal(events.at(-1)?.status, 5);
