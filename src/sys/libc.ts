@@ -7,7 +7,12 @@ import { onDisk } from './thread-pool.ts';
  */
 const libc = koffi.load(null);
 
-const names = new Map(Object.entries(koffi.os.errno).map(([name, number]) => [number, name]));
+// EWOULDBLOCK is another name of EAGAIN, which Node has for it.
+const names = new Map(
+  Object.entries(koffi.os.errno)
+    .filter(([name]) => name !== 'EWOULDBLOCK')
+    .map(([name, number]) => [number, name]),
+);
 
 /** A failed system call. `code` is the errno's name, as Node's own file system errors have it. */
 export class SysError extends Error {

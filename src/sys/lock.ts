@@ -17,7 +17,7 @@ export function tryLock(fd: number): boolean {
     check('flock', flock(fd, LOCK_EX | LOCK_NB), String(fd));
     return true;
   } catch (error) {
-    if (hasErrno(error, 'EAGAIN') || hasErrno(error, 'EWOULDBLOCK')) return false;
+    if (hasErrno(error, 'EAGAIN')) return false;
     throw error;
   }
 }

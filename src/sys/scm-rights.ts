@@ -61,7 +61,7 @@ export function receiveDescriptor(socket: number): { fd: number; message: string
       check('recvmsg', recvmsg(socket, header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC), String(socket)),
     );
   } catch (error) {
-    if (hasErrno(error, 'EAGAIN') || hasErrno(error, 'EWOULDBLOCK')) return undefined;
+    if (hasErrno(error, 'EAGAIN')) return undefined;
     throw error;
   }
   const isRights = control.readInt32LE(8) === SOL_SOCKET && control.readInt32LE(12) === SCM_RIGHTS;

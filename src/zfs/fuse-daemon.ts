@@ -1,10 +1,10 @@
 import { readFile, stat } from 'node:fs/promises';
-import { connect } from 'node:net';
 import { join } from 'node:path';
 import { getSystemErrorMap } from 'node:util';
 import { Cancelled, DeadlineExceeded, hasErrno, Internal, NotFound, PermissionDenied } from '../errors.ts';
 import { DEFAULT_TIMEOUT_MS } from '../sys/command.ts';
 import { Busy, ZfsUnavailable } from './errors.ts';
+import { connectTo } from './fuse-connection.ts';
 import { cloneByIoctl, sendByIoctl, snapshotByIoctl } from './fuse-ioctl.ts';
 import type { CallOptions, Properties } from './zfs.ts';
 
@@ -130,11 +130,11 @@ function mountRequest(dataset: string, path: string): Buffer {
 }
 
 /** The answer is an errno of four bytes; the connection holds one of the daemon's eight workers until it is closed. */
-function ask(path: string, request: Buffer, signal: AbortSignal): Promise<number> {
+async function ask(path: string, request: Buffer, signal: AbortSignal): Promise<number> {
+  const { socket } = await connectTo(path, signal);
   return new Promise((resolve, reject) => {
-    const socket = connect({ path, signal });
     const answer: Buffer[] = [];
-    socket.once('connect', () => socket.write(request));
+    socket.write(request);
     socket.on('data', (chunk) => {
       answer.push(chunk);
       const all = Buffer.concat(answer);

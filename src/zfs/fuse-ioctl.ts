@@ -1,10 +1,9 @@
 // What zfs-fuse's programs ask its daemon on the socket in place of an ioctl(2) on /dev/zfs: `zfsfuse_cmd_t` of its zfs_ioctl.h.
 import { closeSync } from 'node:fs';
-import { connect, Socket } from 'node:net';
-import { hasErrno } from '../errors.ts';
+import { Socket } from 'node:net';
 import { pipe } from '../sys/descriptor.ts';
 import { sendDescriptor } from '../sys/scm-rights.ts';
-import { connectStream } from '../sys/unix-socket.ts';
+import { connectTo } from './fuse-connection.ts';
 import { nativeList } from './nvlist.ts';
 import type { Properties } from './zfs.ts';
 
@@ -106,9 +105,7 @@ export async function sendByIoctl(
   signal.throwIfAborted();
   const [name = '', value = ''] = from.split('@');
   if (!to.startsWith(`${name}@`)) return false;
-  const fd = connectIdempotent(socketPath);
-  if (fd === undefined) return false;
-  const socket = new Socket({ fd, readable: true, writable: true, signal });
+  const { socket, fd } = await connectTo(socketPath, signal);
   const { read, write } = pipe();
   const stream = new Socket({ fd: read, readable: true, writable: false, signal });
   const end = new Promise<void>((resolve, reject) => {
@@ -148,8 +145,9 @@ interface Command {
   readonly history?: string;
 }
 
-function make(socketPath: string, command: Command, signal: AbortSignal): Promise<boolean> {
-  return converse(connect({ path: socketPath, signal }), command, {});
+async function make(socketPath: string, command: Command, signal: AbortSignal): Promise<boolean> {
+  const { socket } = await connectTo(socketPath, signal);
+  return converse(socket, command, {});
 }
 
 /** Asks for one thing. @returns whether it is done; the socket is closed then or, of what is made, when the history is told */
@@ -195,7 +193,7 @@ function converse(socket: Socket, command: Command, { give }: { give?: () => voi
         }
       }
     };
-    socket.write(request(command.ioctl)); // when it is connected
+    socket.write(request(command.ioctl));
     socket.on('data', (chunk) => {
       try {
         take(chunk);
@@ -236,14 +234,4 @@ function bytesOf({ ioctl, name, value, list, history }: Command): Buffer {
   if (history !== undefined) bytes.writeBigUInt64LE(ADDRESS.history, AT.history);
   if (ioctl === SEND) bytes.writeBigUInt64LE(OUTPUT, AT.cookie);
   return bytes;
-}
-
-/** @returns undefined where too many wait already: the command would wait with them */
-function connectIdempotent(socketPath: string): number | undefined {
-  try {
-    return connectStream(socketPath);
-  } catch (error) {
-    if (hasErrno(error, 'EAGAIN')) return undefined;
-    throw error;
-  }
 }
