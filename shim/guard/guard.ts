@@ -266,6 +266,8 @@ export class Guard {
 
   #ended(worker: WorkerProcess, servedMs: number | undefined, why: string): void {
     this.#alive.delete(worker);
+    if (![...this.#alive].some(({ socket }) => socket === worker.socket))
+      rmSync(worker.socket, { force: true });
     if (worker !== this.#worker) return; // it has been replaced, or was to follow
     if (this.#first !== undefined) this.#first.reject(new Error(`the shim's worker could not start: ${why}`));
     else if (!this.#replacement.loses({ servedMs, why })) this.#workerEnded({ servedMs, why });

@@ -1,6 +1,7 @@
 import { spawn } from 'node:child_process';
 import { Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { OomKills } from '../../src/sys/oom-kills.ts';
 import { isStopped } from '../../src/sys/process.ts';
 import { Channel } from './channel.ts';
 import { Heartbeat } from './heartbeat.ts';
@@ -65,6 +66,7 @@ export class WorkerProcess {
   #late: NodeJS.Timeout | undefined;
   #hello: Hello | undefined;
   readonly #heartbeat: Heartbeat;
+  readonly #oomKills: OomKills;
   #readySince: number | undefined;
   #stderr = '';
   readonly #hearers = new Set<Hearer>();
@@ -83,9 +85,13 @@ export class WorkerProcess {
     const left = 'pid' in from ? from : undefined;
     this.isChild = left === undefined;
     this.#life = 'pid' in from ? adopt(from, exited) : start(from);
+    this.#oomKills = new OomKills(this.pid);
     this.#heartbeat = new Heartbeat(
       this.pid,
-      () => this.send({ kind: 'ping' }),
+      () => {
+        this.#oomKills.note();
+        this.send({ kind: 'ping' });
+      },
       (why) => this.kill(why),
     );
     const { channel, stderr } = this.#life;
@@ -230,7 +236,9 @@ export class WorkerProcess {
     clearTimeout(this.#late);
     this.#heartbeat.stop();
     const said = lastWords(this.#stderr);
-    const why = [this.#verdict || how, said].filter((part) => part !== '').join(': ');
+    const isShort = how === 'SIGKILL' && this.#verdict === '' && this.#oomKills.isMore;
+    const end = isShort ? 'SIGKILL by the kernel, for want of memory' : how;
+    const why = [this.#verdict || end, said].filter((part) => part !== '').join(': ');
     this.#why = why;
     const since = this.#readySince;
     this.#events.ended(since === undefined ? undefined : performance.now() - since, why);

@@ -162,8 +162,7 @@ export class Shim {
     const answers = new Answers(paths.tasks(args.namespace));
     await publish();
     guard?.ready();
-    void clearLeftovers(context);
-    void sweepPlaces(paths);
+    void clearLeftovers(context).then(() => sweepPlaces(paths));
     return new Shim(
       (async () => {
         await idle.left;

@@ -1,7 +1,9 @@
 import { open, readdir, rm, stat } from 'node:fs/promises';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { tryLock } from '../../src/sys/lock.ts';
 import { isAlive } from '../../src/sys/process.ts';
+import { readRecord } from '../container/record.ts';
+import { exitJournal } from '../guard/exit-journal.ts';
 import type { Paths } from '../paths.ts';
 
 /** Longer than a runtime is waited for at a console socket: ../stdio/console-socket.ts. */
@@ -20,7 +22,7 @@ export async function sweepPlaces(paths: Paths): Promise<void> {
     if (/^[0-9a-f]{20}$/.test(name))
       await sweepPlace(join(locks, name), join(sockets, name), paths).catch(() => undefined);
   }
-  await sweepExits(paths.exits);
+  await sweepExits(paths);
   for (const name of await readdir(sockets).catch(() => [])) {
     if (!name.startsWith('c-')) continue;
     const path = join(sockets, name);
@@ -32,15 +34,36 @@ export async function sweepPlaces(paths: Paths): Promise<void> {
   }
 }
 
-/** A guard's journal of exits is for those who clear away what it left, which is soon or never. */
-async function sweepExits(folder: string): Promise<void> {
-  for (const name of await readdir(folder).catch(() => [])) {
+/**
+ * A guard's journal of exits is for those who clear away what it left: as long as there is something, which is soon over, or never.
+ * They read it as soon as they have read a record that names the guard.
+ */
+async function sweepExits(paths: Paths): Promise<void> {
+  const folder = paths.exits;
+  const dead = (await readdir(folder).catch(() => [])).filter((name) => {
     const [pid = '', startTime = ''] = name.split('.');
+    return !isAlive(Number(pid), startTime);
+  });
+  if (dead.length === 0) return;
+  const named = await guardsOnRecord(paths);
+  for (const name of dead) {
     const path = join(folder, name);
     const made = (await stat(path).catch(() => undefined))?.mtimeMs ?? Infinity;
-    if (isAlive(Number(pid), startTime) || Date.now() - made < EXITS_KEEP_MS) continue;
+    if (named.has(name) && Date.now() - made < EXITS_KEEP_MS) continue;
     await rm(path, { force: true }).catch(() => undefined);
   }
+}
+
+/** Names of the journals of those who keep a task, in any namespace, by its record. */
+async function guardsOnRecord({ runDir }: Paths): Promise<Set<string>> {
+  const all = join(runDir, 'tasks');
+  const named = new Set<string>();
+  for (const namespace of await readdir(all).catch(() => []))
+    for (const id of await readdir(join(all, namespace)).catch(() => [])) {
+      const record = await readRecord(join(all, namespace, id)).catch(() => undefined);
+      if (record?.shim !== undefined) named.add(basename(exitJournal('', record.shim)));
+    }
+  return named;
 }
 
 async function sweepPlace(lock: string, socket: string, paths: Paths): Promise<void> {

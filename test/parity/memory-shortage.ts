@@ -7,7 +7,8 @@ const isV1 = existsSync(V1);
 const root = isV1 ? V1 : '/sys/fs/cgroup';
 const LIMIT = isV1 ? 'memory.limit_in_bytes' : 'memory.max';
 const UNLIMITED = isV1 ? '-1' : 'max';
-/** Less than a process needs for its next few pages. */
+const USAGE = isV1 ? 'memory.usage_in_bytes' : 'memory.current';
+/** What is left to it: less than a process needs for its next few pages. */
 const BYTES = 256 << 10;
 /** When a worker that asks for no memory is let go on. */
 const PATIENCE_MS = 5000;
@@ -22,9 +23,17 @@ export class MemoryShortage {
     mkdirSync(this.#folder);
   }
 
+  /** The process is in the cgroup, where nothing lacks yet. */
+  admit(pid: number): void {
+    writeFileSync(join(this.#folder, LIMIT), UNLIMITED);
+    writeFileSync(join(this.#folder, 'cgroup.procs'), String(pid));
+  }
+
   /** The kernel ends the process when it asks for memory. @returns whether it has */
   async befall(pid: number): Promise<boolean> {
-    writeFileSync(join(this.#folder, LIMIT), String(BYTES));
+    // The kernel sets no limit below what is used already.
+    const used = Number(readFileSync(join(this.#folder, USAGE), 'utf8'));
+    writeFileSync(join(this.#folder, LIMIT), String(used + BYTES));
     try {
       writeFileSync(join(this.#folder, 'cgroup.procs'), String(pid));
       const deadline = performance.now() + PATIENCE_MS;

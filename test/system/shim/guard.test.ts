@@ -20,7 +20,8 @@ import {
   workerPid,
 } from '../support/guard.ts';
 import { ended, signal } from '../support/process.ts';
-import { attempt, ctr, dev, image, runtime, stack, until } from '../support/stack.ts';
+import { MemoryShortage } from '../../parity/memory-shortage.ts';
+import { attempt, ctr, dev, image, must, runtime, stack, until } from '../support/stack.ts';
 import { Recording } from './events.ts';
 import { shimPid } from './shims.ts';
 
@@ -126,6 +127,27 @@ test('that a container is about to come ends nothing, whether or not there is a 
   }
   assert.equal(await statusOf(name), 'RUNNING');
   assert.equal(await shimPid(name), guard);
+});
+
+test('that a worker was ended for want of memory is told', async (t) => {
+  const name = container(t);
+  await detached(name, LOOP);
+  const worker = await workerPid(await shimPid(name));
+  const shortage = new MemoryShortage();
+  t.after(() => shortage.close());
+  shortage.admit(worker);
+  await sleep(1200); // longer than the guard takes to see where it is
+  const asks = setInterval(() => void statusOf(name), 50); // of which it needs memory
+  try {
+    await shortage.befall(worker);
+    await ended(worker);
+  } finally {
+    clearInterval(asks);
+  }
+  await until('the reason', async () =>
+    /SIGKILL by the kernel, for want of memory/.test(await must('stasis', ['shim', 'ls'])) ? true : undefined,
+  );
+  assert.equal(await statusOf(name), 'RUNNING');
 });
 
 test('a worker that stands still is replaced before containerd gives up what it asked', async (t) => {

@@ -74,10 +74,18 @@ test('what shims that have ended left is swept, and a place that one holds, or t
   for (const file of [dead.socket, living.socket, paths.clearLock('ns'), ...consoles])
     writeFileSync(file, '');
   utimesSync(consoles[0], 1, 1);
+  // Guards that have ended: of a task that nobody has cleared away, and of none.
+  const journals = ['4194305.7', '4194305.8'] as const;
+  mkdirSync(paths.exits, { recursive: true });
+  for (const name of journals) writeFileSync(join(paths.exits, name), '');
+  mkdirSync(paths.task('ns', 'web'), { recursive: true });
+  const record = { shim: { pid: 4194305, startTime: '8' } };
+  writeFileSync(join(paths.task('ns', 'web'), 'state.json'), JSON.stringify(record));
   await sweepPlaces(paths);
   const left = [...readdirSync(paths.locks), ...readdirSync(paths.sockets)].sort();
   const expected = [place.lock, place.socket, living.lock, living.socket, paths.clearLock('ns'), consoles[1]];
   assert.deepEqual(left, expected.map((path) => basename(path)).sort());
+  assert.deepEqual(readdirSync(paths.exits), [journals[1]]);
   const again = (await claimPlace(dead)) ?? assert.fail('nobody holds it');
   closeQuietly(again);
 });
