@@ -1,6 +1,7 @@
 // Workers and guards of shims are replaced by other versions while containers run.
 import assert from 'node:assert/strict';
 import { readdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import {
@@ -29,6 +30,7 @@ import {
 import { ended, signal } from '../support/process.ts';
 import { attempt, ctr, image, must, readIfThere, runtime, until } from '../support/stack.ts';
 import { Recording } from '../shim/events.ts';
+import { runDir } from '../shim/shims.ts';
 import { install, shimOf } from '../shim/versions.ts';
 
 withShims(guarded, '1.0.0-first');
@@ -45,6 +47,7 @@ const shims = async (): Promise<{ pid: number; guard: { version: string } | null
       shims: { pid: number; guard: { version: string } | null }[];
     }
   ).shims;
+const workerSockets = (): string[] => readdirSync(join(runDir, 's')).filter((name) => /^[wx]/.test(name));
 const upgrade = (): Promise<string> => must('stasis', ['shim', 'upgrade']);
 
 test('a worker is replaced under output and an exec: nothing is lost, doubled or cut off', async (t) => {
@@ -67,6 +70,7 @@ test('a worker is replaced under output and an exec: nothing is lost, doubled or
     `${counting(80, '0.02')}; exit 3`,
   );
   await until('the exec', async () => ((await ctr('tasks', 'ps', name)).includes('e') ? true : undefined));
+  const sockets = workerSockets();
   for (const version of ['2.0.0-second', '1.5.0-older']) {
     const before = await workerPid(guard);
     install(version);
@@ -77,6 +81,7 @@ test('a worker is replaced under output and an exec: nothing is lost, doubled or
     assert.equal(own?.guard?.version.split(' ')[0], version, 'the guard as well, in the same process');
     await killWorker(guard); // whose parent is another program now
     assert.deepEqual(await shimOf(other), { pid: guard, version });
+    assert.equal(workerSockets().length, sockets.length, 'none is left of those that were replaced');
   }
   assert.deepEqual(await exec, { out: lines(80), code: 3 });
   assert.deepEqual(await run, { out: lines(150), code: 7 });

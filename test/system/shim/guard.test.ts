@@ -137,13 +137,11 @@ test('that a worker was ended for want of memory is told', async (t) => {
   t.after(() => shortage.close());
   shortage.admit(worker);
   await sleep(1200); // longer than the guard takes to see where it is
-  const asks = setInterval(() => void statusOf(name), 50); // of which it needs memory
-  try {
-    await shortage.befall(worker);
-    await ended(worker);
-  } finally {
-    clearInterval(asks);
-  }
+  const over = shortage.befall(worker);
+  const exec = attempt('ctr', ['tasks', 'exec', '--exec-id', 'e', name, '/bin/true']); // for which it needs memory
+  await over;
+  await ended(worker);
+  await exec;
   await until('the reason', async () =>
     /SIGKILL by the kernel, for want of memory/.test(await must('stasis', ['shim', 'ls'])) ? true : undefined,
   );
