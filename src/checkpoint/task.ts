@@ -40,15 +40,13 @@ export async function endTask(
 ): Promise<void> {
   const { tasks } = host.containerd.namespace(namespace);
   const ended = tasks.wait({ containerId: container, execId: '' }, { timeoutMs: END_TIMEOUT_MS });
+  ended.catch(() => undefined); // its client may delete the task before we come to wait
   try {
     await tasks.kill({ containerId: container, execId: '', signal: SIGKILL, all: true });
     // A frozen process dies when it thaws (cgroup v1); it runs no instruction of its own before that.
     await tasks.resume({ containerId: container }).catch(() => undefined); // was not paused, or is gone
   } catch (error) {
-    if (codeOf(error) !== Code.NotFound) {
-      ended.catch(() => undefined);
-      throw error;
-    }
+    if (codeOf(error) !== Code.NotFound) throw error;
   }
   try {
     await ended;

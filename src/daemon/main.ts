@@ -26,6 +26,7 @@ import { Containerd } from '../containerd/client.ts';
 import { CriuFinder } from '../criu/find.ts';
 import { Code, codeOf, InvalidArgument, messageOf, StasisError } from '../errors.ts';
 import { createLogger, type Logger } from '../log.ts';
+import { surviveLostErrors } from '../mistakes.ts';
 import { RuntimeBinaries } from '../oci/binary.ts';
 import { DiffDefinition } from '../proto/gen/containerd/diff.ts';
 import { SnapshotsDefinition } from '../proto/gen/containerd/snapshots.ts';
@@ -65,6 +66,7 @@ async function main(): Promise<void> {
     (line, level) => process.stderr.write(journal ? journalLine(line, level) : line),
     () => config.log.level,
   );
+  surviveLostErrors(log);
   const systemd = new Systemd(process.env, (error) =>
     log.warn('systemd cannot be told how we are', { error }),
   );
