@@ -16,6 +16,9 @@ import { makeFifo } from '../../src/sys/fifo.ts';
 /** More than a runtime calls CRIU in one restore. */
 const CALLS = 8;
 
+/** Of rm(), where the folder is not empty after all. */
+const patience = { maxRetries: 10, retryDelay: 10 } as const;
+
 /**
  * Lets an OCI runtime begin a restore before the container's disk is there: runc spends 20 ms on starting itself and on
  * asking CRIU for its version, before it looks at the root file system. It finds a `criu` that waits (criu-when-ready).
@@ -25,6 +28,7 @@ export class DiskGate implements AsyncDisposable {
   readonly folder: string;
   readonly #fifo: number;
   readonly #criu: string | undefined;
+  #isOpen = true;
 
   /**
    * @param folder is made, and taken away in the end
@@ -58,8 +62,15 @@ export class DiskGate implements AsyncDisposable {
     renameSync(join(this.folder, 'itself'), join(this.folder, 'criu'));
   }
 
+  /** What waits here ends. */
+  close(): void {
+    if (this.#isOpen) closeSync(this.#fifo);
+    this.#isOpen = false;
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
-    closeSync(this.#fifo);
-    await rm(this.folder, { recursive: true, force: true });
+    this.close();
+    // A call that has just come writes that down in there.
+    await rm(this.folder, { recursive: true, force: true, ...patience });
   }
 }

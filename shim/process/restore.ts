@@ -105,8 +105,9 @@ export class PreparedRestore implements AsyncDisposable {
     if (begun === undefined) return;
     this.#begun = undefined;
     begun.end.abort();
-    await begun.gate[Symbol.asyncDispose](); // what waits there ends
+    begun.gate.close();
     await begun.restored.catch(() => undefined);
+    await begun.gate[Symbol.asyncDispose]();
     // It has made a folder for the container by then, in which a later one of the same name would find a stranger.
     await this.#runtime.delete(this.#options.id, { force: true }).catch(() => undefined);
   }
@@ -127,11 +128,15 @@ export class PreparedRestore implements AsyncDisposable {
     }
   }
 
+  /** Takes all away that it can also where one of it fails: with any of the mounts, containerd could not remove the bundle. */
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#giveUp();
-    await this.#tmpfs[Symbol.asyncDispose]();
-    // An image of a host with other hierarchies has CRIU mount its own there.
-    await unmountBelow(yardIn(this.#options.bundle));
+    try {
+      await this.#giveUp();
+    } finally {
+      await this.#tmpfs[Symbol.asyncDispose]();
+      // An image of a host with other hierarchies has CRIU mount its own there.
+      await unmountBelow(yardIn(this.#options.bundle));
+    }
   }
 }
 

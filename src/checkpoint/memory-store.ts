@@ -276,12 +276,7 @@ export class MemoryStore {
       await ready;
       const record = await readRecord(path);
       const close = async (): Promise<void> => {
-        await this.#small.keep(entry.id, image, record).catch((error: unknown) => {
-          this.#log.info('the small files of a memory image are not kept', {
-            clone,
-            error: messageOf(error),
-          });
-        });
+        if (entry.memory === 'image') await this.#keepSmallFiles(entry.id, image, record);
         await this.#destroyClone(clone);
       };
       return counted({ path, record, imageDir: image, clone, ready, close });
@@ -294,6 +289,13 @@ export class MemoryStore {
   /** Forgets what is on the tmpfs of a checkpoint's image: the checkpoint is gone. */
   async forgetImage(id: string): Promise<void> {
     await Promise.all([this.#cache.drop(id), this.#small.drop(id)]);
+  }
+
+  /** For the next reader; never throws, as who has read has what there was to have. */
+  async #keepSmallFiles(id: string, image: string, record: CheckpointRecord): Promise<void> {
+    await this.#small.keep(id, image, record).catch((error: unknown) => {
+      this.#log.info('the small files of a memory image are not kept', { id, error: messageOf(error) });
+    });
   }
 
   async #openClone(snapshot: string, clone: string): Promise<void> {

@@ -95,3 +95,19 @@ test('a gate that opens while the first call is being started is the script that
     assert.deepEqual(await ended, { code: 0, said: 'swrk 3\n' });
   }
 });
+
+test('a gate that a call comes to as it goes is taken away with what that writes down', async () => {
+  for (let n = 0; n < 20; n++) {
+    const gate = new DiskGate(join(folder, `left-${n}`), undefined);
+    const late = spawn('/bin/sh', [
+      '-c',
+      'for i in $(seq 300); do : >"$0/asked-$i"; done 2>/dev/null',
+      gate.folder,
+    ]);
+    const ended = once(late, 'close');
+    while (!existsSync(join(gate.folder, 'asked-1'))) await new Promise((resolve) => setImmediate(resolve));
+    await gate[Symbol.asyncDispose]();
+    await ended;
+    assert.equal(existsSync(gate.folder), false);
+  }
+});
