@@ -64,7 +64,8 @@ export async function unmountRootfs(rootfs: string): Promise<void> {
 export async function removeMountPoints(rootfs: string, mounts: readonly Mount[]): Promise<void> {
   if (!mounts.some(({ target }) => target === '') || isMountPoint(rootfs)) return;
   const folder = await lstat(rootfs).catch(() => undefined);
-  if (folder?.isDirectory() === true) await removeEmpty(rootfs, folder.dev);
+  // A deletion does not fail for what is left: containerd says so when it comes to the bundle.
+  if (folder?.isDirectory() === true) await removeEmpty(rootfs, folder.dev).catch(() => undefined);
 }
 
 async function removeEmpty(folder: string, dev: number): Promise<void> {

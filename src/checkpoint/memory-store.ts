@@ -258,13 +258,9 @@ export class MemoryStore {
     const clone = `${this.#reading}/${entry.id}-${process.pid}-${++this.#sequence}`;
     const path = this.#mounter.mountpoint(clone);
     const image = `${path}/${imageFolder}`;
-    const [lent, opening] = await Promise.all([
-      this.#small.lend(entry.id, image),
-      // What it fails with is told by `ready`.
-      Promise.resolve({ ready: this.#openClone(entry.memorySnapshot, clone) }),
-    ]);
-    const { ready } = opening;
-    ready.catch(() => undefined);
+    const ready = this.#openClone(entry.memorySnapshot, clone);
+    ready.catch(() => undefined); // whoever waits for it is told
+    const lent = await this.#small.lend(entry.id, image);
     if (lent !== undefined) {
       const close = async (): Promise<void> => {
         await ready.catch(() => undefined); // until then it is being made

@@ -86,7 +86,8 @@ export class SmallFiles {
     if (kept === undefined) return undefined;
     this.#images.delete(id);
     this.#images.set(id, kept); // the most recently used
-    const stage = await openStage(this.#staging);
+    const stage = await openStage(this.#staging).catch(() => undefined); // a full tmpfs, say
+    if (stage === undefined) return undefined;
     const own = (name: string): string => join(stage.imageDir, name);
     // Relative, as CRIU follows them from the folder, when its own root is the container's.
     const pool = relative(stage.imageDir, image);
