@@ -109,7 +109,9 @@ export class ServerConnection implements Connection {
 
   #request(frame: Frame): void {
     const { streamId } = frame;
-    if (streamId <= this.#lastStreamId) {
+    const isKnown =
+      this.#extension?.anyOrder === true ? this.#calls.has(streamId) : streamId <= this.#lastStreamId;
+    if (isKnown) {
       this.#reject(streamId, Code.InvalidArgument, 'StreamID cannot be re-used and must increment');
       return;
     }
@@ -235,7 +237,9 @@ export class ServerConnection implements Connection {
           : new StatusError(Code.Internal, `ttrpc: error marshaling payload: ${String(error)}`);
       bytes = encodeStatus(call.streamId, status);
     }
-    this.#channel.send(call.extended ? (this.#extension?.answer(this, bytes) ?? bytes) : bytes);
+    const extension = call.extended ? this.#extension : undefined;
+    const sent = extension === undefined ? bytes : extension.answer(this, bytes);
+    if (sent !== undefined) this.#channel.send(sent);
     call.context.end();
     if (this.#draining && this.#calls.size === 0) this.#channel.end();
   }

@@ -6,13 +6,17 @@ import { AGAIN } from './messages.ts';
  * What guard and worker have agreed on beyond ttrpc, on a client's connection. A side that does not know of it ignores it, as ttrpc has it.
  *
  * - The guard's first frame says which of its descriptors is the client's own connection; the number stands in place of the stream id.
- * - A request with the flag may be answered there by the worker, which goes on to tell the guard so: one way through the guard less.
+ * - The one after it says where the worker is to note what it has answered: see notes.ts.
+ * - A request with the flag may be answered there by the worker, which notes that it has, or tells the guard so where it knows of no note:
+ *   one way through the guard less.
  */
 export const Direct = {
   /** Type of the guard's first frame. */
   Client: 0x81,
   /** Type of the frame by which the worker says that it has answered that stream itself. */
   Answered: 0x82,
+  /** Type of the guard's second frame. */
+  Note: 0x83,
   /** Flag of a request. */
   Allowed: 0x80,
 } as const;

@@ -13,11 +13,13 @@ import { ExitJournal } from './exit-journal.ts';
 import { Exits } from './exits.ts';
 import { Held } from './held.ts';
 import { PROTOCOL, type ExitNote, type ToGuard } from './messages.ts';
+import { Notes } from './notes.ts';
 import { Outbox } from './outbox.ts';
 import { Replacement, type Replaced } from './replacement.ts';
 import { Restarts, type WorkerEnd } from './restarts.ts';
 import { PATIENCE_MS, Session, type SessionState } from './session.ts';
 import { descriptorOf, type GuardState } from './successor.ts';
+import { Turns } from './turns.ts';
 import { WorkerProcess, type WorkerState } from './worker-process.ts';
 
 export interface GuardOptions {
@@ -46,7 +48,9 @@ export class Guard {
   readonly #options: GuardOptions;
   readonly #held: Held;
   readonly #outbox: Outbox;
+  readonly #notes: Notes;
   readonly #sessions = new Set<Session>();
+  readonly #turns = new Turns();
   readonly #log = createLogger((line) => this.#held.log(line));
   /** All processes of workers that have not ended. */
   readonly #alive = new Set<WorkerProcess>();
@@ -72,6 +76,7 @@ export class Guard {
   constructor(options: GuardOptions, left?: GuardState) {
     this.#options = options;
     this.#held = new Held(left?.held);
+    this.#notes = new Notes(left?.notes);
     this.#restarts = new Restarts(left);
     this.#deposits = new Deposits(left?.deposits);
     this.#outbox = new Outbox((answered) => this.#worker?.send(answered), left?.outbox);
@@ -134,13 +139,13 @@ export class Guard {
   }
 
   #open(client: Socket, state?: SessionState): Session {
-    const session = new Session(
-      client,
-      () => this.#sessions.delete(session),
-      (method, payload) => this.#deposits.find(method, payload),
-      this.#replacement.hold,
+    const session = new Session(client, () => this.#sessions.delete(session), {
+      find: (method, payload) => this.#deposits.find(method, payload),
+      hold: this.#replacement.hold,
+      note: this.#notes.open(),
+      turns: this.#turns,
       state,
-    );
+    });
     this.#sessions.add(session);
     return session;
   }
@@ -195,6 +200,7 @@ export class Guard {
         clearTimeout(this.#vacancy);
         this.#vacancy = undefined;
         this.#useDeposits(worker);
+        this.#turns.isUsed = worker.hello?.anyOrder === true;
         for (const session of this.#sessions) session.attach(worker.socket);
         if (this.#terminates) worker.send({ kind: 'terminate' });
         this.#first?.resolve();
@@ -286,6 +292,7 @@ export class Guard {
     this.#vacancy ??= setTimeout(() => this.#vacate(), PATIENCE_MS);
     const { reason, pauseMs } = this.#restarts.after(end);
     const { refusal, failures } = this.#restarts;
+    this.#turns.clear();
     for (const session of this.#sessions) {
       session.detach(reason);
       if (refusal !== undefined) session.refuse(refusal);
@@ -354,6 +361,7 @@ export class Guard {
       sessions: [...this.#sessions].map(({ state }) => state),
       outbox: this.#outbox.state,
       deposits: this.#left.get(worker)?.entries ?? [],
+      notes: this.#notes.fd,
       worker: worker.state,
       ...this.#restarts.state,
       terminates: this.#terminates,
@@ -365,6 +373,8 @@ export class Guard {
     this.#useDeposits(worker);
     worker.send({ kind: 'adopted' });
     for (const exit of this.#exits.kept) worker.send({ kind: 'exit', exit });
+    this.#turns.clear();
+    this.#turns.isUsed = worker.hello?.anyOrder === true;
     for (const session of this.#sessions) session.handOver(worker.socket);
     if (this.#terminates) worker.send({ kind: 'terminate' });
   }

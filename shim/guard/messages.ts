@@ -14,6 +14,8 @@ export interface Hello {
   readonly version: string;
   readonly protocol: number;
   readonly oldestGuard: number;
+  /** Whether it takes requests in any order; older ones refuse one that others have passed. */
+  readonly anyOrder?: boolean;
 }
 
 /** Why a guard and a worker cannot meet; undefined where they can. */

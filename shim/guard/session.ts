@@ -18,15 +18,21 @@ import {
   targetOf,
   WHOLE_FRAME,
 } from './frames.ts';
+import type { Note } from './notes.ts';
 import { descriptorOf } from './successor.ts';
+import { Turns } from './turns.ts';
 
 /** Codes of ttrpc's (and gRPC's) status. */
 const CANCELED = 1;
+const INVALID_ARGUMENT = 3;
 const RESOURCE_EXHAUSTED = 8;
 const UNAVAILABLE = 14;
 
 /** With how many workers a request may come to its end before it is given no other: it may be what they die of. */
 const MAX_WORKERS = 10;
+
+/** After so many it is given to the next one in its turn: see turns.ts. */
+const WORKERS_TOGETHER = 2;
 
 /** Both versions of containerd's service: what is asked there the next worker can answer. */
 const TASK_SERVICE = /^containerd\.task\.v[23]\.Task$/;
@@ -51,6 +57,9 @@ const HARMLESS: ReadonlySet<string> = new Set([
   'CloseIO',
   'ResizePty',
 ]);
+
+/** How soon it is looked again whether a worker has answered itself, while something waits for that. */
+const LOOK_MS = 1;
 
 /** What a worker answers at once, from what it has in memory, and may answer twice. */
 const PROMPT = 'State';
@@ -95,6 +104,16 @@ interface Open {
 /** Finds what a worker has left to answer a request with, the body of a Response. */
 export type Find = (method: string, payload: Buffer) => Buffer | undefined;
 
+export interface SessionOptions {
+  readonly find?: Find;
+  readonly hold?: Hold;
+  readonly note?: Note | undefined;
+  /** Those of all connections. */
+  readonly turns?: Turns;
+  /** What the program before this one has left of it. */
+  readonly state?: SessionState | undefined;
+}
+
 /**
  * A client's connection, which outlives the worker's: each worker is given a connection of its own for it.
  *
@@ -102,7 +121,7 @@ export type Find = (method: string, payload: Buffer) => Buffer | undefined;
  * - The client gets whole frames, and each request one answer: a worker's, or why there is none. A worker that ends right after it has
  *   answered a prompt request itself has the next one answer it again, which clients ignore, as nobody waits for it any more.
  * - While a worker may write to the client itself, this side writes nothing there that could be cut.
- * - A request goes to each worker at most once, in the order of the client's.
+ * - A request goes to each worker at most once, in the order of the client's but for those that are kept back or wait for their turn.
  * - Where a worker has left an answer to what a restarted containerd asks first, that waits for PATIENCE_MS at most, and not at all while
  *   no worker comes for now. A worker that has not heard the first of the two is not asked the second: it would not know why.
  */
@@ -110,12 +129,17 @@ export class Session {
   readonly #client: Socket;
   readonly #fromClient = new FrameDecoder();
   readonly #open = new Map<number, Open>();
-  /** Streams that the worker may answer itself. */
-  readonly #lent = new Set<number>();
-  /** Frames that wait until there are none. */
+  #lastStreamId = 0;
+  /** The stream that the worker may answer itself; one at a time, as the note has room for one. */
+  #lent: number | undefined;
+  /** Where it notes that it has. */
+  readonly #note: Note | undefined;
+  /** Frames that wait until there is none. */
   #kept: Buffer[] = [];
+  #look: NodeJS.Timeout | undefined;
   readonly #onClose: () => void;
   readonly #find: Find;
+  readonly #turns: Turns;
   #worker: Socket | undefined;
   /** Whether the client has asked anything, and whether that was the first question of a restarted containerd alone. */
   #begun: boolean;
@@ -131,22 +155,18 @@ export class Session {
 
   #hold: Hold;
 
-  /** @param state what the program before this one has left of it */
-  constructor(
-    client: Socket,
-    onClose: () => void,
-    find: Find = () => undefined,
-    hold: Hold = 'nothing',
-    state?: SessionState,
-  ) {
+  constructor(client: Socket, onClose: () => void, options: SessionOptions = {}) {
+    const { state } = options;
     this.#client = client;
-    this.#find = find;
+    this.#note = options.note;
+    this.#turns = options.turns ?? new Turns();
+    this.#find = options.find ?? (() => undefined);
     this.#begun = state !== undefined;
     for (const { workers, body, ...rest } of state?.open ?? []) {
       const frame: MessageFrame = { kind: 'message', ...rest, body: Buffer.from(body, 'base64') };
       this.#add({ ...openOf(frame, false), workers });
     }
-    this.#hold = hold;
+    this.#hold = options.hold ?? 'nothing';
     this.#onClose = onClose;
     client.on('data', (chunk) => {
       for (const frame of this.#fromClient.push(chunk)) this.#request(frame);
@@ -155,7 +175,10 @@ export class Session {
     client.on('error', () => undefined);
     client.once('close', () => {
       this.#worker?.destroy();
+      this.#note?.close();
+      clearTimeout(this.#look);
       this.#onClose();
+      for (const streamId of [...this.#open.keys()]) this.#forget(streamId);
     });
   }
 
@@ -175,7 +198,10 @@ export class Session {
       },
     });
     this.#worker = worker;
-    if (!this.#client.destroyed) worker.write(bareFrame(descriptorOf(this.#client), Direct.Client));
+    if (!this.#client.destroyed) {
+      worker.write(bareFrame(descriptorOf(this.#client), Direct.Client));
+      if (this.#note !== undefined) worker.write(this.#note.frame);
+    }
     worker.on('drain', () => this.#client.resume());
     worker.on('error', () => undefined);
     worker.once('close', () => {
@@ -212,12 +238,14 @@ export class Session {
 
   /** Whether nothing of it is here alone, but for what `state` has: half a request, or an answer that is not out. */
   get isStill(): boolean {
+    this.#settle();
     const { readableLength, writableLength } = this.#client;
     const isOut = writableLength === 0 && this.#kept.length === 0;
     return readableLength === 0 && isOut && !this.#fromClient.midFrame;
   }
 
   get state(): SessionState {
+    this.#settle();
     const open = [...this.#open.values()].map(({ frame: { streamId, type, flags, body }, workers }) => ({
       streamId,
       type,
@@ -285,6 +313,10 @@ export class Session {
     }
     const open = this.#open.get(streamId);
     if (frame.type === FrameType.Request) {
+      if (streamId <= this.#lastStreamId) {
+        this.#write(statusFrame(streamId, INVALID_ARGUMENT, 'StreamID cannot be re-used and must increment'));
+        return;
+      }
       const next = this.#add(openOf(frame, this.#isReload));
       this.#isReload = !this.#begun && next.method === FIRST;
       this.#begun = true;
@@ -292,7 +324,7 @@ export class Session {
       if (this.#refusal !== undefined && !PATIENT.has(next.method)) this.#refuse(streamId, this.#refusal);
       else this.#give(next);
     } else if (open !== undefined && !open.given && frame.type === FrameType.Cancel) {
-      this.#open.delete(streamId);
+      this.#forget(streamId);
       this.#write(statusFrame(streamId, CANCELED, 'context canceled'));
     } else if (open?.given !== false) {
       this.#pass(bytesOf(frame));
@@ -300,9 +332,17 @@ export class Session {
   }
 
   #add(open: Open): Open {
-    this.#open.set(open.frame.streamId, open);
+    const { streamId } = open.frame;
+    this.#open.set(streamId, open);
+    this.#lastStreamId = Math.max(this.#lastStreamId, streamId);
     if (canBeLeft(open)) setTimeout(() => this.#speakFor(open), PATIENCE_MS).unref();
     return open;
+  }
+
+  #forget(streamId: number): void {
+    const open = this.#open.get(streamId);
+    this.#open.delete(streamId);
+    if (open !== undefined) this.#turns.done(open);
   }
 
   /** Whether it is not to wait for a worker. */
@@ -317,7 +357,7 @@ export class Session {
     if (!canBeLeft(open) || this.#open.get(streamId) !== open) return false;
     const body = this.#find(method, payloadOf(frame.body));
     if (body === undefined) return false;
-    this.#open.delete(streamId);
+    this.#forget(streamId);
     if (given) this.#spokenFor.add(streamId);
     if (method === FIRST) this.#first = undefined;
     this.#write(bytesOf({ kind: 'message', streamId, type: FrameType.Response, flags: 0, body }));
@@ -326,6 +366,7 @@ export class Session {
 
   #give(open: Open): void {
     if (this.#worker === undefined || this.#keepsBack(open)) return;
+    if (takesTurns(open) && !this.#turns.take(open, () => this.#give(open))) return;
     open.given = true;
     if (open.method === FIRST) this.#first = this.#worker;
     if (open.workers > 0) {
@@ -334,20 +375,42 @@ export class Session {
     }
     const { streamId, flags } = open.frame;
     const isLent = this.#lends(open);
-    if (isLent) this.#lent.add(streamId);
+    if (isLent) this.#lent = streamId;
     setFlags(open.bytes, isLent ? Direct.Allowed : flags & ~Direct.Allowed); // no client's own
     this.#pass(open.bytes);
   }
 
   #lends({ service, method, frame }: Open): boolean {
     if (method !== PROMPT || frame.flags !== 0 || !TASK_SERVICE.test(service)) return false;
-    return this.#client.writableLength === 0 && this.#kept.length === 0;
+    this.#settle();
+    return this.#lent === undefined && this.#client.writableLength === 0;
+  }
+
+  /** Looks whether the worker has noted that it has answered. */
+  #settle(): void {
+    if (this.#lent === undefined || this.#note?.last !== this.#lent) return;
+    this.#forget(this.#lent);
+    this.#giveBack();
   }
 
   /** The worker writes nothing to the client any more. */
   #takeBack(): void {
-    this.#lent.clear();
+    this.#settle();
+    this.#giveBack();
+  }
+
+  #giveBack(): void {
+    this.#lent = undefined;
     for (const bytes of this.#kept.splice(0)) this.#write(bytes);
+  }
+
+  /** Until then: the worker tells of nothing that it notes. */
+  #lookSoon(): void {
+    this.#look ??= setTimeout(() => {
+      this.#look = undefined;
+      this.#settle();
+      if (this.#kept.length > 0) this.#lookSoon();
+    }, LOOK_MS);
   }
 
   #keepsBack(open: Open): boolean {
@@ -366,21 +429,24 @@ export class Session {
     if (type === FrameType.Response && this.#spokenFor.delete(streamId)) return;
     const isAnswered = type === Direct.Answered;
     if (isAnswered || type === FrameType.Response || (flags & FrameFlag.RemoteClosed) !== 0) {
-      this.#open.delete(streamId);
-      if (this.#lent.delete(streamId) && this.#lent.size === 0) this.#takeBack();
+      this.#forget(streamId);
+      if (this.#lent === streamId) this.#takeBack();
     }
     if (!isAnswered) this.#write(bytesOf(frame));
   }
 
   #refuse(streamId: number, reason: string): void {
-    this.#open.delete(streamId);
+    this.#forget(streamId);
     this.#write(statusFrame(streamId, UNAVAILABLE, `${reason}: unavailable`));
   }
 
   #write(bytes: Buffer): void {
     const canBeCut = bytes.length > WHOLE_FRAME || this.#client.writableLength > 0;
-    if (this.#kept.length > 0 || (canBeCut && this.#lent.size > 0)) this.#kept.push(bytes);
-    else if (!this.#client.write(bytes)) this.#worker?.pause();
+    if (canBeCut) this.#settle();
+    if (this.#kept.length > 0 || (canBeCut && this.#lent !== undefined)) {
+      this.#kept.push(bytes);
+      this.#lookSoon();
+    } else if (!this.#client.write(bytes)) this.#worker?.pause();
   }
 }
 
@@ -407,4 +473,9 @@ function canBeLeft({ service, method, frame, isSecond }: Open): boolean {
 
 function isHarmless({ service, method }: Open): boolean {
   return TASK_SERVICE.test(service) && HARMLESS.has(method);
+}
+
+/** Whether others with which workers have ended are not to be under way with it. What is may wait for a Kill. */
+function takesTurns(open: Open): boolean {
+  return open.workers >= WORKERS_TOGETHER && open.method !== 'Kill' && !isHarmless(open);
 }

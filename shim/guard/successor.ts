@@ -26,6 +26,8 @@ export interface GuardState {
   readonly outbox: OutboxState;
   /** None where that program did not know of them. */
   readonly deposits?: DepositEntries;
+  /** Descriptor of the memory for notes; none where that program did not know of it. */
+  readonly notes?: number;
   readonly worker: WorkerState;
   readonly restarts: number;
   readonly lastEnd?: GuardStatus['lastEnd'];
@@ -90,9 +92,11 @@ export function takeState(fd: number): GuardState {
   return state;
 }
 
-function descriptorsOf({ options, listeners, held, sessions, outbox, worker, asker }: GuardState): number[] {
+function descriptorsOf(state: GuardState): number[] {
+  const { options, listeners, held, sessions, outbox, notes, worker, asker } = state;
   const many = [...listeners, ...held.map(([, fd]) => fd), ...sessions.map(({ fd }) => fd)];
   if (outbox.fd !== undefined) many.push(outbox.fd);
+  if (notes !== undefined) many.push(notes);
   return [options.lock, ...many, worker.channel, worker.stderr, asker.fd];
 }
 

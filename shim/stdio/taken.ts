@@ -1,13 +1,14 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import { isCrowded } from '../../src/sys/crowd.ts';
 
 /** How often it is looked whether a client has read on, in milliseconds. */
 const POLL_MS = 1;
 /**
- * A client of which so many looks in a row find that it has read nothing is not reading. Counted, not timed: where the processor is short
- * this process gets to look as seldom as the client to read.
+ * A client of which so many looks in a row find that it has read nothing is not reading. Only those count at which it could have had a
+ * processor: on one with twenty threads to run this process is woken every millisecond or two, and a client that has more to do than that not for 100 ms.
  */
 const IDLE_LOOKS = 100;
-/** And one that reads without end is not waited for longer than this. */
+/** And one that reads without end, or has no processor, is not waited for longer than this. */
 const MOST_LOOKS = 500;
 
 /** One way of a process's output. */
@@ -20,14 +21,16 @@ export interface OutputWay {
  * Waits until clients have read what a process has written, as long as they do read: ctr of containerd 1.6 closes its ends of the FIFOs as
  * soon as it is told of the end, read or not (Delete in its task.go), and what they still hold is lost. Resolves at once where
  * nothing waits, and a moment later where nobody reads.
+ * @param crowded whether the client may not have had a processor
  */
-export async function untilTaken(ways: readonly OutputWay[]): Promise<void> {
+export async function untilTaken(ways: readonly OutputWay[], crowded = isCrowded): Promise<void> {
   let left = sum(ways);
   let idle = 0;
   for (let looks = 0; left > 0 && idle < IDLE_LOOKS && looks < MOST_LOOKS; looks++) {
     await sleep(POLL_MS);
     const next = sum(ways);
-    idle = next < left ? 0 : idle + 1;
+    if (next < left) idle = 0;
+    else if (!crowded()) idle++;
     left = next;
   }
 }

@@ -22,6 +22,7 @@ const hello: Hello = {
   version: programVersion,
   protocol: PROTOCOL,
   oldestGuard: OLDEST_GUARD,
+  anyOrder: true,
 };
 
 /**

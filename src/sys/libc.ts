@@ -46,6 +46,22 @@ export function check(syscall: string, result: number, subject?: string): number
   return result;
 }
 
+/** What mmap(2) says of a failure, as a pointer. */
+const MAP_FAILED = 2n ** 64n - 1n;
+// mmap(2)
+const mmap = libc.func(
+  'void *mmap(void *at, size_t length, int protection, int flags, int fd, long offset)',
+) as KoffiFunc<(...args: [null, number, number, number, number, number]) => bigint | null>;
+const READ_WRITE = 3;
+const MAP_SHARED = 1;
+
+/** A file's first bytes as memory, which all who map it share; it stays for as long as the process. @throws SysError EACCES, ENOMEM */
+export function mapShared(fd: number, length: number): ArrayBuffer {
+  const at = mmap(null, length, READ_WRITE, MAP_SHARED, fd, 0);
+  if (at === null || BigInt.asUintN(64, at) === MAP_FAILED) throw new SysError('mmap', koffi.errno());
+  return koffi.view(at, length);
+}
+
 /** What the last call on this thread left in errno; means something only if it failed. */
 export function lastErrno(): number {
   return koffi.errno();

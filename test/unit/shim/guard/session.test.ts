@@ -7,16 +7,24 @@ import { suite, test, type TestContext } from 'node:test';
 import { AGAIN } from '../../../../shim/guard/messages.ts';
 import { Deposits } from '../../../../shim/guard/deposits.ts';
 import { Session } from '../../../../shim/guard/session.ts';
+import { DirectAnswers } from '../../../../shim/worker/direct-answers.ts';
 import { depositsOf } from '../../../../shim/worker/deposit.ts';
 import {
   StateResponse,
   TaskDefinition,
   type StateRequest,
 } from '../../../../src/proto/gen/containerd/task.ts';
-import { Client, Server, type Handlers } from '../../../../ttrpc/index.ts';
+import { Client, Server, type Extension, type Handlers } from '../../../../ttrpc/index.ts';
 
 const listening = (listener: Listener, path: string): Promise<void> =>
   new Promise((resolve) => listener.listen(path, resolve));
+
+/** A worker takes what others have passed. */
+const extension: Extension = {
+  anyOrder: new DirectAnswers(() => -1).anyOrder,
+  receive: () => undefined,
+  answer: (_, frame) => frame,
+};
 
 const web = { id: 'web', execId: '' };
 const methods = Object.keys(TaskDefinition.methods);
@@ -27,7 +35,7 @@ async function open(t: TestContext) {
   const sessions: Session[] = [];
   const deposits = new Deposits();
   const find: Deposits['find'] = (method, payload) => deposits.find(method, payload);
-  const front = createServer((socket) => sessions.push(new Session(socket, () => undefined, find)));
+  const front = createServer((socket) => sessions.push(new Session(socket, () => undefined, { find })));
   await listening(front, join(folder, 'front'));
   const client = await Client.connect(join(folder, 'front'));
   const tasks = client.service(TaskDefinition);
@@ -49,7 +57,9 @@ async function open(t: TestContext) {
       methods.map((name) => [name, silence().handler]),
     ) as unknown as Handlers<TaskDefinition>;
     await listening(listener, path);
-    const worker = new Server().register(TaskDefinition, { ...all, ...handlers }).listen(listener);
+    const worker = new Server({ extension })
+      .register(TaskDefinition, { ...all, ...handlers })
+      .listen(listener);
     workers.push(worker);
     const own = await session();
     if (own.isAttached) own.handOver(path);
@@ -116,6 +126,20 @@ suite("a client's connection, while its worker is replaced", () => {
     const started = tasks.start({ id: 'web', execId: '' });
     await new Promise((resolve) => setTimeout(resolve, 20));
     assert.deepEqual(own.changing, []);
+    own.hold('nothing');
+    assert.equal((await started).pid, 7);
+  });
+
+  test('what was kept back while others passed is not refused for its number', async (t) => {
+    const { tasks, work, session } = await open(t);
+    await work({
+      start: async () => ({ pid: 7 }),
+      state: async () => StateResponse.fromPartial({ pid: 6 }),
+    });
+    const own = await session();
+    own.hold('changes');
+    const started = tasks.start({ id: 'web', execId: '' });
+    assert.equal((await tasks.state(web)).pid, 6);
     own.hold('nothing');
     assert.equal((await started).pid, 7);
   });
