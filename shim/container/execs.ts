@@ -183,6 +183,10 @@ export class Execs {
     const { process } = known;
     known.startTime = saved.startTime;
     if (saved.starting) return true;
+    if (state === 'created') {
+      this.#leaveToClient(saved.id);
+      return false;
+    }
     const exit = saved.exit === undefined ? undefined : exitOf(pid, saved.exit);
     process.takeUp(pid, exit, streams.take(process, process.id, state === 'running'));
     if (state === 'running') {
@@ -190,6 +194,15 @@ export class Execs {
       expectation.claim(pid, (ended) => void this.#ended(process, ended));
     }
     return false;
+  }
+
+  /** It does not run, and its start may be asked for again: until then the client is not to meet an end of its output. */
+  #leaveToClient(id: string): void {
+    const { streams } = this.#parts;
+    streams.abandon(
+      id,
+      () => this.#processes.get(id)?.io !== undefined || this.#known.get(id)?.starting === true,
+    );
   }
 
   /** The OCI runtime has gone on without the worker that called it: either there is a process now, or there is none and none comes. */
@@ -201,10 +214,7 @@ export class Execs {
     const pid = process.pidOfStart();
     if (pid === undefined || process.stdio.terminal) {
       if (pid !== undefined) sendIfAlive(pid, SIGKILL); // its terminal went to the worker that is no more
-      streams.abandon(
-        id,
-        () => this.#processes.get(id)?.io !== undefined || this.#known.get(id)?.starting === true,
-      );
+      this.#leaveToClient(id);
       save();
       process.startNoted();
       return;

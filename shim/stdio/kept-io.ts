@@ -274,7 +274,9 @@ class KeptIo implements ProcessIo {
     }
     const mover = this.#mover(from, to, 'lose');
     this.#outputs.push(mover);
-    this.#copies.push(mover.done.then(() => this.#fds.close(source, target)));
+    // Kept until then: a worker that follows this one sees by it what the client has not read, and waits as this one does.
+    const taken = mover.done.then(() => untilTaken([mover]));
+    this.#copies.push(taken.then(() => this.#fds.close(source, target)));
     mover.start();
   }
 

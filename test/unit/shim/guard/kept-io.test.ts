@@ -35,3 +35,39 @@ test('what a terminal has shown, and the worker before had not passed on when th
   closeSync(client.read);
   io.close();
 });
+
+test('what a client has not read yet is waited for by the worker that follows too', async () => {
+  const [out, client] = [pipe(), pipe()];
+  writeSync(out.write, 'the last words\n');
+  closeSync(out.write);
+  const dropped: string[] = [];
+  const left: Record<string, number> = { out: out.read, 'out-to': client.write };
+  const io = takeKeptIo(
+    { stdin: '', stdout: '/no/matter', stderr: '', terminal: false },
+    { containerId: 'web', namespace: 'ns', owner: { uid: 0, gid: 0 } },
+    {
+      keeper: {
+        hold: async () => undefined,
+        open: () => assert.fail('all is open'),
+        take: (name) => left[name],
+        drop: (names) => void dropped.push(...names),
+      },
+      readiness,
+      prefix: '',
+    },
+    false,
+  );
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  assert.deepEqual(
+    dropped.filter((name) => name.startsWith('out')),
+    [],
+    'the next one would find nothing that the client has to read',
+  );
+  const bytes = Buffer.alloc(100);
+  assert.equal(bytes.toString('utf8', 0, readSync(client.read, bytes)), 'the last words\n');
+  await io.drained;
+  assert.deepEqual(dropped, ['out', 'out-to']);
+  assert.equal(readSync(client.read, bytes), 0, 'and its end');
+  closeSync(client.read);
+  io.close();
+});
