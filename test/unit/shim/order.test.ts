@@ -43,16 +43,19 @@ test('no exec starts once the first process is gone', () => {
 test('an exclusive job waits for shared ones, and they for it', async () => {
   const queue = new Queue();
   const log: string[] = [];
-  const job = (name: string, ms: number) => async (): Promise<void> => {
+  const sharedEnd = Promise.withResolvers<void>();
+  const soon = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 5));
+  const job = (name: string, end: () => Promise<void>) => async (): Promise<void> => {
     log.push(`${name}+`);
-    await new Promise((resolve) => setTimeout(resolve, ms));
+    await end();
     log.push(`${name}-`);
+    if (name === 'b') sharedEnd.resolve();
   };
   await Promise.all([
-    queue.share(job('a', 10)),
-    queue.share(job('b', 5)),
-    queue.run(job('c', 5)),
-    queue.share(job('d', 1)),
+    queue.share(job('a', () => sharedEnd.promise)),
+    queue.share(job('b', soon)),
+    queue.run(job('c', soon)),
+    queue.share(job('d', soon)),
   ]);
   assert.deepEqual(log, ['a+', 'b+', 'b-', 'a-', 'c+', 'c-', 'd+', 'd-']);
 });
