@@ -21,7 +21,8 @@ export async function dumpMemory(
   { timeoutMs, signal, onStart }: { timeoutMs: number; signal: AbortSignal; onStart?: () => void },
 ): Promise<void> {
   await assertNoneStopped(target);
-  const criuConfig = await writeCriuConfig(target, memory, tools);
+  const networkIdle = !(await hasTcpSockets(target.pid));
+  const criuConfig = await writeCriuConfig(target, memory, tools, networkIdle);
   const { imageDir, workDir } = memory;
   await endedInTime(
     target,
@@ -33,7 +34,7 @@ export async function dumpMemory(
         ...{ ...limits, id: target.id, imageDir, workDir, leaveRunning: true },
         ...(onStart === undefined ? {} : { onStart }),
         ...(memory.parentPath === undefined ? {} : { parentPath: memory.parentPath }),
-        ...(criuConfig === undefined ? {} : { criuConfig }),
+        ...(criuConfig === undefined ? {} : { criuConfig, networkIdle }),
       });
       await requireWholeImage(imageDir);
     },
@@ -57,15 +58,15 @@ async function writeCriuConfig(
   target: InstantTarget,
   memory: MemoryPlan,
   tools: Pick<InstantTools, 'criu'>,
+  networkIdle: boolean,
 ): Promise<string | undefined> {
   const version = (await tools.criu?.get().catch(() => undefined))?.version;
   if (version === undefined || !isAtLeast(version, 3, 19)) return undefined;
-  const [yard, networkLock, tmpfs] = await Promise.all([
+  const [yard, tmpfs] = await Promise.all([
     makeCgroupYard(join(memory.workDir, 'cgroups')),
-    networkLockLines(target.pid),
     memory.ownRestore === true ? tmpfsLines(target.pid, memory.imageDir) : [],
   ]);
-  const lines = [...networkLock, ...yard, ...tmpfs, ghostLimit];
+  const lines = [...(networkIdle ? [noNetworkLock] : []), ...yard, ...tmpfs, ghostLimit];
   const file = join(memory.workDir, 'criu.conf');
   await writeFile(file, `${lines.join('\n')}\n`, { mode: 0o600 });
   return file;
@@ -79,9 +80,7 @@ const ghostLimit = 'ghost-limit 4095M';
  * container's dump. A container whose network namespace has no TCP socket at all has nothing that a packet could change;
  * frozen, it cannot open one. The image notes it, so the restore follows (criu/image.c).
  */
-async function networkLockLines(pid: number): Promise<string[]> {
-  return (await hasTcpSockets(pid)) ? [] : ['network-lock skip'];
-}
+const noNetworkLock = 'network-lock skip';
 
 async function tmpfsLines(pid: number, imageDir: string): Promise<string[]> {
   const mounts = await findPlainTmpfs(pid);

@@ -1,4 +1,5 @@
 // What of a process's mappings is in `mm-<pid>.img`.
+import { fieldsOf } from './fields.ts';
 import { NotUnderstood } from './pagemap.ts';
 
 /** Addresses from `start` up to, not including, `end`. */
@@ -19,7 +20,6 @@ const MAP_HUGETLB = 0x40000;
 
 /** Numbers of images/mm.proto and images/vma.proto. */
 const field = { vmas: 14, start: 1, end: 2, flags: 6 } as const;
-const wire = { varint: 0, fixed64: 1, bytes: 2, fixed32: 5 } as const;
 
 /**
  * Where pages of this process may be brought in after it runs, by the rule of CRIU's own (vma_entry_can_be_lazy): in private
@@ -51,41 +51,4 @@ export function lazyAreas(bytes: Buffer): Area[] {
 function mayBeLazy(flags: number): boolean {
   const wanted = MAP_PRIVATE | MAP_ANONYMOUS;
   return (flags & wanted) === wanted && (flags & (MAP_LOCKED | MAP_HUGETLB)) === 0;
-}
-
-interface Field {
-  readonly number: number;
-  /** Of a number; one beyond 2^53 is not exact. */
-  readonly value: number;
-  /** Of what has a length. */
-  readonly range?: readonly [number, number];
-}
-
-/** The fields of a Protocol Buffers message: https://protobuf.dev/programming-guides/encoding/ */
-function* fieldsOf(bytes: Buffer, from: number, end: number): Generator<Field> {
-  let at = from;
-  const varint = (): number => {
-    let value = 0;
-    for (let scale = 1; ; scale *= 128) {
-      const byte = bytes[at++];
-      if (byte === undefined || at > end || scale > 2 ** 63) throw new NotUnderstood('a number is cut off');
-      value += (byte & 127) * scale;
-      if (byte < 128) return value;
-    }
-  };
-  while (at < end) {
-    const tag = varint();
-    const [number, kind] = [Math.floor(tag / 8), tag % 8];
-    if (kind === wire.varint) {
-      yield { number, value: varint() };
-      continue;
-    }
-    const length =
-      kind === wire.fixed64 ? 8 : kind === wire.fixed32 ? 4 : kind === wire.bytes ? varint() : undefined;
-    if (length === undefined) throw new NotUnderstood('a field has an unknown form');
-    const begin = at;
-    at += length;
-    if (at > end) throw new NotUnderstood('a field is cut off');
-    yield { number, value: 0, range: [begin, at] };
-  }
 }

@@ -12,6 +12,10 @@ import type { CheckpointOptions, PreDumpOptions } from './types.ts';
  * container we can do so ourselves; runc restores such an image as its own. Whatever is out of the usual is left to runc:
  * terminals, user namespaces, cgroup mounts outside a cgroup namespace, a CRIU configuration of the user's.
  *
+ * A container whose network namespace has no TCP socket, so that nothing in it has to be locked, is dumped from inside of that:
+ * CRIU goes through the kernel's table of connections twice for each namespace but its own (conntrack, for an image that
+ * `--empty-ns net` leaves unread), and half of a small container's dump is that where the host's table is large.
+ *
  * /proc is read on this thread: the kernel answers from memory, the container stands still meanwhile, and
  * each trip through libuv's threads takes longer than the call. What may lie on the container's disk, or where a client says,
  * is not.
@@ -19,6 +23,8 @@ import type { CheckpointOptions, PreDumpOptions } from './types.ts';
 export interface DirectDump {
   /** Arguments for `criu`: criu(8). */
   readonly args: readonly string[];
+  /** The process into whose network namespace CRIU goes; the image is to be told so: criu/own-network.ts. */
+  readonly networkOf?: number;
 }
 
 /** Where runc looks for options of the administrator's; the annotation names another file. */
@@ -55,7 +61,12 @@ export async function directDump(root: string, options: CheckpointOptions): Prom
   const namespaces = await externalNamespaces(config.namespaces);
   const freezer = state.cgroup_paths['freezer'] ?? state.cgroup_paths[''];
   if (mounts === undefined || namespaces === undefined || freezer === undefined) return undefined;
-  if (holdTerminals(await pidsBelow(freezer))) return undefined;
+  const pids = await pidsBelow(freezer);
+  const open = openFiles(pids);
+  // The other end of most terminals is held outside, which CRIU accepts only of a caller that says so in its protocol
+  // (`orphan_pts_master`), as runc does; its command line has no such option.
+  if (open.some((target) => /^\/dev\/(pts\/|tty|console)/.test(target))) return undefined;
+  const inside = options.networkIdle === true && hasOneNetwork(config, pids, open);
   const descriptors = JSON.stringify(state.external_descriptors);
   await writeFile(join(options.imageDir, 'descriptors.json'), descriptors, { mode: 0o600 });
   return {
@@ -64,13 +75,14 @@ export async function directDump(root: string, options: CheckpointOptions): Prom
       ...['--images-dir', options.imageDir, '--work-dir', options.workDir, '--log-file', 'dump.log', '-v4'],
       ...['--root', config.rootfs, '--manage-cgroups=soft', '--freeze-cgroup', freezer],
       // As runc does always: what is in a network namespace is its maker's to bring back.
-      ...['--empty-ns', 'net'],
+      ...(inside ? [] : ['--empty-ns', 'net']),
       ...(options.tcpEstablished === true ? ['--tcp-established'] : []),
       ...(options.extUnixSk === true ? ['--ext-unix-sk'] : []),
       ...(options.fileLocks === true ? ['--file-locks'] : []),
       ...trackedSince(options.parentPath),
       ...[...mounts, ...namespaces].flatMap((external) => ['--external', external]),
     ],
+    ...(inside ? { networkOf: pid } : {}),
   };
 }
 
@@ -185,17 +197,26 @@ async function externalNamespaces(
   return named;
 }
 
-/**
- * Whether a process has a terminal open. The other end of most is held outside, which CRIU accepts only of a caller that says
- * so in its protocol (`orphan_pts_master`), as runc does; its command line has no such option.
- */
-function holdTerminals(pids: readonly number[]): boolean {
-  return pids.some((pid) => {
+/** What the processes have open, as proc_pid_fd(5) names it. */
+function openFiles(pids: readonly number[]): string[] {
+  return pids.flatMap((pid) => {
     const folder = `/proc/${pid}/fd`;
-    return (attempt(() => readdirSync(folder)) ?? []).some((name) =>
-      /^\/dev\/(pts\/|tty|console)/.test(attempt(() => readlinkSync(join(folder, name))) ?? ''),
+    return (attempt(() => readdirSync(folder)) ?? []).map(
+      (name) => attempt(() => readlinkSync(join(folder, name))) ?? '',
     );
   });
+}
+
+/** Whether all processes are in one network namespace that was made with the container, and hold no other. */
+function hasOneNetwork(
+  { namespaces }: RuncState['config'],
+  pids: readonly number[],
+  open: readonly string[],
+): boolean {
+  if (!namespaces.some(({ type, path }) => type === 'NEWNET' && path === '')) return false;
+  if (open.some((target) => target.startsWith('net:['))) return false;
+  const networks = new Set(pids.map((pid) => attempt(() => readlinkSync(`/proc/${pid}/ns/net`)) ?? ''));
+  return networks.size === 1;
 }
 
 /** What a process that has gone by now no longer shows is undefined. */

@@ -18,6 +18,7 @@ import { maskedFoldersConfig } from './crun-masks.ts';
 import { type DirectDump, directDump, directPreDump } from './direct-dump.ts';
 import { directDelete, knowsDeleteOf } from './direct-delete.ts';
 import { directStart } from './direct-start.ts';
+import { markNetworkAsOwn } from '../criu/own-network.ts';
 import { errorOf, OciError } from './error.ts';
 import { noRoomIn } from './no-room.ts';
 import { hasOwnClocks, rootAsSeenBy, withClocksOf } from './time-namespace.ts';
@@ -186,9 +187,11 @@ class Door implements OciRuntime {
   async #dumpDirectly(options: CheckpointOptions): Promise<boolean> {
     const { root, criuDir } = this.#options;
     if (this.name !== 'runc' || root === undefined || criuDir === undefined) return false;
-    const direct = await directDump(root, options);
+    const enters = findProgram('nsenter', this.#env['PATH'] ?? '') !== undefined;
+    const direct = await directDump(root, enters ? options : { ...options, networkIdle: false });
     if (direct === undefined) return false;
     await this.#callCriu('checkpoint', criuDir, direct, options, options.onStart);
+    if (direct.networkOf !== undefined) await markNetworkAsOwn(options.imageDir);
     return true;
   }
 
@@ -210,13 +213,17 @@ class Door implements OciRuntime {
   async #callCriu(
     verb: string,
     criuDir: string,
-    { args }: DirectDump,
+    { args, networkOf }: DirectDump,
     options: CallLimits & { id: string; criuConfig?: string },
     onStart?: () => void,
   ): Promise<void> {
     const { exec, bundle } = this.#options;
     const criu = join(criuDir, 'criu');
-    const running = exec(criu, args, {
+    const [program, ...first] =
+      networkOf === undefined
+        ? ([criu] as const)
+        : (['nsenter', `--net=/proc/${networkOf}/ns/net`, '--', criu] as const);
+    const running = exec(program, [...first, ...args], {
       timeoutMs: options.timeoutMs ?? CRIU_TIMEOUT_MS,
       ...(options.signal === undefined ? {} : { signal: options.signal }),
       cwd: bundle,

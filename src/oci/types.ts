@@ -109,6 +109,8 @@ export interface CheckpointOptions extends CriuOptions, CallLimits {
   readonly parentPath?: string;
   /** A descriptor that gets a zero byte when the lazy page server is ready; runc only. */
   readonly statusFd?: number;
+  /** The container's network namespace has no TCP socket, and CRIU is told not to lock it. */
+  readonly networkIdle?: boolean;
   /** Called as soon as the program that dumps has been started. */
   readonly onStart?: () => void;
 }

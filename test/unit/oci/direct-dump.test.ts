@@ -1,8 +1,11 @@
 import assert from 'node:assert/strict';
+import { open } from 'node:fs/promises';
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { directDump, directPreDump } from '../../../src/oci/direct-dump.ts';
 import type { CheckpointOptions } from '../../../src/oci/types.ts';
 
@@ -105,4 +108,41 @@ test('a copy beforehand leaves the cgroup alone, and each but the first refers t
   const mapped = { ...usual, config: { ...usual.config, uid_mappings: [{}] } };
   writeFileSync(join(root, 'web/state.json'), JSON.stringify(mapped));
   assert.equal(await directPreDump(root, folders), undefined);
+});
+
+test('CRIU goes into a network namespace where all processes are in it and nothing in it has to be locked', async () => {
+  const freezer = join(root, 'cgroup');
+  mkdirSync(freezer);
+  const pids = (...all: number[]): void => writeFileSync(join(freezer, 'cgroup.procs'), all.join('\n'));
+  const namespaces = [{ type: 'NEWNET', path: '' }];
+  const own = { ...usual, cgroup_paths: { freezer }, config: { ...usual.config, namespaces } };
+  const entered = async (state: unknown, more: Partial<CheckpointOptions> = { networkIdle: true }) => {
+    const direct = await dumped(state, more);
+    assert.ok(direct);
+    assert.equal(direct.args.includes('--empty-ns'), direct.networkOf === undefined);
+    return direct.networkOf;
+  };
+
+  const other = spawn('unshare', ['--net', 'sh', '-c', 'echo; exec sleep 60']);
+  try {
+    await once(other.stdout, 'data');
+    assert.ok(other.pid);
+    pids(process.pid);
+    assert.equal(await entered(own), process.pid);
+    assert.equal(await entered(own, {}), undefined, 'there may be something to lock');
+    assert.equal(
+      await entered({ ...own, config: usual.config }),
+      undefined,
+      'one that was given by its path',
+    );
+    pids(process.pid, other.pid);
+    assert.equal(await entered(own), undefined, 'two network namespaces');
+    const held = await open('/proc/self/ns/net');
+    pids(process.pid);
+    assert.equal(await entered(own), undefined, 'one that is held open');
+    await held.close();
+    assert.equal(await entered(own), process.pid);
+  } finally {
+    other.kill('SIGKILL');
+  }
 });
