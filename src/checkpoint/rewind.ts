@@ -26,6 +26,7 @@ import { assertRestorable } from './runtime-choice.ts';
 import { assertSpecFitsHost, decodeSpec } from './spec.ts';
 import { fitsInStaging, openStage, removeStage, type Stage } from './staging.ts';
 import { assertNotRemoved, isRemoved, removedMeanwhile, removeOrphan } from './removed.ts';
+import type { Rewound } from '../../snapshotter/rewind.ts';
 import { ioOf, type StartedTask, startTask } from './start.ts';
 import { Steps } from './steps.ts';
 import { removeTask } from './task.ts';
@@ -62,7 +63,8 @@ export async function rewind(host: Host, rewinding: Rewinding, report: Report): 
   } catch (error) {
     await leaveOthers(host, rewinding, error);
     report.phase('bringing back what ran');
-    const failure = (await steps.rollBack()).find(({ what }) => essential.has(what));
+    const failures = await steps.rollBack();
+    const failure = failures.find(({ what }) => essential.has(what));
     const { namespace, record } = rewinding;
     if (await isRemoved(host.containerd.namespace(namespace), record).catch(() => false)) {
       await removeOrphan(host, namespace, record);
@@ -70,7 +72,8 @@ export async function rewind(host: Host, rewinding: Rewinding, report: Report): 
       throw removedMeanwhile(record.id, error);
     }
     if (failure !== undefined) throw leftStopped(note, failure.error, error);
-    await note.asItWas();
+    // Else the note stays, for the next look at what was cut off.
+    if (!failures.some(({ what }) => what === giveDiskUp)) await note.asItWas();
     throw named(record.id, 'could not be rewound, and is as it was', 'not-rewound', error);
   }
 }
@@ -143,6 +146,7 @@ async function leaveOthers(
 
 const bringTaskBack = 'bring the stopped task back';
 const bringDiskBack = 'go back to the former disk';
+const giveDiskUp = 'give up the disk of a rewind that did not begin';
 /** Without these the container is not what it was. */
 const essential: ReadonlySet<string> = new Set([bringTaskBack, bringDiskBack]);
 
@@ -179,11 +183,14 @@ async function rewindBy(
   if (task?.status === Status.PAUSED) report.warn(`${record.id} was paused, and runs when it is restored`);
   const begin = process.hrtime.bigint();
   report.phase('stopping the container');
+  const clone = entry.disk === 'snapshot' ? cloneDisk(host, rewinding) : undefined;
+  if (clone !== undefined) steps.undo(giveDiskUp, async () => clone.undo());
   const safety = await stop(host, rewinding, note, report);
   if (safety !== undefined) {
     const back = async (): Promise<void> => bringBack(host, rewinding, safety.image);
     steps.undo(bringTaskBack, () => place?.inTurn(back) ?? back());
   }
+  if (clone !== undefined) steps.undo(bringDiskBack, async () => clone.undo());
   // What has no image of its memory cannot be brought back as it was: then the only way is on.
   const turnBack = (): void => {
     if (safety === undefined || safety.image !== undefined) signal.throwIfAborted();
@@ -196,7 +203,7 @@ async function rewindBy(
 
   turnBack();
   report.phase('putting the disk back');
-  const disk = await putDiskBack(host, client, rewinding, steps, report);
+  const disk = await putDiskBack(host, client, rewinding, clone, steps, report);
   const placed = process.hrtime.bigint();
 
   turnBack();
@@ -327,10 +334,34 @@ function noDisk(host: Host, record: Container): FailedPrecondition {
   });
 }
 
+/** The new disk of a container while it is being made. */
+interface DiskClone {
+  readonly made: Promise<Rewound>;
+  /** Waits for it, where need be, and gives the container its former disk back. Can be called more than once. */
+  undo(): Promise<void>;
+}
+
+/**
+ * Begins to make the disk as it was at the checkpoint. This has nothing to do with what is stopped meanwhile: a container that
+ * runs works on in the dataset that it has mounted, and what of a rewind is noted of before it ended the task is undone.
+ */
+function cloneDisk(host: Host, { namespace, record, entry }: Rewinding): DiskClone {
+  const make = async (): Promise<Rewound> => {
+    const disk = host.store.findContainer(namespace, record.snapshotKey);
+    if (disk === undefined) throw noDisk(host, record);
+    return host.store.rewind(disk.name, entry.snapshot);
+  };
+  const made = make();
+  const settled = made.catch(() => undefined); // who waits for it is told
+  return { made, undo: async () => (await settled)?.undo() };
+}
+
+/** @param clone where the checkpoint has a snapshot of the disk */
 async function putDiskBack(
   host: Host,
   client: NamespaceClient,
   { record, entry, memory }: Rewinding,
+  clone: DiskClone | undefined,
   steps: Steps,
   report: Report,
 ): Promise<DiskBack> {
@@ -340,11 +371,8 @@ async function putDiskBack(
   let target: Container = sameSpec ? record : { ...record, spec: former.spec };
   const layer = entry.disk !== 'snapshot';
   const update = (container: Container): Promise<void> => pointRecord(client, container, record, { layer });
-  if (entry.disk === 'snapshot') {
-    const disk = host.store.findContainer(client.namespace, record.snapshotKey);
-    if (disk === undefined) throw noDisk(host, record);
-    const rewound = await host.store.rewind(disk.name, entry.snapshot);
-    steps.undo(bringDiskBack, () => rewound.undo());
+  if (clone !== undefined) {
+    const rewound = await clone.made;
     if (!sameSpec) {
       steps.undo('put the former spec back', () => update(record));
       await update(target);

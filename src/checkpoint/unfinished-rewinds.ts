@@ -57,7 +57,12 @@ async function finishGroup(host: Host, group: readonly LeftNote<RewindNote>[]): 
   if (still.length === 0) return;
   await host.identify();
   const cut = await Promise.all(still.map((left) => look(host, left)));
-  for (const { left, found } of cut) if (found === 'left') await drop(host, left);
+  for (const { left, found } of cut) {
+    if (found !== 'left') continue;
+    // Its new disk was begun beside the end of the task.
+    await host.store.undoRewind(left.note.disk.name, left.note.disk.dataset);
+    await drop(host, left);
+  }
   const touched = cut.filter(({ found }) => found !== 'left');
   if (touched.every(({ found }) => found === 'runs')) {
     for (const one of touched) await goOn(host, one);
@@ -80,10 +85,11 @@ async function look(host: Host, left: LeftNote<RewindNote>): Promise<Cut> {
     }
     const image = await settled(note, task?.pid ?? 0);
     if (task !== undefined && isAlive(task.pid, note.startTime)) return 'left';
-    if (!note.ended && image === undefined) return 'left';
-    const status = (await findTask(client, record.id))?.status;
+    const now = await findTask(client, record.id);
+    const runs = now?.status === Status.RUNNING || now?.status === Status.PAUSED;
+    if (!note.ended && image === undefined) return runs && now.pid !== task?.pid ? 'runs' : 'left';
     const isOver = image !== undefined && !note.ended; // containerd may call the former one running for a moment yet
-    return !isOver && (status === Status.RUNNING || status === Status.PAUSED) ? 'runs' : 'stopped';
+    return !isOver && runs ? 'runs' : 'stopped';
   };
   return { left, former, found: await found() };
 }

@@ -16,7 +16,7 @@ import { explainGone } from './bundle-gone.ts';
 import { assertOwnCgroup, type FindUnmounted } from './crun-cgroup.ts';
 import { maskedFoldersConfig } from './crun-masks.ts';
 import { type DirectDump, directDump, directPreDump } from './direct-dump.ts';
-import { directDelete, knowsDeleteOf } from './direct-delete.ts';
+import { type DirectDelete, directDeleteOf } from './direct-delete.ts';
 import { directStart } from './direct-start.ts';
 import { markNetworkAsOwn } from '../criu/own-network.ts';
 import { errorOf, OciError } from './error.ts';
@@ -78,14 +78,14 @@ class Door implements OciRuntime {
   readonly asksCriuFirst: boolean;
   readonly #options: RuntimeOptions;
   readonly #env: Record<string, string>;
-  readonly #deletesDirectly: boolean;
+  readonly #deleteDirectly: DirectDelete | undefined;
 
   constructor(options: RuntimeOptions) {
     this.name = options.binary.name;
     this.path = options.binary.path;
     // libcontainer's Restore begins so in these; of later ones it is not known.
     this.asksCriuFirst = this.name === 'runc' && /^1\.[1-4]\./.test(options.binary.version);
-    this.#deletesDirectly = knowsDeleteOf(options.binary);
+    this.#deleteDirectly = directDeleteOf(options.binary);
     this.#options = options;
     this.#env = environment(options.env ?? process.env, options.criuDir);
   }
@@ -117,8 +117,8 @@ class Door implements OciRuntime {
   async delete(id: string, options: DeleteOptions = {}): Promise<void> {
     const { root, systemdCgroup = false, isRootSlow = false } = this.#options;
     const { ended } = options;
-    if (ended !== undefined && root !== undefined && !systemdCgroup && !isRootSlow && this.#deletesDirectly) {
-      if (directDelete(join(root, id), ended)) return;
+    if (ended !== undefined && root !== undefined && !systemdCgroup && !isRootSlow) {
+      if (this.#deleteDirectly?.(join(root, id), ended) === true) return;
     }
     const force = options.force === true ? ['--force'] : [];
     await this.#run('delete', id, ['delete', ...force, id], options);

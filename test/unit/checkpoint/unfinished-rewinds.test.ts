@@ -142,11 +142,19 @@ test('what was restored, and runs, stays', async () => {
   assert.equal(existsSync(stage), false);
 });
 
-test('what ended by itself before the rewind ended it is left alone; what a rewind ended without an image starts anew', async () => {
+test('what ended by itself before the rewind ended it keeps its disk and is left alone; what a rewind ended without an image starts anew', async () => {
   const itself = fakeHost(['web'], []);
   itself.cutOff('web', { image: 'part', ended: false });
   await itself.finish();
-  assert.deepEqual(itself.done, []);
+  assert.deepEqual(itself.done, ['1/web on pool/web']);
+  const since = fakeHost(['web'], [{ ...running('web'), pid: GONE - 1 }]);
+  since.cutOff('web', { ended: false });
+  await since.finish();
+  assert.deepEqual(since.done, [], 'what somebody has started since has the disk that it was given');
+  const late = fakeHost(['web'], [{ ...running('web'), pid: GONE }]);
+  late.cutOff('web', { ended: false });
+  await late.finish();
+  assert.deepEqual(late.done, ['1/web on pool/web'], 'containerd has not heard yet that it ended');
   const ended = fakeHost(['web'], []);
   ended.cutOff('web');
   await ended.finish();
@@ -176,7 +184,7 @@ test('a container that is gone does not come back', async () => {
   const { cutOff, finish, done, rewinds } = fakeHost([], []);
   cutOff('web', { image: 'whole' });
   await finish();
-  assert.deepEqual(done, []);
+  assert.deepEqual(done, ['1/web on pool/web']); // which does nothing with a disk that is gone too
   assert.deepEqual(await rewinds.left(), []);
 });
 

@@ -4,7 +4,7 @@ import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync 
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { suite, test, type TestContext } from 'node:test';
-import { directDelete, knowsDeleteOf } from '../../../src/oci/direct-delete.ts';
+import { deleteOfCrun, knowsDeleteOfCrun } from '../../../src/oci/crun-delete.ts';
 
 /** Of a process that has ended and was waited for. */
 const { pid: gone } = spawnSync('true');
@@ -35,7 +35,7 @@ function setUp(t: TestContext) {
   };
   write({});
   const run = (pid = gone): boolean =>
-    directDelete(folder, pid, (path) => {
+    deleteOfCrun(folder, pid, (path) => {
       asked.push(path);
       return cgroups;
     });
@@ -124,9 +124,9 @@ test('only releases of crun’s whose delete is known', () => {
     ...more,
   });
   for (const version of ['1.8', '1.8.1', '1.14.1', '1.21', '1.28', '1.29.1'])
-    assert.equal(knowsDeleteOf(binary(version)), true, version);
+    assert.equal(knowsDeleteOfCrun(binary(version)), true, version);
   for (const version of ['', '1', '1.7.2', '1.30', '2.8', '0.21', '1.28.0.0.1-abc', '1.28-dirty', '11.21'])
-    assert.equal(knowsDeleteOf(binary(version)), false, version);
-  assert.equal(knowsDeleteOf(binary('1.21', { wrapped: true })), false);
-  assert.equal(knowsDeleteOf(binary('1.21', { name: 'runc' })), false);
+    assert.equal(knowsDeleteOfCrun(binary(version)), false, version);
+  assert.equal(knowsDeleteOfCrun(binary('1.21', { wrapped: true })), false);
+  assert.equal(knowsDeleteOfCrun(binary('1.21', { name: 'runc' })), false);
 });
