@@ -1,6 +1,6 @@
 // A stasisd that is killed in the middle of a restore in place: what ran goes on with its memory, or what was restored runs.
 import assert from 'node:assert/strict';
-import { existsSync, readdirSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, suite, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -12,6 +12,17 @@ import { attempt, ctr, importImage, stack, stasis, until } from '../support/stac
 
 /** How far the writer goes on before each restore. */
 const AHEAD = 50;
+
+/** The task works on the disk that its container has, and would be given again. */
+async function assertOnItsDisk(name: string, when: string): Promise<void> {
+  const table = readFileSync(`/proc/${await pidOf(name)}/mountinfo`, 'utf8');
+  const dataset = /^\S+ \S+ \S+ \S+ \/ .* - \S+ (\S+)/m.exec(table)?.[1]?.split('/').pop() ?? 'no dataset';
+  const mounts = await ctr('snapshots', '--snapshotter', 'stasis', 'mounts', '/target', name);
+  assert.ok(
+    mounts.includes(`+${dataset}/rootfs `),
+    `${when}: it works on ${dataset}, and would be given ${mounts}`,
+  );
+}
 
 suite('kill -9 of stasisd in a restore in place loses no memory', () => {
   const web = uniqueName('web');
@@ -62,6 +73,7 @@ suite('kill -9 of stasisd in a restore in place loses no memory', () => {
       throw new Error(`${when}: ${String(error)}\n${daemon.output}`);
     });
     assert.doesNotMatch(daemon.output, /"memory":false|memory=false/, when);
+    await assertOnItsDisk(web, when);
     const restored =
       told.exitCode === 0 ||
       daemon.output.includes('a restore that was cut off was done') ||

@@ -38,6 +38,7 @@ async function endAndDelete(t: TestContext, flags: string[], meanwhile: (cgroup:
   await until('the end', async () => (await statusOf(name)) === 'STOPPED' || undefined);
   meanwhile(cgroup);
   const deleted = await attempt('ctr', ['tasks', 'rm', name]);
+  assert.equal(deleted.exitCode, 0, deleted.stderr);
   const events = await recording.through('/tasks/delete');
   const state = `${runDir}/oci/default/${name}`;
   const mounts = readFileSync('/proc/self/mountinfo', 'utf8');
