@@ -4,9 +4,11 @@
 //   scripts/node scripts/build.ts --package DIR     below DIR, to be run from /usr (scripts/package)
 import { build, type BuildOptions } from 'esbuild';
 import { execFileSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import { chmodSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
+import { readyCommands } from '../src/cli/ready/commands.ts';
 
 const root = join(import.meta.dirname, '..');
 const { values } = parseArgs({ options: { package: { type: 'string' } } });
@@ -74,9 +76,8 @@ await build({
     js: `${shebang}import { createRequire as __createRequire } from 'node:module'; const require = __createRequire(import.meta.url);`,
   },
 });
-await build({
+const commandLine: BuildOptions = {
   ...common,
-  entryPoints: { 'stasis-main': join(root, 'src/cli/main.ts') },
   outdir: place.lib,
   format: 'cjs',
   charset: 'ascii', // see src/cli/code-cache.ts
@@ -109,7 +110,19 @@ await build({
         })),
     },
   ],
+};
+await build({ ...commandLine, entryPoints: { 'stasis-main': join(root, 'src/cli/main.ts') } });
+await build({
+  ...commandLine,
+  entryPoints: { ready: join(root, 'src/cli/ready/main.ts') },
+  define: { ...define, STASIS_BUILD: '"@BUILD@"' },
 });
+// Of which build a script and a process are that meet: src/cli/ready/.
+const script = readFileSync(join(root, 'src/cli/ready/stasis.sh'), 'utf8');
+const ready = readFileSync(join(place.lib, 'ready.cjs'), 'utf8');
+const commandLineBuild = createHash('sha256').update(script).update(ready).digest('hex').slice(0, 12);
+writeFileSync(join(place.lib, 'ready.cjs'), ready.replace('@BUILD@', commandLineBuild));
+
 await build({
   ...common,
   entryPoints: { stasis: join(root, 'src/cli/loader.ts') },
@@ -133,7 +146,16 @@ const { node, installed } = place;
 // Without a hash seed of its own V8 need not hash what is in its snapshot again, nor find primes: a twelfth of the time that Node
 // takes to start. The command reads nobody's data but stasisd's, once.
 const seedless = '--hash-seed=1 --no-rehash-snapshot';
-install(place.bin, 'stasis', `#!/bin/sh\nexec '${node}' ${seedless} '${installed}/stasis.cjs' "$@"\n`);
+install(
+  place.bin,
+  'stasis',
+  script
+    .replaceAll('@NODE@', node)
+    .replaceAll('@OPTIONS@', seedless)
+    .replaceAll('@STASIS@', `${installed}/stasis.cjs`)
+    .replaceAll('@BUILD@', commandLineBuild)
+    .replaceAll('@COMMANDS@', readyCommands.join(' | ')),
+);
 install(place.sbin, 'stasisd', `#!/bin/sh\nexec '${node}' '${installed}/stasisd.mjs' "$@"\n`);
 
 install(

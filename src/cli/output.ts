@@ -1,9 +1,25 @@
-import { fstatSync, writeSync } from 'node:fs';
+import { closeSync, fstatSync, writeSync } from 'node:fs';
 import { hasErrno } from '../errors.ts';
 import type { Output } from './host.ts';
 
 /** Their major number, mem(4). */
 const MEMORY_DEVICES = 1;
+
+/** What is used of Node's stream of a descriptor. */
+export interface OutputStream {
+  readonly isTTY?: boolean;
+  readonly columns?: number;
+  readonly errored: Error | null;
+  write(text: string | Uint8Array, done?: () => void): unknown;
+  on(event: 'error', listener: (error: Error) => void): unknown;
+  destroy(): unknown;
+}
+
+/** Whether a device may be a terminal, for which Node's stream is needed: not one of memory, as /dev/null is. */
+export function isTerminalLike(fd: number): boolean {
+  const about = fstatSync(fd);
+  return about.isCharacterDevice() && about.rdev >> 8 !== MEMORY_DEVICES;
+}
 
 /**
  * Standard output or error of a short-lived program. Node's own stream takes some milliseconds to come about, which only a
@@ -11,21 +27,19 @@ const MEMORY_DEVICES = 1;
  */
 export class StandardOutput implements Output {
   readonly #fd: number;
-  readonly #open: () => NodeJS.WriteStream;
+  readonly #open: () => OutputStream;
   readonly #failed: (error: NodeJS.ErrnoException) => void;
-  #stream: NodeJS.WriteStream | undefined;
+  #stream: OutputStream | undefined;
 
   /**
    * @param open Node's stream
    * @param failed told that text was not written
    */
-  constructor(fd: 1 | 2, open: () => NodeJS.WriteStream, failed: (error: NodeJS.ErrnoException) => void) {
+  constructor(fd: number, open: () => OutputStream, failed: (error: NodeJS.ErrnoException) => void) {
     this.#fd = fd;
     this.#open = open;
     this.#failed = failed;
-    const about = fstatSync(fd);
-    // A device may be a terminal: Node's stream knows. Not one of memory, as /dev/null is.
-    if (about.isCharacterDevice() && about.rdev >> 8 !== MEMORY_DEVICES) this.#streaming();
+    if (isTerminalLike(fd)) this.#streaming();
   }
 
   get isTTY(): boolean {
@@ -63,7 +77,13 @@ export class StandardOutput implements Output {
     });
   }
 
-  #streaming(): NodeJS.WriteStream {
+  /** Closes the descriptor. */
+  close(): void {
+    if (this.#stream === undefined) closeSync(this.#fd);
+    else this.#stream.destroy();
+  }
+
+  #streaming(): OutputStream {
     if (this.#stream === undefined) {
       this.#stream = this.#open();
       this.#stream.on('error', this.#failed);

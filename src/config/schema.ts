@@ -100,6 +100,14 @@ export const schema = {
         what: 'Sockets and run-time state; nothing durable. Changing it needs that no container runs.',
         effect: 'both',
       }),
+      ready_command: choice({
+        default: 'on',
+        choices: ['on', 'off'],
+        what:
+          "Whether a process is kept that has the command line loaded, so that root's `stasis` need not wait for Node to start: " +
+          'docs/cli.md. It takes some 60 MB of memory, half of them shared with stasisd.',
+        effect: 'restart',
+      }),
     },
   },
   containerd: {

@@ -43,6 +43,7 @@ import { ContainerdPeer } from './containerd-peer.ts';
 import { listenForShims } from './disks-listener.ts';
 import { keepNewSpaceSmall } from './heap.ts';
 import { listen } from './listener.ts';
+import { readyCommand } from './ready-command.ts';
 import { refusing } from './refuse.ts';
 import { applyChanges } from './reload.ts';
 import { rootDataset } from './root.ts';
@@ -120,6 +121,7 @@ async function main(): Promise<void> {
 
   const status = `serving ${host.root} to ${config.containerd.address}`;
   systemd.ready(status);
+  const ready = readyCommand(config, log);
   process.on('SIGHUP', () => {
     systemd.reloading();
     reload(config, log);
@@ -147,6 +149,7 @@ async function main(): Promise<void> {
     await Promise.all([listener.close(), shims.close()]);
     await Promise.all(background);
     await threads.close();
+    await ready?.stop();
     host.containerd.close();
     process.exit(0);
   };
