@@ -6,6 +6,12 @@ import type { ExitJournal } from './exit-journal.ts';
 import type { ExitNote } from './messages.ts';
 
 /**
+ * How often it is looked for an end that no signal has told of, in milliseconds: libuv keeps as many signals as fit into a pipe, and while this
+ * process does something else, such as to start a worker, others can fill it.
+ */
+const LOST_MS = 1000;
+
+/**
  * Reaps whatever a container's processes and runtimes leave to this subreaper, and keeps how each has ended until the worker says that
  * nobody will ask.
  *
@@ -18,6 +24,7 @@ export class Exits {
   readonly #journal: ExitJournal;
   readonly #isWorker: (pid: number) => boolean;
   readonly #tell: (exit: ExitNote) => void;
+  readonly #lost: NodeJS.Timeout;
   #looksAgain = false;
 
   /**
@@ -35,6 +42,9 @@ export class Exits {
     for (const exit of kept) this.#kept.set(exit.pid, exit);
     this.#journal = journal(kept);
     process.on('SIGCHLD', () => this.collect());
+    this.#lost = setInterval(() => {
+      if (this.#peek() !== undefined) process.kill(process.pid, 'SIGCHLD'); // libuv has to hear of a worker's end, too
+    }, LOST_MS).unref();
   }
 
   /** Those that somebody may still ask for, oldest first. */
@@ -49,6 +59,7 @@ export class Exits {
 
   /** Nobody will ask any more. */
   close(): void {
+    clearInterval(this.#lost);
     this.#journal.remove();
   }
 

@@ -258,11 +258,17 @@ async function stop(
   if (!isRunning(task)) return undefined;
   const client = host.containerd.namespace(namespace);
   await allThere(host, { namespace, record, signal }, report);
-  const stage = await openStage(host.staging);
+  const listed = pidsOf(client, record.id);
+  const found = findEngine(host.config.daemon.run_dir, namespace, record.id);
+  for (const begun of [listed, found]) begun.catch(() => undefined); // they are waited for below
+  const stage = await openStage(host.staging).catch(async (error: unknown) => {
+    (await found.catch(() => undefined))?.close();
+    throw error;
+  });
   note.staged(stage);
-  const engine = await findEngine(host.config.daemon.run_dir, namespace, record.id);
+  const engine = await found;
   try {
-    const pids = await pidsOf(client, record.id);
+    const pids = await listed;
     if (engine === undefined || !(await fitsInStaging(host.staging, pids))) {
       return { image: undefined };
     }
