@@ -1,15 +1,23 @@
 import { randomUUID } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { untilBack } from '../containerd/away.ts';
-import { isContainerdAway, isShimSilent, type NamespaceClient, silentShim } from '../containerd/client.ts';
+import {
+  findTask,
+  isContainerdAway,
+  isShimSilent,
+  type NamespaceClient,
+  silentShim,
+} from '../containerd/client.ts';
 import { Code, codeOf, FailedPrecondition, messageOf, StasisError } from '../errors.ts';
 import type { Container } from '../proto/gen/containerd/containers.ts';
 import type { Mount } from '../proto/gen/containerd/mount.ts';
 import { type Process, Status } from '../proto/gen/containerd/task_types.ts';
 import { SessionPolicy } from '../proto/gen/stasis/engine.ts';
+import { readImage } from '../criu/image.ts';
 import { bringBack } from './bring-back.ts';
 import { cgroupPids, findCgroup } from '../sys/cgroup.ts';
 import { strangers } from '../sys/own-processes.ts';
+import { isAlive, startTimeOf } from '../sys/process.ts';
 import type { CheckpointEntry } from './entry.ts';
 import { applyDiff } from './foreign.ts';
 import { hasDisk } from './find.ts';
@@ -21,7 +29,7 @@ import { named } from './named.ts';
 import type { RewindPlace } from './pod.ts';
 import { isRunning, newNote } from './rewind-notes.ts';
 import { diffFile } from './record.ts';
-import { findEngine } from './shim-client.ts';
+import { type Engine, findEngine } from './shim-client.ts';
 import { assertRestorable } from './runtime-choice.ts';
 import { assertSpecFitsHost, decodeSpec } from './spec.ts';
 import { fitsInStaging, openStage, removeStage, type Stage } from './staging.ts';
@@ -74,6 +82,7 @@ export async function rewind(host: Host, rewinding: Rewinding, report: Report): 
     if (failure !== undefined) throw leftStopped(note, failure.error, error);
     // Else the note stays, for the next look at what was cut off.
     if (!failures.some(({ what }) => what === giveDiskUp)) await note.asItWas();
+    if (note.hasLostMemory) throw startedAnew(record.id, error);
     throw named(record.id, 'could not be rewound, and is as it was', 'not-rewound', error);
   }
 }
@@ -84,7 +93,10 @@ interface Note extends Disposable {
   readonly id: string;
   /** Whether what ran comes back with its memory. */
   readonly hasMemory: boolean;
+  /** Whether a task was ended of which there is no image. */
+  readonly hasLostMemory: boolean;
   /** Where the image of the task is being made. */
+  readonly stage: string;
   staged(stage: Stage): void;
   /** From here on the task has ended by this rewind. @param memory with its image */
   ended(memory: boolean): void;
@@ -107,6 +119,7 @@ function openNote(host: Host, { namespace, record, task, place }: Rewinding): No
   if (from !== before && before !== undefined)
     host.later('remove the image of a stopped task', removeStage(before.stage));
   let memory = from.stage !== '';
+  let lost = false;
   const done = async (): Promise<void> => {
     open.done();
     await removeStage(open.note.stage);
@@ -116,9 +129,16 @@ function openNote(host: Host, { namespace, record, task, place }: Rewinding): No
     get hasMemory() {
       return memory;
     },
+    get hasLostMemory() {
+      return lost;
+    },
+    get stage() {
+      return open.note.stage;
+    },
     staged: (stage) => open.change({ stage: stage.folder }),
     ended: (withMemory) => {
       memory = withMemory;
+      lost = !withMemory;
       open.change({ ended: true });
     },
     done,
@@ -159,6 +179,16 @@ function leftStopped({ id, hasMemory }: Note, failure: unknown, error: unknown):
     reason: 'left-stopped',
     cause: why,
     remedy: `see that containerd runs: stasisd tries to bring it back once a minute; to go to a checkpoint instead: stasis restore ${id}`,
+  });
+}
+
+function startedAnew(id: string, error: unknown): StasisError {
+  const text = `container ${id} could not be rewound, and was started anew on its disk, without what it had in memory: ${messageOf(error)}`;
+  return new StasisError(codeOf(error), text, {
+    subject: id,
+    reason: 'started-anew',
+    cause: error,
+    remedy: `to go to a checkpoint instead: stasis restore ${id}`,
   });
 }
 
@@ -245,54 +275,110 @@ async function assertAlone(id: string, task: Process | undefined): Promise<void>
   );
 }
 
+/** How often in all the present state is dumped where the shim's worker ends meanwhile, and another one follows it. */
+const DUMPS = 3;
+
+/** A running task that was ended. */
+interface Stopped {
+  /** Folder of its image; undefined where none could be made. */
+  readonly image: string | undefined;
+}
+
 /**
  * Ends a running task, keeping an image of it on the tmpfs, from which it comes back if the restore fails.
  * Where no such image can be made the task comes back anew on its present disk.
+ * @returns undefined where none runs
+ * @throws Unavailable, while it still runs, where the shim does not answer, or its worker ends again and again
  */
 async function stop(
   host: Host,
-  { namespace, record, task, signal }: Rewinding,
+  rewinding: Rewinding,
   note: Note,
   report: Report,
-): Promise<{ image: string | undefined } | undefined> {
+): Promise<Stopped | undefined> {
+  const { namespace, record, task, signal } = rewinding;
   if (!isRunning(task)) return undefined;
-  const client = host.containerd.namespace(namespace);
   await allThere(host, { namespace, record, signal }, report);
-  const listed = pidsOf(client, record.id);
-  const found = findEngine(host.config.daemon.run_dir, namespace, record.id);
-  for (const begun of [listed, found]) begun.catch(() => undefined); // they are waited for below
-  const stage = await openStage(host.staging).catch(async (error: unknown) => {
-    (await found.catch(() => undefined))?.close();
-    throw error;
-  });
-  note.staged(stage);
-  const engine = await found;
-  try {
-    const pids = await listed;
-    if (engine === undefined || !(await fitsInStaging(host.staging, pids))) {
-      return { image: undefined };
-    }
-    const answer = await engine.calls.checkpoint({
-      id: record.id,
-      imageDir: stage.imageDir,
-      workDir: stage.workDir,
-      snapshot: '',
-      properties: {},
-      syncPath: '',
-      exit: true,
-      requireMemory: true,
-      timeoutMs: BigInt(host.config.checkpoint.timeout) * 1000n,
-      parentPath: '',
-      sessions: SessionPolicy.SESSIONS_LEAVE, // they end with the task, and do not come back with it
+  const client = host.containerd.namespace(namespace);
+  const startTime = startTimeOf(task.pid);
+  const cutOff: Stage[] = [];
+  for (;;) {
+    const listed = pidsOf(client, record.id);
+    const found = findEngine(host.config.daemon.run_dir, namespace, record.id);
+    for (const begun of [listed, found]) begun.catch(() => undefined); // they are waited for below
+    const stage = await openStage(host.staging).catch(async (error: unknown) => {
+      (await found.catch(() => undefined))?.close();
+      throw error;
     });
-    return { image: answer.memory ? stage.imageDir : undefined };
-  } catch (error) {
-    if (isContainerdAway(error) || isShimSilent(error)) throw error; // while nothing is lost yet
-    report.warn(`the present state of ${record.id} cannot be kept while it is restored: ${messageOf(error)}`);
-    return { image: undefined };
-  } finally {
-    engine?.close();
+    note.staged(stage);
+    const engine = await found;
+    try {
+      const pids = await listed;
+      const fits = engine !== undefined && (await fitsInStaging(host.staging, pids));
+      return { image: fits ? await dumpAndEnd(host, engine, record.id, stage) : undefined };
+    } catch (error) {
+      if (isContainerdAway(error) || isShimSilent(error)) throw error; // while nothing is lost yet
+      if (isLost(error)) {
+        cutOff.push(stage);
+        // The worker that follows answers once it has taken back what was begun, or has ended the task where the image was whole.
+        await findTask(client, record.id).catch(() => undefined);
+      }
+      const runs = isAlive(task.pid, startTime);
+      if (runs && isLost(error)) {
+        signal.throwIfAborted();
+        if (cutOff.length < DUMPS) continue;
+        throw error;
+      }
+      const image = runs ? undefined : await firstWhole(cutOff, note);
+      if (image === undefined)
+        report.warn(
+          `the present state of ${record.id} cannot be kept while it is restored: ${messageOf(error)}`,
+        );
+      return { image };
+    } finally {
+      engine?.close();
+      for (const { folder } of cutOff.filter((other) => other.folder !== note.stage))
+        host.later('remove what a dump has left', removeStage(folder));
+    }
   }
+}
+
+/** The image of a dump that had come to its end, but for its answer. */
+async function firstWhole(stages: readonly Stage[], note: Note): Promise<string | undefined> {
+  for (const stage of stages) {
+    if ((await readImage(stage.imageDir)).missing.length > 0) continue;
+    note.staged(stage);
+    return stage.imageDir;
+  }
+  return undefined;
+}
+
+/** Whether a shim's answer did not come, as its worker has ended. A shim without a guard has ended then, and its containers with it. */
+function isLost(error: unknown): boolean {
+  return codeOf(error) === Code.Unavailable && !isContainerdAway(error) && !isShimSilent(error);
+}
+
+/** @returns the folder of the image; undefined where none was made */
+async function dumpAndEnd(
+  host: Host,
+  { calls }: Engine,
+  id: string,
+  stage: Stage,
+): Promise<string | undefined> {
+  const answer = await calls.checkpoint({
+    id,
+    imageDir: stage.imageDir,
+    workDir: stage.workDir,
+    snapshot: '',
+    properties: {},
+    syncPath: '',
+    exit: true,
+    requireMemory: true,
+    timeoutMs: BigInt(host.config.checkpoint.timeout) * 1000n,
+    parentPath: '',
+    sessions: SessionPolicy.SESSIONS_LEAVE, // they end with the task, and do not come back with it
+  });
+  return answer.memory ? stage.imageDir : undefined;
 }
 
 /** @throws Unavailable where the shim does not answer */
