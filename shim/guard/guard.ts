@@ -22,6 +22,9 @@ import { descriptorOf, type GuardState } from './successor.ts';
 import { Turns } from './turns.ts';
 import { WorkerProcess, type WorkerState } from './worker-process.ts';
 
+/** For how long requests wait for a worker that starts. */
+const OVERDUE_MS = 10_000;
+
 export interface GuardOptions {
   /** What Node is called with for a worker. */
   readonly program: readonly string[];
@@ -58,8 +61,11 @@ export class Guard {
   /** What each worker has left, and what is answered with: that of the last one that served. */
   readonly #left = new WeakMap<WorkerProcess, Deposits>();
   #deposits: Deposits;
-  /** Runs out where no worker has served for a while. */
+  /** Run out where no worker has served for a while, and for longer than a client is to wait. */
   #vacancy: NodeJS.Timeout | undefined;
+  #overdue: NodeJS.Timeout | undefined;
+  /** Why requests are refused though a worker may only be slow to start; undefined where they are not. */
+  #lateness: string | undefined;
   #isVacant = false;
   #listeners: Server[] = [];
   #worker: WorkerProcess | undefined;
@@ -152,7 +158,7 @@ export class Guard {
 
   #accept(client: Socket): void {
     const session = this.#open(client);
-    const { refusal } = this.#restarts;
+    const refusal = this.#restarts.refusal ?? this.#lateness;
     if (this.#serves && !this.#replacement.stands) session.attach(this.#worker?.socket ?? '');
     else if (refusal !== undefined) session.refuse(refusal);
     else if (this.#isVacant) session.vacate();
@@ -197,8 +203,8 @@ export class Guard {
         if (worker !== this.#worker) return;
         this.#serves = true;
         this.#isVacant = false;
-        clearTimeout(this.#vacancy);
-        this.#vacancy = undefined;
+        for (const timer of [this.#vacancy, this.#overdue]) clearTimeout(timer);
+        this.#vacancy = this.#overdue = this.#lateness = undefined;
         this.#useDeposits(worker);
         this.#turns.isUsed = worker.hello?.anyOrder === true;
         for (const session of this.#sessions) session.attach(worker.socket);
@@ -290,6 +296,7 @@ export class Guard {
       return;
     }
     this.#vacancy ??= setTimeout(() => this.#vacate(), PATIENCE_MS);
+    this.#overdue ??= setTimeout(() => this.#giveUp(), OVERDUE_MS);
     const { reason, pauseMs } = this.#restarts.after(end);
     const { refusal, failures } = this.#restarts;
     this.#turns.clear();
@@ -305,6 +312,14 @@ export class Guard {
   #vacate(): void {
     this.#isVacant = true;
     for (const session of this.#sessions) session.vacate();
+  }
+
+  /** … and for so long that nobody is to wait any more: a start may hang, or take very long. */
+  #giveUp(): void {
+    this.#lateness = this.#restarts.refusalOf(
+      `the shim has had no worker for ${OVERDUE_MS / 1000} s, as the next one ${this.#worker?.lacks ?? 'is not started'}`,
+    );
+    for (const session of this.#sessions) session.refuse(this.#lateness);
   }
 
   /** It has every task taken up: those that it leaves nothing for are no more. */

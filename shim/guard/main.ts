@@ -4,6 +4,7 @@
 import { openSync, writeFileSync, writeSync } from 'node:fs';
 import { closeOverExec, closeQuietly, replaceDescriptor } from '../../src/sys/descriptor.ts';
 import { becomeSubreaper, refuseDebugger } from '../../src/sys/process.ts';
+import { outlastSignals } from '../../src/sys/signals.ts';
 import { programVersion } from '../../src/version.ts';
 import { Guard, type GuardOptions } from './guard.ts';
 import { PROTOCOL } from './messages.ts';
@@ -47,6 +48,7 @@ function check(format: number): void {
 }
 
 refuseDebugger();
+outlastSignals();
 try {
   const [first = '', second = ''] = process.argv.slice(2);
   if (first === 'check') {

@@ -43,9 +43,7 @@ export class Restarts {
     if (servedMs !== undefined) this.#short = servedMs < STEADY_MS ? this.#short + 1 : 0;
     const reason = `the shim's worker has ended (${why})`;
     this.#refusal =
-      this.#failures < MAX_FAILED
-        ? undefined
-        : `${reason}, ${this.#failures} times in a row; the containers run on, and it is tried again`;
+      this.#failures < MAX_FAILED ? undefined : this.refusalOf(`${reason}, ${this.#failures} times in a row`);
     return { reason, pauseMs: this.#pauseMs() };
   }
 
@@ -57,6 +55,11 @@ export class Restarts {
   /** Why requests are refused; undefined while they may wait for a worker. */
   get refusal(): string | undefined {
     return this.#refusal;
+  }
+
+  /** What a client is told that is refused for that. */
+  refusalOf(reason: string): string {
+    return `${reason}; the containers run on, and it is tried again (see: stasis shim ls)`;
   }
 
   get state(): Pick<GuardStatus, 'restarts' | 'lastEnd'> {

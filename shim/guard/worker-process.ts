@@ -5,12 +5,15 @@ import { OomKills } from '../../src/sys/oom-kills.ts';
 import { isStopped } from '../../src/sys/process.ts';
 import { Channel } from './channel.ts';
 import { Heartbeat } from './heartbeat.ts';
+import { lastWords } from './last-words.ts';
 import type { Begin, ExitNote, Hello, ToGuard, ToWorker } from './messages.ts';
+import { Loading } from './loading.ts';
 import { descriptorOf } from './successor.ts';
 
 /** How long it may take to serve, with all containers taken up. */
 const READY_MS = 30_000;
-const MAX_STDERR = 2000;
+/** Of what it writes as it ends: V8 has where it was after the reason. */
+const MAX_STDERR = 16_384;
 const LAST_WORDS_MS = 50;
 const POLL_MS = 1;
 /** Where a program that was started with Node's channel expects it. */
@@ -47,6 +50,12 @@ interface Life {
 /** What somebody waits for. */
 type Told = Extract<ToGuard, { kind: 'hello' | 'ready' | 'quiet' }>;
 
+const UNTOLD: Readonly<Record<Told['kind'], string>> = {
+  hello: 'has not loaded its program',
+  ready: 'has not taken the containers up',
+  quiet: 'has not come to the end of what is under way',
+};
+
 interface Hearer {
   hear(message: ToGuard): void;
   fail(why: string): void;
@@ -65,6 +74,8 @@ export class WorkerProcess {
   readonly #events: WorkerEvents;
   #late: NodeJS.Timeout | undefined;
   #hello: Hello | undefined;
+  /** Until it has said what it is. */
+  readonly #loading: Loading | undefined;
   readonly #heartbeat: Heartbeat;
   readonly #oomKills: OomKills;
   #readySince: number | undefined;
@@ -86,6 +97,7 @@ export class WorkerProcess {
     this.isChild = left === undefined;
     this.#life = 'pid' in from ? adopt(from, exited) : start(from);
     this.#oomKills = new OomKills(this.pid);
+    if (left === undefined) this.#loading = new Loading(this.pid, (why) => this.kill(why));
     this.#heartbeat = new Heartbeat(
       this.pid,
       () => {
@@ -148,7 +160,7 @@ export class WorkerProcess {
       fail: (why) => reject(new Error(why)),
     };
     const timer = setTimeout(
-      () => hearer.fail(`the worker is not ${kind} within ${withinMs / 1000} s`),
+      () => hearer.fail(`the worker ${UNTOLD[kind]} within ${withinMs / 1000} s`),
       withinMs,
     );
     this.#hearers.add(hearer);
@@ -160,6 +172,11 @@ export class WorkerProcess {
       clearTimeout(timer);
       this.#hearers.delete(hearer);
     }
+  }
+
+  /** What it has not done yet that it has to before it serves. */
+  get lacks(): string {
+    return UNTOLD[this.#hello === undefined ? 'hello' : 'ready'];
   }
 
   /** What it has said of itself; undefined before that. */
@@ -221,7 +238,10 @@ export class WorkerProcess {
       this.#heartbeat.answered();
       return;
     }
-    if (message.kind === 'hello') this.#hello = message;
+    if (message.kind === 'hello') {
+      this.#hello = message;
+      this.#loading?.stop();
+    }
     if (message.kind === 'ready') {
       clearTimeout(this.#late);
       this.#readySince = performance.now();
@@ -234,6 +254,7 @@ export class WorkerProcess {
   #end(how: string): void {
     if (this.#why !== undefined) return;
     clearTimeout(this.#late);
+    this.#loading?.stop();
     this.#heartbeat.stop();
     const said = lastWords(this.#stderr);
     const isShort = how === 'SIGKILL' && this.#verdict === '' && this.#oomKills.isMore;
@@ -283,10 +304,4 @@ function adopt({ pid, channel, stderr }: WorkerState, exited: Promise<string>): 
 /** What a process that does nothing any more has written is there: each turn of the loop reads what there is. */
 async function turns(): Promise<void> {
   for (let turn = 0; turn < 2; turn++) await new Promise((resolve) => setImmediate(resolve));
-}
-
-/** What a program said last; of an error that nobody caught not where, nor under which Node. */
-function lastWords(text: string): string {
-  const lines = text.trim().split('\n');
-  return lines.filter((line) => line !== '' && !/^( +at |Node\.js v)/.test(line)).at(-1) ?? '';
 }

@@ -11,6 +11,7 @@ import {
   leaveSession,
   yieldToParent,
 } from '../../src/sys/process.ts';
+import { outlastSignals } from '../../src/sys/signals.ts';
 import { poolMade, widenPool } from '../../src/sys/thread-pool.ts';
 import { Any } from '../../src/proto/gen/google/protobuf/any.ts';
 import type { ShimArguments } from '../arguments.ts';
@@ -63,6 +64,7 @@ export async function serve(args: ShimArguments, config: Config, env: NodeJS.Pro
     socket: place.socket,
   };
   if (guarded) becomeGuard(start, paths, lock);
+  outlastSignals();
   becomeSubreaper();
   const shim = await Shim.listen({ ...start, config, paths });
   await answer(args, place);

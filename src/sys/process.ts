@@ -80,6 +80,8 @@ export function isStopped(pid: number): boolean {
 export interface ThreadState {
   /** As SIGSTOP has it: state T, proc(5). */
   readonly isStopped: boolean;
+  /** Neither runs, nor waits for a processor or a disk: states S and T. */
+  readonly isIdle: boolean;
   /** Processor time since its start, in milliseconds, to a hundredth of a second. */
   readonly usedMs: number;
 }
@@ -92,7 +94,8 @@ export function threadOf(pid: number): ThreadState | undefined {
   const fields = statOf(`${pid}/task/${pid}`);
   if (fields.length < 2) return undefined;
   const [user, kernel] = [Number(fields[11]), Number(fields[12])];
-  return { isStopped: fields[0] === 'T', usedMs: (user + kernel) * TICK_MS };
+  const [state = ''] = fields;
+  return { isStopped: state === 'T', isIdle: 'ST'.includes(state), usedMs: (user + kernel) * TICK_MS };
 }
 
 /** The fields of /proc/PID/stat from the third on: the name before them may hold blanks itself. */

@@ -28,6 +28,7 @@ import {
   workerPid,
 } from '../support/guard.ts';
 import { ended, signal } from '../support/process.ts';
+import { slowness } from '../support/slowness.ts';
 import { attempt, ctr, image, must, readIfThere, runtime, until } from '../support/stack.ts';
 import { Recording } from '../shim/events.ts';
 import { runDir } from '../shim/shims.ts';
@@ -130,6 +131,34 @@ test('a version that does not start, does not take up or does not answer is give
   }
   assert.equal((await ended).code, 5, 'an end that came meanwhile is told');
   install('2.0.0-second');
+});
+
+test('a version whose worker hangs as it starts has requests refused within seconds, with the reason, while containers run on', async (t) => {
+  const name = container(t);
+  install('1.0.0-first');
+  await detached(name, LOOP);
+  const { pid: guard } = await shimOf(name);
+  t.after(() => install('2.0.0-second'));
+  install('9.0.0-hung', (text, file) =>
+    file === 'shim.mjs'
+      ? text.replace(
+          '\n',
+          "\nif (process.argv[2] === 'worker') await new Promise(() => setInterval(() => 0, 1e9));\n",
+        )
+      : text,
+  );
+  await killWorker(guard);
+  const began = performance.now();
+  const exec = ['tasks', 'exec', '--exec-id', 'e', name, '/bin/echo', 'here'];
+  const { stderr } = await attempt('ctr', exec);
+  assert.match(
+    stderr,
+    /has had no worker for 10 s, as the next one has not loaded its program; the containers run on/,
+  );
+  assert.ok(performance.now() - began < 15_000 * slowness);
+  assert.match(await must('stasis', ['shim', 'ls']), /it has done nothing for 5 s, and had not loaded/);
+  install('2.0.0-second');
+  await until('a worker', async () => ((await attempt('ctr', exec)).stdout === 'here\n' ? true : undefined));
 });
 
 test('a guard whose successor does not start stays, descriptors do not add up, and a killed one takes its worker along as ever', async (t) => {

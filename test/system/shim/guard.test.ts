@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { setImmediate, setTimeout as sleep } from 'node:timers/promises';
 import { mount } from '../../../src/sys/mount.ts';
+import { ENDING } from '../../../src/sys/signals.ts';
 import { pidOf, removeContainer, statusOf, uniqueName } from '../support/container.ts';
 import {
   client,
@@ -326,6 +327,15 @@ test('a guard that is told to leave does so although its worker ends before it h
   await sleep(50);
   signal(worker, 'SIGKILL');
   await ended(guard);
+});
+
+test('signals that nobody means to end all containers by do not end the guard', async (t) => {
+  const name = container(t);
+  await detached(name, LOOP);
+  const guard = await shimPid(name);
+  for (const one of ENDING) signal(guard, one);
+  assert.equal(await ctr('tasks', 'exec', '--exec-id', 'e', name, '/bin/echo', 'here'), 'here\n');
+  assert.equal(await shimPid(name), guard);
 });
 
 test('how a task ended while no worker was there is told also when the guard is killed then', async (t) => {

@@ -3,7 +3,12 @@ import { spawn } from 'node:child_process';
 import { suite, test, type TestContext } from 'node:test';
 import { hangs, Heartbeat } from '../../../../shim/guard/heartbeat.ts';
 
-const look = (at: number, usedMs: number, isStopped = false) => ({ at, usedMs, isStopped });
+const look = (at: number, usedMs: number, isStopped = false) => ({
+  at,
+  usedMs,
+  isStopped,
+  isIdle: isStopped,
+});
 
 /** Until it is said that the process hangs. @param answers whether it answers */
 async function hung(t: TestContext, pid: number, answers: boolean): Promise<string> {
