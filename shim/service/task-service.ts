@@ -29,6 +29,7 @@ import { timestamp } from '../timestamp.ts';
 import { answeringAgain } from './again.ts';
 import { withKnownErrors } from './errors.ts';
 import { Reloads } from './reloads.ts';
+import { deletingOnce } from './rewound.ts';
 import type { Containers } from './containers.ts';
 
 /** What the service tells the program around it. */
@@ -54,8 +55,7 @@ export function taskService(
 ): Handlers<TaskDefinition> {
   const reloads = new Reloads();
   const handlers: Handlers<TaskDefinition> = {
-    async create(request, { connection }) {
-      reloads.note(connection, 'Create');
+    async create(request) {
       lifecycle.busy();
       expectQuickMoves();
       try {
@@ -114,8 +114,9 @@ export function taskService(
 
     async pids({ id }, { connection }) {
       const container = containers.get(id);
+      const isReload = reloads.isReload(connection);
       const pids = await container.pids();
-      if (reloads.isReload(connection) && pids.length === 0) pids.push(container.pid);
+      if (isReload && pids.length === 0) pids.push(container.pid);
       const execs = new Map([...container.execs.values()].map((exec) => [exec.pid, exec.id]));
       // A task that waits for its restore has no process yet; an empty answer would make containerd delete it.
       const all = container.init.state.name === 'restorable' ? [0] : pids;
@@ -177,7 +178,7 @@ export function taskService(
     async connect({ id }, { connection }) {
       // A containerd that died in a Delete still has the bundle. Told of no error, 1.6 lists a task that neither is there nor
       // can be made anew; with a shim of its own, the task's end would be seen by the connection.
-      const taskPid = reloads.note(connection, 'Connect')
+      const taskPid = reloads.isReload(connection)
         ? (await containers.getMade(id)).pid
         : (containers.find(id)?.pid ?? 0);
       return { shimPid: context.self.pid, taskPid, version };
@@ -188,7 +189,8 @@ export function taskService(
       return EMPTY;
     },
   };
-  return withKnownErrors(answeringAgain(handlers, context, containers));
+  const settled = answeringAgain(reloads.watch(handlers), context, containers);
+  return withKnownErrors(deletingOnce(settled, context));
 }
 
 async function create(context: ShimContext, request: CreateTaskRequest): Promise<Container> {

@@ -36,6 +36,7 @@ import { fitsInStaging, openStage, removeStage, type Stage } from './staging.ts'
 import { assertNotRemoved, isRemoved, removedMeanwhile, removeOrphan } from './removed.ts';
 import type { Rewound } from '../../snapshotter/rewind.ts';
 import { ioOf, type StartedTask, startTask } from './start.ts';
+import { expectSoleDelete, type SoleDelete } from './sole-delete.ts';
 import { Steps } from './steps.ts';
 import { removeTask } from './task.ts';
 
@@ -64,16 +65,17 @@ export type RewindTimes = StartedTask & { readonly stopNs: number; readonly disk
  * @throws what failed, or the signal's reason; an error with the reason `left-stopped` where what ran could not be brought back
  */
 export async function rewind(host: Host, rewinding: Rewinding, report: Report): Promise<RewindTimes> {
+  const { namespace, record } = rewinding;
   await using steps = new Steps(host.log, untilBack());
   using note = openNote(host, rewinding);
+  using deletion = expectSoleDelete(host.config.daemon.run_dir, namespace, record.id);
   try {
-    return await rewindBy(steps, note, host, rewinding, report);
+    return await rewindBy(steps, { note, deletion }, host, rewinding, report);
   } catch (error) {
     await leaveOthers(host, rewinding, error);
     report.phase('bringing back what ran');
     const failures = await steps.rollBack();
     const failure = failures.find(({ what }) => essential.has(what));
-    const { namespace, record } = rewinding;
     if (await isRemoved(host.containerd.namespace(namespace), record).catch(() => false)) {
       await removeOrphan(host, namespace, record);
       await note.done();
@@ -194,7 +196,7 @@ function startedAnew(id: string, error: unknown): StasisError {
 
 async function rewindBy(
   steps: Steps,
-  note: Note,
+  { note, deletion }: { readonly note: Note; readonly deletion: SoleDelete },
   host: Host,
   rewinding: Rewinding,
   report: Report,
@@ -228,6 +230,7 @@ async function rewindBy(
   turnBack();
   if (safety !== undefined) note.ended(safety.image !== undefined);
   await removeTask(host, namespace, record.id);
+  await deletion.bundleGone();
   const stopped = process.hrtime.bigint();
   await place?.stopped();
 

@@ -76,7 +76,12 @@ export async function removeTask(
     if (task === undefined) return forgetTask(client, container);
     // One that is still to be restored has no process that could end.
     const unborn = task.status === Status.CREATED && task.pid === 0;
-    if (!unborn && task.status !== Status.STOPPED) await endTask(host, namespace, container);
+    // It has nothing that could be killed; its shim is told that it is this one that is meant: sole-delete.ts.
+    if (unborn)
+      await client.tasks
+        .kill({ containerId: container, execId: '', signal: SIGKILL, all: true })
+        .catch(() => undefined);
+    else if (task.status !== Status.STOPPED) await endTask(host, namespace, container);
     try {
       await client.tasks.delete({ containerId: container });
       return;

@@ -3,8 +3,9 @@ import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { after, before, suite, test } from 'node:test';
-import { count, progress, removeAll, statusOf, uniqueName } from '../support/container.ts';
-import { image, importImage, runtime, stasis, until } from '../support/stack.ts';
+import { Containerd } from '../../../src/containerd/client.ts';
+import { count, progress, removeAll, startWriter, statusOf, uniqueName } from '../support/container.ts';
+import { image, importImage, runtime, stack, stasis, until } from '../support/stack.ts';
 
 suite('a container whose client is attached', () => {
   const names: string[] = [];
@@ -41,4 +42,34 @@ suite('a container whose client is attached', () => {
       await progress(name, 3);
     });
   }
+
+  test('that deletes the ended task never meets the task that follows it', async (t) => {
+    const name = uniqueName('attached');
+    names.push(name);
+    await startWriter(name);
+    await stasis('checkpoint', name, '--name', 'one', '--require-memory');
+    const containerd = new Containerd(stack.address);
+    let over = false;
+    t.after(() => {
+      over = true;
+      containerd.close();
+    });
+    const { tasks } = containerd.namespace('default');
+    for (let round = 0; round < 5; round++) {
+      over = false;
+      // From when it has ended, as fast as it can: as clients that were told so do it, one each.
+      const client = async (): Promise<void> => {
+        await tasks.wait({ containerId: name, execId: '' });
+        while (!over) await tasks.delete({ containerId: name }).catch(() => undefined);
+      };
+      const clients = [client(), client(), client()];
+      await stasis('restore', name, '--snapshot', 'one', '--require-memory');
+      over = true;
+      await Promise.all(clients);
+      assert.equal(await statusOf(name), 'RUNNING');
+      await progress(name, 3);
+      await stasis('checkpoint', name, '--name', 'two', '--require-memory');
+      await stasis('rm', name, 'two');
+    }
+  });
 });

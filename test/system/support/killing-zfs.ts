@@ -21,7 +21,7 @@ case " $KILL_AMONG " in "  " | *" $1 "*) ;; *) exec '${zfs}' "$@" ;; esac
 exec 9>>'${counter}.lock' # several are called at once
 flock 9
 n=$(($(cat '${counter}' 2>/dev/null || echo 0) + 1))
-echo $n >'${counter}'
+echo $n >'${counter}.new' && mv '${counter}.new' '${counter}' # the test reads it at any time
 exec 9>&-
 [ "$KILL_BEFORE" != $n ] || { kill -9 $PPID; exit 1; }
 '${zfs}' "$@"
@@ -35,7 +35,7 @@ exit $status
 
   remove(): void {
     rmSync(program);
-    for (const file of [counter, `${counter}.lock`]) rmSync(file, { force: true });
+    for (const file of [counter, `${counter}.new`, `${counter}.lock`]) rmSync(file, { force: true });
   },
 
   /** Edits stasisd's configuration so that it calls this. */
