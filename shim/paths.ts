@@ -22,7 +22,7 @@ import { InvalidArgument } from '../src/errors.ts';
  * | `tasks/<namespace>/<id>/deleted` | the answer of `delete`, as an argument of printf(1) |
  * | `pages/<namespace>.<id>.<n>/` | a restore whose memory comes in while it runs: src/pages/fill-files.ts |
  * | `tasks/<namespace>/<id>/dead` | the same, of a task whose shim is dead, for a `delete` that cannot wait until it is cleared away |
- * | `tasks/<namespace>/<id>/rewind` | a rewind ends the task: src/checkpoint/sole-delete.ts |
+ * | `tasks/<namespace>/<id>/rewind` | a rewind ends the task: src/checkpoint/rewind/sole-delete.ts |
  * | `tasks/<namespace>/<id>/told` | there when that was told |
  * | `tasks/<namespace>/<id>/warnings` | what went wrong while it was cleared away |
  * | `oci/<namespace>` | state of the OCI runtime |

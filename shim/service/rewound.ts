@@ -1,4 +1,4 @@
-import { endSoleDelete, forgetSoleDelete, passSoleDelete } from '../../src/checkpoint/sole-delete.ts';
+import { endSoleDelete, forgetSoleDelete, passSoleDelete } from '../../src/checkpoint/rewind/sole-delete.ts';
 import type { TaskDefinition } from '../../src/proto/gen/containerd/task.ts';
 import type { Handlers } from '../../ttrpc/index.ts';
 import type { ShimContext } from '../container/context.ts';
@@ -6,7 +6,7 @@ import { AGAIN } from '../guard/messages.ts';
 
 type Tasks = Handlers<TaskDefinition>;
 
-/** The same handlers, where a task that is rewound is deleted once: src/checkpoint/sole-delete.ts. */
+/** The same handlers, where a task that is rewound is deleted once: src/checkpoint/rewind/sole-delete.ts. */
 export function deletingOnce(
   tasks: Tasks,
   { paths, namespace }: Pick<ShimContext, 'paths' | 'namespace'>,

@@ -12,7 +12,7 @@ import type { KeyedMutex } from './locks.ts';
 import type { MemoryStore } from './memory-store.ts';
 import type { Standstill } from './still/standstill.ts';
 import type { Pending } from './pending.ts';
-import type { RewindNotes } from './rewind-notes.ts';
+import type { RewindNotes } from './rewind/notes.ts';
 import type { Storing } from './storing.ts';
 import type { UnfinishedSets } from './unfinished-sets.ts';
 

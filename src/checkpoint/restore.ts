@@ -9,7 +9,8 @@ import type { OpenMemory } from './memory-store.ts';
 import { openCheckpoint } from './open.ts';
 import { validateContainerId, validateNamespace } from './names.ts';
 import { assertNoPodAround, inPodOfNow, type RewindPlace } from './pod.ts';
-import { rewind, type RewindTimes } from './rewind.ts';
+import { rewind } from './rewind/rewind.ts';
+import type { RewindTimes } from './rewind/rewinding.ts';
 
 export interface RestoreRequest {
   readonly namespace: string;

@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { bringBack } from '../../../src/checkpoint/bring-back.ts';
+import { bringBack } from '../../../src/checkpoint/rewind/bring-back.ts';
 import type { Host } from '../../../src/checkpoint/host.ts';
 import { encodeSpec } from '../../../src/checkpoint/spec.ts';
 import { NotFound } from '../../../src/errors.ts';

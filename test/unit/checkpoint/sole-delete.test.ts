@@ -18,7 +18,7 @@ import {
   expectSoleDelete,
   forgetSoleDelete,
   passSoleDelete,
-} from '../../../src/checkpoint/sole-delete.ts';
+} from '../../../src/checkpoint/rewind/sole-delete.ts';
 import { FailedPrecondition, NotFound } from '../../../src/errors.ts';
 
 /** A task's run folder, and the bundle that its record names. */

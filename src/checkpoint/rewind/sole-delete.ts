@@ -5,8 +5,8 @@
 import { existsSync, readFileSync, readlinkSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { Code, codeOf, FailedPrecondition, hasErrno } from '../errors.ts';
-import { isAlive, startTimeOf } from '../sys/process.ts';
+import { Code, codeOf, FailedPrecondition, hasErrno } from '../../errors.ts';
+import { isAlive, startTimeOf } from '../../sys/process.ts';
 
 /** In the folder `tasks/<namespace>/<id>` of `daemon.run_dir`. */
 const MARK = 'rewind';

@@ -1,9 +1,9 @@
 // What must be known to bring back what a rewind has stopped, where that rewind itself cannot.
-import { Container } from '../proto/gen/containerd/containers.ts';
-import { Process, Status } from '../proto/gen/containerd/task_types.ts';
-import { startTimeOf } from '../sys/process.ts';
+import { Container } from '../../proto/gen/containerd/containers.ts';
+import { Process, Status } from '../../proto/gen/containerd/task_types.ts';
+import { startTimeOf } from '../../sys/process.ts';
 import type { FormerTask } from './bring-back.ts';
-import { type Noted, Notes } from './notes.ts';
+import { type Noted, Notes } from '../notes.ts';
 
 /** A rewind under way. */
 export interface RewindNote extends Noted {

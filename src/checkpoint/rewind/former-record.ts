@@ -1,7 +1,7 @@
 // The record of a container whose disk is not ours, before and after a rewind: it is pointed at a new writable layer.
-import type { NamespaceClient } from '../containerd/client.ts';
-import type { Container } from '../proto/gen/containerd/containers.ts';
-import { removeSnapshot } from './gone-already.ts';
+import type { NamespaceClient } from '../../containerd/client.ts';
+import type { Container } from '../../proto/gen/containerd/containers.ts';
+import { removeSnapshot } from '../gone-already.ts';
 
 /** With a snapshotter and `/` and anything: label of what refers to a snapshot; containerd's docs/garbage-collection.md. */
 const keepSnapshot = 'containerd.io/gc.ref.snapshot.';

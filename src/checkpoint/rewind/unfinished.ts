@@ -1,19 +1,19 @@
 // Rewinds that were cut off: by the death of a stasisd, or of a containerd that did not come back in time.
 import { setTimeout as sleep } from 'node:timers/promises';
-import { findContainer, findTask } from '../containerd/client.ts';
-import { readImage } from '../criu/image.ts';
-import type { Container } from '../proto/gen/containerd/containers.ts';
-import { Status } from '../proto/gen/containerd/task_types.ts';
-import { isAlive } from '../sys/process.ts';
+import { findContainer, findTask } from '../../containerd/client.ts';
+import { readImage } from '../../criu/image.ts';
+import type { Container } from '../../proto/gen/containerd/containers.ts';
+import { Status } from '../../proto/gen/containerd/task_types.ts';
+import { isAlive } from '../../sys/process.ts';
 import { bringBack, type FormerTask } from './bring-back.ts';
 import { forgetFormerLayer, keepsFormerLayer, pointRecord } from './former-record.ts';
-import { removeSnapshot } from './gone-already.ts';
-import { type Host, lockKey } from './host.ts';
-import type { LeftNote } from './notes.ts';
-import { isRemoved, removeOrphan } from './removed.ts';
-import { formerOf, isRunning, type RewindNote } from './rewind-notes.ts';
-import { imageOfStage, removeStage } from './staging.ts';
-import { removeTask } from './task.ts';
+import { removeSnapshot } from '../gone-already.ts';
+import { type Host, lockKey } from '../host.ts';
+import type { LeftNote } from '../notes.ts';
+import { isRemoved, removeOrphan } from '../removed.ts';
+import { formerOf, isRunning, type RewindNote } from './notes.ts';
+import { imageOfStage, removeStage } from '../staging.ts';
+import { removeTask } from '../task.ts';
 
 /** A shim whose caller has gone undoes its dump at once, unless a CRIU hangs. */
 const DUMP_TIMEOUT_MS = 10_000;

@@ -1,11 +1,11 @@
 // What a rewind that failed, or was cancelled, puts in the place of the task that it stopped.
-import { findTask } from '../containerd/client.ts';
-import type { Container } from '../proto/gen/containerd/containers.ts';
-import { type Process, Status } from '../proto/gen/containerd/task_types.ts';
-import type { Host } from './host.ts';
-import { isRemoved } from './removed.ts';
-import { ioOf, startTask } from './start.ts';
-import { removeTask } from './task.ts';
+import { findTask } from '../../containerd/client.ts';
+import type { Container } from '../../proto/gen/containerd/containers.ts';
+import { type Process, Status } from '../../proto/gen/containerd/task_types.ts';
+import type { Host } from '../host.ts';
+import { isRemoved } from '../removed.ts';
+import { ioOf, startTask } from '../start.ts';
+import { removeTask } from '../task.ts';
 
 /** A task that a rewind was about to stop, or has stopped. */
 export interface FormerTask {
