@@ -24,6 +24,7 @@ import { Turns } from './turns.ts';
 
 /** Codes of ttrpc's (and gRPC's) status. */
 const CANCELED = 1;
+const UNKNOWN = 2;
 const INVALID_ARGUMENT = 3;
 const RESOURCE_EXHAUSTED = 8;
 const UNAVAILABLE = 14;
@@ -41,7 +42,7 @@ const TASK_SERVICE = /^containerd\.task\.v[23]\.Task$/;
  * What waits for a worker even where none comes for now: who is refused a Wait never learns how the process ended, and a containerd
  * that is refused the two that it asks at its start takes the task for dead, and has it ended …
  */
-const PATIENT: ReadonlySet<string> = new Set(['Wait', 'Connect', 'Pids']);
+const PATIENT: ReadonlySet<string> = new Set(['Wait', 'Connect']); // and Pids where it is the second of the two
 /** … as it does where they are not answered within five seconds, so that they wait no longer than this where a worker has left answers. */
 export const PATIENCE_MS = 1000;
 /** The first of the two, and of all that is asked on its connection; the second one follows it. */
@@ -61,8 +62,13 @@ const HARMLESS: ReadonlySet<string> = new Set([
 /** How soon it is looked again whether a worker has answered itself, while something waits for that. */
 const LOOK_MS = 1;
 
-/** What a worker answers at once, from what it has in memory, and may answer twice. */
+/**
+ * What a worker answers at once, from what it has in memory, and may answer twice. containerd gives it up after two seconds. That and
+ * `Unavailable` newer versions hand on, and clients take both for a task that is not there: `ctr containers rm` then removes a container
+ * that runs. Of any other error they make a task whose status is unknown.
+ */
 const PROMPT = 'State';
+const PROMPT_MS = 1800;
 
 /**
  * What a worker sends is read into this, whichever of its connections it comes by, and is done with before anything else is read: that
@@ -99,6 +105,10 @@ interface Open {
   workers: number;
   /** Whether it is the second of what a restarted containerd asks. */
   readonly isSecond: boolean;
+  /** When it came, on the clock of performance.now(). */
+  readonly came: number;
+  /** Whether it is looked at again before its client gives it up. */
+  limited: boolean;
 }
 
 /** Finds what a worker has left to answer a request with, the body of a Response. */
@@ -152,7 +162,8 @@ export class Session {
   #isVacant = false;
   /** Why requests are refused; undefined while they wait for a worker, or have one. */
   #refusal: string | undefined;
-
+  /** Why what is not given to a worker waits. */
+  #why = "the shim's worker is being replaced";
   #hold: Hold;
 
   constructor(client: Socket, onClose: () => void, options: SessionOptions = {}) {
@@ -264,18 +275,20 @@ export class Session {
   detach(why: string): void {
     const worker = this.#worker;
     this.#worker = undefined;
+    this.#why = `${why}, and the next one does not serve yet`;
     worker?.destroy();
     this.#takeBack();
     this.#spokenFor.clear();
     for (const [streamId, open] of this.#open) {
       if (!open.given) continue;
       open.given = false;
+      this.#limit(open);
       open.workers++;
       if (open.isSecond && this.#speakFor(open)) continue;
       const { service, method, workers } = open;
       if (!TASK_SERVICE.test(service) || open.frame.flags !== 0) {
         this.#refuse(streamId, `${method} was cut off: ${why}`);
-      } else if (workers >= MAX_WORKERS && !PATIENT.has(method)) {
+      } else if (workers >= MAX_WORKERS && !isPatient(open)) {
         this.#refuse(
           streamId,
           `${method} is given up, as ${workers} workers have ended while they dealt with it: ${why}`,
@@ -288,7 +301,7 @@ export class Session {
   refuse(reason: string): void {
     this.#refusal = reason;
     this.vacate();
-    for (const [streamId, { method }] of this.#open) if (!PATIENT.has(method)) this.#refuse(streamId, reason);
+    for (const [streamId, open] of this.#open) if (!isPatient(open)) this.#refuse(streamId, reason);
   }
 
   /** No worker comes for now: what cannot wait is answered by what was left. */
@@ -321,7 +334,7 @@ export class Session {
       this.#isReload = !this.#begun && next.method === FIRST;
       this.#begun = true;
       if (this.#isUrgent(next) && this.#speakFor(next)) return;
-      if (this.#refusal !== undefined && !PATIENT.has(next.method)) this.#refuse(streamId, this.#refusal);
+      if (this.#refusal !== undefined && !isPatient(next)) this.#refuse(streamId, this.#refusal);
       else this.#give(next);
     } else if (open !== undefined && !open.given && frame.type === FrameType.Cancel) {
       this.#forget(streamId);
@@ -365,7 +378,10 @@ export class Session {
   }
 
   #give(open: Open): void {
-    if (this.#worker === undefined || this.#keepsBack(open)) return;
+    if (this.#worker === undefined || this.#keepsBack(open)) {
+      this.#limit(open);
+      return;
+    }
     if (takesTurns(open) && !this.#turns.take(open, () => this.#give(open))) return;
     open.given = true;
     if (open.method === FIRST) this.#first = this.#worker;
@@ -380,8 +396,21 @@ export class Session {
     this.#pass(open.bytes);
   }
 
-  #lends({ service, method, frame }: Open): boolean {
-    if (method !== PROMPT || frame.flags !== 0 || !TASK_SERVICE.test(service)) return false;
+  /** See PROMPT. */
+  #limit(open: Open): void {
+    if (open.limited || !isPrompt(open)) return;
+    open.limited = true;
+    const { streamId } = open.frame;
+    const late = (): void => {
+      if (this.#open.get(streamId) !== open) return;
+      open.limited = false;
+      if (!open.given) this.#refuse(streamId, this.#why);
+    };
+    setTimeout(late, open.came + PROMPT_MS - performance.now()).unref();
+  }
+
+  #lends(open: Open): boolean {
+    if (!isPrompt(open) || open.frame.flags !== 0) return false;
     this.#settle();
     return this.#lent === undefined && this.#client.writableLength === 0;
   }
@@ -436,8 +465,14 @@ export class Session {
   }
 
   #refuse(streamId: number, reason: string): void {
+    const open = this.#open.get(streamId);
+    const isUnknown = open !== undefined && isPrompt(open);
     this.#forget(streamId);
-    this.#write(statusFrame(streamId, UNAVAILABLE, `${reason}: unavailable`));
+    this.#write(
+      isUnknown
+        ? statusFrame(streamId, UNKNOWN, `${reason}: unknown`)
+        : statusFrame(streamId, UNAVAILABLE, `${reason}: unavailable`),
+    );
   }
 
   #write(bytes: Buffer): void {
@@ -463,12 +498,22 @@ function openOf(frame: MessageFrame, isNext: boolean): Open {
     given: false,
     workers: 0,
     isSecond: isNext && target.method === SECOND,
+    came: performance.now(),
+    limited: false,
   };
 }
 
 /** Whether a worker leaves an answer for such a request. */
 function canBeLeft({ service, method, frame, isSecond }: Open): boolean {
   return (method === FIRST || isSecond) && frame.flags === 0 && TASK_SERVICE.test(service);
+}
+
+function isPrompt({ service, method }: Open): boolean {
+  return method === PROMPT && TASK_SERVICE.test(service);
+}
+
+function isPatient({ method, isSecond }: Open): boolean {
+  return PATIENT.has(method) || isSecond;
 }
 
 function isHarmless({ service, method }: Open): boolean {

@@ -39,15 +39,16 @@ import type { GrpcContext, GrpcHandlers } from './grpc-server.ts';
 import { addressMetadata } from './metadata.ts';
 import { explainNoRoom } from './no-room.ts';
 import { Operations } from './operations.ts';
+import { explainSilence } from './silent-shim.ts';
 import { streaming, type Updates } from './updates.ts';
 
 /** Handlers of stasis.v1: each call of the API in terms of the operations behind it. */
 export function stasisService(host: Host): GrpcHandlers<typeof StasisDefinition> {
   const operations = new Operations();
-  /** `what` and `subject`: what is made in the pool, for whom. */
+  /** `what` and `subject`: what is made in the pool, for whom, of which namespace. */
   const operation = <T>(
     context: GrpcContext,
-    [what, subject]: readonly [string, string],
+    [what, subject, namespace]: readonly [string, string, string],
     work: (updates: Updates<T>, signal: AbortSignal) => Promise<void>,
   ): AsyncIterable<T> =>
     streaming<T>(async (updates) => {
@@ -56,10 +57,13 @@ export function stasisService(host: Host): GrpcHandlers<typeof StasisDefinition>
         await work(updates, running.signal);
       } catch (error) {
         const told = explainNoRoom(error, what, subject);
-        if (told !== error) host.log.warn('no room in the pool', { for: what, error: messageOf(error) });
+        if (told === error) throw await silence(error, namespace);
+        host.log.warn('no room in the pool', { for: what, error: messageOf(error) });
         throw told;
       }
     });
+  const silence = (error: unknown, namespace: string): Promise<unknown> =>
+    explainSilence(error, host.config.daemon.run_dir, namespace);
   const sessionsOf = ({ execSessions }: Pick<CheckpointRequest, 'execSessions'>): ExecSessions =>
     execSessionsOf(execSessions, host.config.checkpoint.exec_sessions);
   /** What of a request is to be brought together with the configuration. */
@@ -71,7 +75,7 @@ export function stasisService(host: Host): GrpcHandlers<typeof StasisDefinition>
     checkpoint: (request, context) =>
       operation<CheckpointUpdate>(
         context,
-        [`a checkpoint of ${request.container}`, request.container],
+        [`a checkpoint of ${request.container}`, request.container, request.namespace],
         async (updates, signal) => {
           await enter(host, context);
           const report = reporter<CheckpointUpdate>(updates, (update) => update);
@@ -84,7 +88,7 @@ export function stasisService(host: Host): GrpcHandlers<typeof StasisDefinition>
       const subject = request.pod || [...request.containers, ...request.labels].join(', ');
       return operation<CheckpointUpdate>(
         context,
-        [`a set of ${subject}`, subject],
+        [`a set of ${subject}`, subject, request.namespace],
         async (updates, signal) => {
           await enter(host, context);
           const report = reporter<CheckpointUpdate>(updates, (update) => update);
@@ -99,7 +103,7 @@ export function stasisService(host: Host): GrpcHandlers<typeof StasisDefinition>
       const subject = request.set || request.containers.join(', ');
       return operation<RestoreSetUpdate>(
         context,
-        [`a restore of ${subject}`, subject],
+        [`a restore of ${subject}`, subject, request.namespace],
         async (updates, signal) => {
           await enter(host, context);
           const tell = (update: RestoreSetUpdate['update']): void => updates.push({ update, warnings: [] });
@@ -126,7 +130,7 @@ export function stasisService(host: Host): GrpcHandlers<typeof StasisDefinition>
     restore: (request, context) =>
       operation<RestoreUpdate>(
         context,
-        [`a restore of ${request.container}`, request.container],
+        [`a restore of ${request.container}`, request.container, request.namespace],
         async (updates, signal) => {
           await enter(host, context);
           const report = reporter<RestoreUpdate>(updates, (update) => update);
@@ -138,7 +142,7 @@ export function stasisService(host: Host): GrpcHandlers<typeof StasisDefinition>
     clone: (request, context) =>
       operation<CloneUpdate>(
         context,
-        [`clones of ${request.container}`, request.container],
+        [`clones of ${request.container}`, request.container, request.namespace],
         async (updates, signal) => {
           await enter(host, context);
           const report = reporter<CloneUpdate>(updates, (update) => update);
@@ -168,12 +172,16 @@ export function stasisService(host: Host): GrpcHandlers<typeof StasisDefinition>
         },
       ),
     run: (request, context) =>
-      operation<RunUpdate>(context, [`container ${request.id}`, request.id], async (updates, signal) => {
-        await enter(host, context);
-        const report = reporter<RunUpdate>(updates, (update) => update);
-        const result = await run(host, { ...request, signal }, report);
-        updates.push({ update: { $case: 'result', value: restoreMessage(result) }, warnings: [] });
-      }),
+      operation<RunUpdate>(
+        context,
+        [`container ${request.id}`, request.id, request.namespace],
+        async (updates, signal) => {
+          await enter(host, context);
+          const report = reporter<RunUpdate>(updates, (update) => update);
+          const result = await run(host, { ...request, signal }, report);
+          updates.push({ update: { $case: 'result', value: restoreMessage(result) }, warnings: [] });
+        },
+      ),
     list: async (request, context) => {
       await enter(host, context);
       return list(host, request);
@@ -220,7 +228,11 @@ export function stasisService(host: Host): GrpcHandlers<typeof StasisDefinition>
     },
     doctor: async ({ namespace, container }, context) => {
       await (container === '' ? assertMeant : enter)(host, context);
-      return { obstacles: (await examine(host, namespace, container)).map(obstacleMessage) };
+      try {
+        return { obstacles: (await examine(host, namespace, container)).map(obstacleMessage) };
+      } catch (error) {
+        throw await silence(error, namespace);
+      }
     },
   };
 }

@@ -102,6 +102,7 @@ export function containerView(container: ContainerSummary) {
     disks: container.disks.map(diskView),
     checkpoints: container.checkpoints.map(checkpointView),
     filling: fillingView(container.filling),
+    shimSilent: orNull(container.shimSilent),
   };
 }
 

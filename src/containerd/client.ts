@@ -1,5 +1,5 @@
 import { GrpcChannel, type GrpcClient } from '../api/grpc-client.ts';
-import { StasisError, Code, Unavailable } from '../errors.ts';
+import { StasisError, Code, codeOf, Unavailable } from '../errors.ts';
 import { type Container, ContainersDefinition } from '../proto/gen/containerd/containers.ts';
 import { ContentDefinition } from '../proto/gen/containerd/content.ts';
 import { DiffDefinition } from '../proto/gen/containerd/diff.ts';
@@ -143,24 +143,36 @@ export async function findContainer(client: NamespaceClient, id: string): Promis
 
 /**
  * A container's task, or undefined where it has none.
- * @throws Unavailable where its shim does not answer
+ * @throws Unavailable where its shim does not answer: containerd calls its status unknown, or hands on that its time is over
  */
 export async function findTask(client: NamespaceClient, id: string): Promise<Process | undefined> {
-  const answer = await orNotFound(client.tasks.get({ containerId: id, execId: '' }));
+  const answer = await orNotFound(client.tasks.get({ containerId: id, execId: '' })).catch(
+    (error: unknown) => {
+      throw codeOf(error) === Code.DeadlineExceeded ? silentShim(id) : error;
+    },
+  );
   if (answer?.process?.status === Status.UNKNOWN) throw silentShim(id);
   return answer?.process;
 }
 
 const silent = 'shim-silent';
 
-/** The error for a task of which containerd says that its status is unknown: it has asked the shim for two seconds. */
-export function silentShim(id: string): Unavailable {
-  return new Unavailable(`the shim of container ${id} does not answer`, {
-    subject: id,
-    reason: silent,
-    remedy:
-      'see its process (stasis shim ls) and its log; to kill it ends its containers too, unless shim.guard is on',
-  });
+/**
+ * The error for a task of which containerd says that its status is unknown: it has asked the shim for two seconds.
+ * @param why what the shim's guard says of it
+ */
+export function silentShim(id: string, why?: string): Unavailable {
+  return new Unavailable(
+    `the shim of container ${id} does not answer${why === undefined ? '' : `: ${why}`}`,
+    {
+      subject: id,
+      reason: silent,
+      remedy:
+        why === undefined
+          ? 'see its process (stasis shim ls) and its log; to kill it ends its containers too, unless shim.guard is on'
+          : 'mend that: its containers run on, and the guard tries again every few seconds (see stasis shim ls)',
+    },
+  );
 }
 
 export function isShimSilent(error: unknown): boolean {

@@ -16,6 +16,7 @@ import type {
   ListRequest,
   ListResponse,
 } from '../proto/gen/stasis/stasis.ts';
+import { whySilent } from '../shims/list.ts';
 import { CHECKPOINT_LABEL, type Snapshot } from '../../snapshotter/snapshot.ts';
 
 const statusNames: Readonly<Record<number, string>> = {
@@ -25,6 +26,8 @@ const statusNames: Readonly<Record<number, string>> = {
   [Status.PAUSED]: 'paused',
   [Status.PAUSING]: 'pausing',
 };
+
+const UNKNOWN = 'unknown';
 
 /** Containers with their disks and checkpoints: those that containerd knows, and those that only the pool knows. */
 export async function list(host: Host, request: ListRequest): Promise<ListResponse> {
@@ -117,10 +120,16 @@ async function summarise(
   const names = new Set(known.keys());
   for (const entry of host.catalog.all()) if (entry.namespace === namespace) names.add(entry.container);
   for (const { entry } of host.storing.all()) if (entry.namespace === namespace) names.add(entry.container);
-  return [...names]
-    .filter((name) => only === '' || name === only)
-    .sort()
-    .map((name) => summary(host, { namespace, name, record: known.get(name), task: tasks.get(name), rows }));
+  const chosen = [...names].filter((name) => only === '' || name === only).sort();
+  return Promise.all(
+    chosen.map(async (name) => {
+      const [record, task] = [known.get(name), tasks.get(name)];
+      // One that does not answer is not in containerd's list, from 2.2 on.
+      const mayBeSilent = task === undefined ? record !== undefined : task.status === Status.UNKNOWN;
+      const silent = mayBeSilent ? await whySilent(host.config.daemon.run_dir, namespace, name) : undefined;
+      return summary(host, { namespace, name, record, task, silent, rows });
+    }),
+  );
 }
 
 interface Known {
@@ -128,10 +137,12 @@ interface Known {
   readonly name: string;
   readonly record: Container | undefined;
   readonly task: Process | undefined;
+  /** Why its shim does not answer. */
+  readonly silent: string | undefined;
   readonly rows: ReadonlyMap<string, Row>;
 }
 
-function summary(host: Host, { namespace, name, record, task, rows }: Known): ContainerSummary {
+function summary(host: Host, { namespace, name, record, task, silent, rows }: Known): ContainerSummary {
   const entries = host.catalog.of(namespace, name);
   const unstored = host.storing.find(namespace, name);
   const disks = disksOf(host, namespace, record?.snapshotKey ?? name, entries, rows);
@@ -140,11 +151,13 @@ function summary(host: Host, { namespace, name, record, task, rows }: Known): Co
     namespace,
     name,
     exists: record !== undefined,
-    status: task === undefined ? '' : (statusNames[task.status] ?? 'unknown'),
+    status:
+      task === undefined ? (silent === undefined ? '' : UNKNOWN) : (statusNames[task.status] ?? UNKNOWN),
     pid: task?.pid ?? 0,
     image: record?.image ?? entries.at(-1)?.image ?? '',
     snapshotter: record?.snapshotter ?? '',
     filling: fillingOf(host, namespace, name),
+    shimSilent: silent ?? '',
     disks,
     checkpoints: [
       ...entries.map((entry) =>

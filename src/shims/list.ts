@@ -71,6 +71,18 @@ export function shimMessage({ guard, ...shim }: RunningShim): Shim {
   };
 }
 
+/**
+ * Why the shim that holds a task does not answer; undefined where nobody can say: it has no guard, or a worker of which nothing is known
+ * yet. Where it has no such task, too.
+ * @param runDir `daemon.run_dir`
+ */
+export async function whySilent(runDir: string, namespace: string, id: string): Promise<string | undefined> {
+  const socket = socketOf(join(runDir, 'tasks', namespace, id));
+  const guard = socket === '' ? undefined : await guardAt(socket);
+  if (guard === undefined || guard.worker !== undefined) return undefined;
+  return `its guard (pid ${guard.pid}) has no worker: ${guard.lastEnd?.why ?? 'the first one is being started'}`;
+}
+
 /** Where the guard of the shim at `socket` is asked about itself: shim/paths.ts. */
 export function controlOf(socket: string): string {
   return join(socket, '..', `g${basename(socket).slice(1)}`);
@@ -117,12 +129,15 @@ function tasksBySocket(folder: string): Map<string, Task[]> {
   const found = new Map<string, Task[]>();
   for (const namespace of namesIn(folder)) {
     for (const id of namesIn(join(folder, namespace))) {
-      const socket = textOf(join(folder, namespace, id, 'address')).replace(/^unix:\/\//, '');
+      const socket = socketOf(join(folder, namespace, id));
       if (socket !== '') found.set(socket, [...(found.get(socket) ?? []), { namespace, id }]);
     }
   }
   return found;
 }
+
+/** The socket of the shim that holds a task, by the task's folder; empty where there is none. */
+const socketOf = (folder: string): string => textOf(join(folder, 'address')).replace(/^unix:\/\//, '');
 
 /** Namespaces by the sockets of the shims that serve all of them. */
 function sharedShims(folder: string): Map<string, string> {

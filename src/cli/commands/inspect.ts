@@ -56,6 +56,10 @@ function facts(answer: InspectResponse): [string, string][] {
       ['container', container.name],
       ['namespace', container.namespace],
       ['status', container.exists ? `${container.status || 'no task'}${pid}` : 'removed'],
+      [
+        'shim',
+        container.shimSilent === '' ? '' : `does not answer: ${container.shimSilent}; see: stasis shim ls`,
+      ],
       ['memory', container.filling === undefined ? '' : fillingText(container.filling)],
       ['image', checkpoint?.image || container.image],
       ['snapshotter', container.snapshotter],

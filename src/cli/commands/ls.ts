@@ -33,6 +33,11 @@ export async function ls(
       },
     );
   }
+  for (const [why, silent] of Map.groupBy(sorted, ({ shimSilent }) => shimSilent))
+    if (why !== '')
+      session.warn(
+        `the shim of ${silent.map(({ name }) => name).join(', ')} does not answer: ${why}; see: stasis shim ls`,
+      );
   const full = ({ namespace, name }: ContainerSummary): string =>
     allNamespaces ? `${namespace}/${name}` : name;
   session.print(

@@ -22,7 +22,7 @@ import {
 } from '../support/guard.ts';
 import { ended, signal } from '../support/process.ts';
 import { MemoryShortage } from '../../parity/memory-shortage.ts';
-import { attempt, ctr, dev, image, must, runtime, stack, until } from '../support/stack.ts';
+import { attempt, ctr, dev, image, must, refused, runtime, stack, stasis, until } from '../support/stack.ts';
 import { Recording } from './events.ts';
 import { shimPid } from './shims.ts';
 
@@ -199,6 +199,17 @@ test('containers run on while no worker starts; requests are refused with the re
     return stderr.includes('the containers run on') ? stderr : undefined;
   });
   assert.match(refusal, /worker has ended \(.*not valid TOML.*times in a row/);
+  // Nor is it taken for a container without a task.
+  assert.match(await ctr('tasks', 'ls'), new RegExp(`^${name} +0 +UNKNOWN`, 'm'));
+  const removed = await attempt('ctr', ['containers', 'rm', name]);
+  assert.match(removed.stderr, /cannot delete a non stopped container/);
+  assert.match((await attempt('ctr', ['tasks', 'ps', name])).stderr, /the containers run on/);
+  const why = /does not answer: its guard \(pid \d+\) has no worker: .*not valid TOML/;
+  const { stdout, stderr } = await attempt('stasis', ['ls', name]);
+  assert.match(stdout, new RegExp(`^${name} +unknown`, 'm'));
+  assert.match(stderr, why);
+  assert.match(await stasis('inspect', name), why);
+  assert.match(await refused(7, 'checkpoint', name), why);
   useConfig(guarded);
   assert.equal((await waiting).code, 4);
   assert.equal(await pidOf(name), pid);

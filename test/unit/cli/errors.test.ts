@@ -219,6 +219,7 @@ test('a cancelled call is cancelled on the server, and the user hears how the co
           image: '',
           snapshotter: '',
           filling: undefined,
+          shimSilent: '',
         },
       ],
     }),

@@ -174,14 +174,48 @@ suite("a client's connection, over several workers", () => {
 
   test('where no worker comes requests are refused with the reason, but for those whose refusal would cost a container', async (t) => {
     const { tasks, work, session } = await open(t);
-    const [state, wait] = [tasks.state(web), tasks.wait(web)];
-    state.catch(() => undefined);
+    const [pause, wait] = [tasks.pause(web), tasks.wait(web)];
+    pause.catch(() => undefined);
     await new Promise((resolve) => setTimeout(resolve, 20));
     (await session()).refuse('it does not start');
-    await assert.rejects(state, { code: 14, message: 'it does not start: unavailable' });
-    await assert.rejects(tasks.state(web), { code: 14 });
+    await assert.rejects(pause, { code: 14, message: 'it does not start: unavailable' });
+    await assert.rejects(tasks.pause(web), { code: 14 });
+    await assert.rejects(tasks.pids(web), { code: 14 }, 'of somebody who can ask again');
     await work({ wait: async () => ({ exitStatus: 3, exitedAt: undefined }) });
     assert.equal((await wait).exitStatus, 3);
+  });
+
+  test('State is refused so that no client takes the task for one that is not there', async (t) => {
+    const { tasks, session } = await open(t);
+    const state = tasks.state(web);
+    state.catch(() => undefined);
+    (await session()).refuse('it does not start');
+    await assert.rejects(state, { code: 2, message: 'it does not start: unknown' });
+  });
+
+  test('State is refused before containerd gives it up, and not while a worker has it', async (t) => {
+    const { tasks, work, end } = await open(t);
+    const { called, handler } = silence();
+    await work({ state: handler });
+    const began = performance.now();
+    const state = tasks.state(web);
+    state.catch(() => undefined);
+    await called;
+    await end('it has ended');
+    await assert.rejects(state, {
+      code: 2,
+      message: 'it has ended, and the next one does not serve yet: unknown',
+    });
+    const took = performance.now() - began;
+    assert.ok(took > 1700 && took < 1990, `after ${took} ms`);
+    const next = tasks.state(web);
+    await work({
+      state: async () => {
+        await new Promise((resolve) => setTimeout(resolve, 2100));
+        return StateResponse.fromPartial({ pid: 5 });
+      },
+    });
+    assert.equal((await next).pid, 5);
   });
 
   test('a request that workers die of is not given to more and more of them', async (t) => {
@@ -210,11 +244,8 @@ suite('what a restarted containerd asks of a task first', () => {
     const { shimPid, taskPid } = await tasks.connect(first);
     assert.deepEqual([shimPid, taskPid], [3, 7]);
     assert.deepEqual(await tasks.pids(first), { processes: [process] });
-    await assert.rejects(tasks.state(web), { code: 14 });
-    const later = tasks.pids(first); // of somebody who wants all of them
-    const other = await Promise.race([later, new Promise((resolve) => setTimeout(resolve, 50, 'it waits'))]);
-    assert.equal(other, 'it waits');
-    later.catch(() => undefined);
+    await assert.rejects(tasks.pause(web), { code: 14 });
+    await assert.rejects(tasks.pids(first), { code: 14 }, 'of somebody who wants all of them');
   });
 
   test('is answered so too where a worker has not answered for a second, whose answer is dropped then', async (t) => {
