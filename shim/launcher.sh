@@ -70,6 +70,28 @@ lock() {
   { command exec 9>>"$run_dir/locks/clear-$namespace"; } 2>/dev/null
 }
 
+# Whether anything is mounted in the bundle, or that cannot be told: mountinfo has other names for such paths.
+mounted() {
+  case ${bundle:=$PWD} in *[!A-Za-z0-9._/-]*) return 0 ;; esac
+  while read -r _ _ _ _ target _; do
+    case $target in "$bundle"/*) return 0 ;; esac
+  done </proc/self/mountinfo
+  return 1
+}
+
+# A DeleteResponse: the exit status of SIGKILL, and the time, in seconds.
+killed_now() {
+  printf '\020\211\001'
+  seconds=$(date +%s) || return 0
+  octal=''
+  for more in 128 128 128 128 0; do
+    octal=$octal$(printf '\\%03o' $((seconds & 127 | more)))
+    seconds=$((seconds >> 7))
+  done
+  # shellcheck disable=SC2059
+  printf "\032\006\010$octal"
+}
+
 case $action in
   delete)
     task=$run_dir/tasks/$namespace/$id
@@ -96,7 +118,14 @@ case $action in
       printf "$last"
       exit 0
     fi
-    exec "$node" "$main" "$@"
+    [ ! -e "$task" ] || exec "$node" "$main" "$@"
+    # No shim has heard of it: its Create was refused, and there is nothing but what containerd has made itself. It is told so
+    # also where our program does not start, as it would keep the bundle otherwise, and make no task of that name any more.
+    "$node" "$main" "$@" && exit 0
+    status=$?
+    mounted && exit "$status"
+    killed_now
+    exit 0
     ;;
 esac
 

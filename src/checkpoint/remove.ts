@@ -15,7 +15,10 @@ export interface Removed {
   readonly name: string;
   /** What it alone held, and has given back, in bytes. */
   readonly freedBytes: number;
-  /** Containers whose disks stand on it: the data goes with the last of them. Not where its disk is out of use, and will go. */
+  /**
+   * Containers whose disks stand on it: the data goes with the last of them. Not where its disk is out of use, and will go; nor those of
+   * which nobody knows any more, such as clones that were undone.
+   */
   readonly waitsFor: readonly string[];
 }
 
@@ -71,16 +74,23 @@ function assertNotRead(host: Host, entry: CheckpointEntry): void {
   });
 }
 
-/** The containers whose disks these datasets are: a rewound one has several. */
-export function ownersOf(
-  nodes: readonly Pick<Node, 'dataset' | 'snapshot'>[],
-  datasets: readonly string[],
-): string[] {
-  const names = datasets.map((dataset) => {
-    const found = nodes.find((node) => node.dataset === dataset)?.snapshot;
-    return found === undefined ? dataset : splitName(found.name).key;
+type Disk = Pick<Node, 'dataset' | 'snapshot' | 'state' | 'inTrash'> & {
+  readonly snapshots: Pick<Node['snapshots'], 'size'>;
+};
+
+/** The containers whose disks these datasets are, by name: a rewound one has several. Those that only wait to be destroyed are nobody's. */
+export function ownersOf(nodes: readonly Disk[], datasets: readonly string[]): string[] {
+  const names = datasets.flatMap((dataset) => {
+    const node = nodes.find((one) => one.dataset === dataset);
+    if (node?.snapshot === undefined) return [dataset];
+    return goes(node) ? [] : [splitName(node.snapshot.name).key];
   });
-  return [...new Set(names)];
+  return [...new Set(names)].sort();
+}
+
+/** Whether it goes by itself when its time is over: it is removed, and no checkpoint is on it. */
+function goes({ state, inTrash, snapshots }: Disk): boolean {
+  return inTrash || (state !== 'live' && state !== 'adopted' && snapshots.size === 0);
 }
 
 /** The memory half goes first: from then on what is left counts as removed, and a sweep finishes it. */

@@ -1,6 +1,6 @@
 // Workers and guards of shims are replaced by other versions while containers run.
 import assert from 'node:assert/strict';
-import { readdirSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -29,7 +29,7 @@ import {
 } from '../support/guard.ts';
 import { ended, signal } from '../support/process.ts';
 import { slowness } from '../support/slowness.ts';
-import { attempt, ctr, image, must, readIfThere, runtime, until } from '../support/stack.ts';
+import { attempt, ctr, image, must, readIfThere, runtime, stack, until } from '../support/stack.ts';
 import { Recording } from '../shim/events.ts';
 import { runDir } from '../shim/shims.ts';
 import { install, shimOf } from '../shim/versions.ts';
@@ -159,6 +159,33 @@ test('a version whose worker hangs as it starts has requests refused within seco
   assert.match(await must('stasis', ['shim', 'ls']), /it has done nothing for 5 s, and had not loaded/);
   install('2.0.0-second');
   await until('a worker', async () => ((await attempt('ctr', exec)).stdout === 'here\n' ? true : undefined));
+});
+
+test('a create that is refused as nothing of the shim starts any more leaves nothing that is in the way of the next', async (t) => {
+  const [steady, name] = [container(t), container(t)];
+  install('1.0.0-first');
+  await detached(steady, LOOP);
+  const { pid: guard } = await shimOf(steady);
+  t.after(() => install('2.0.0-second'));
+  install('9.0.0-broken', (text, file) =>
+    file === 'shim.mjs' ? 'throw new Error("broken", { cause: new Error("inner") });\n' : text,
+  );
+  await killWorker(guard);
+  const exec = ['tasks', 'exec', '--exec-id', 'e', steady, '/bin/true'];
+  await until('requests to be refused', async () =>
+    (await attempt('ctr', exec)).stderr.includes('the containers run on') ? true : undefined,
+  );
+  await assert.rejects(
+    detached(name, LOOP),
+    /worker has ended \(exit code 1: Error: broken\), \d+ times in a row/,
+  );
+  const bundle = join(stack.state, 'containerd/state/io.containerd.runtime.v2.task/default', name);
+  await until('the bundle to go', () => (existsSync(bundle) ? undefined : true));
+  await removeAll(name);
+  install('2.0.0-second');
+  await until('a worker', async () => ((await attempt('ctr', exec)).exitCode === 0 ? true : undefined));
+  await detached(name, LOOP);
+  assert.equal(await statusOf(name), 'RUNNING');
 });
 
 test('a guard whose successor does not start stays, descriptors do not add up, and a killed one takes its worker along as ever', async (t) => {

@@ -22,21 +22,30 @@ test('a command that is not in a bundle is a mistake in the bundle, by runc and 
   assert.equal(explainCommand(other, '/bundle'), other);
 });
 
-test('data that stays is said to stay for containers, not for datasets, each once', () => {
-  const node = (dataset: string, name?: string): Parameters<typeof ownersOf>[0][number] =>
-    ({ dataset, snapshot: name === undefined ? undefined : { name } }) as never;
+test('data that stays is said to stay for containers, not for datasets, each once, and not for those that were undone', () => {
+  const node = (dataset: string, name?: string, more: object = {}): Parameters<typeof ownersOf>[0][number] =>
+    ({
+      ...{ dataset, snapshot: name === undefined ? undefined : { name } },
+      ...{ state: 'live', inTrash: false, snapshots: new Map(), ...more },
+    }) as never;
   const nodes = [
     node('t/s/containers/default/web.2', 'default/7/web'),
     node('t/s/containers/default/web.3', 'default/7/web'),
     node('t/s/containers/default/web-1', 'default/9/web-1'),
     node('t/s/bare'),
+    node('t/s/trash/1-web-3', 'default/11/web-3', { state: 'removed', inTrash: true }),
+    node('t/s/containers/default/web-4', 'default/13/web-4', { state: 'removed' }),
+    node('t/s/containers/default/web-0', 'default/15/web-0', {
+      state: 'removed',
+      snapshots: new Map([['c', {}]]),
+    }),
   ];
   assert.deepEqual(
     ownersOf(
       nodes,
       nodes.map(({ dataset }) => dataset),
     ),
-    ['web', 'web-1', 't/s/bare'],
+    ['t/s/bare', 'web', 'web-0', 'web-1'],
   );
 });
 

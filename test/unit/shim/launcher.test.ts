@@ -17,6 +17,7 @@ import { join } from 'node:path';
 import test, { type TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { asPrintfFormat } from '../../../shim/lifecycle/answer.ts';
+import { DeleteResponse } from '../../../src/proto/gen/containerd/task.ts';
 import { startTimeOf } from '../../../src/sys/process.ts';
 
 /** A copy of the launcher, whose Node is a script that prints its arguments to standard error. */
@@ -241,3 +242,22 @@ function hasOpen(pid: number | undefined, end: string): boolean {
     }
   });
 }
+
+test('delete of a task that no shim has heard of is answered although Node does not start, but not while something is mounted', (t) => {
+  const { folder, run, environment } = setUp(t);
+  environment['PATH'] = process.env['PATH'] ?? '';
+  const all = [...common, '-bundle', join(folder, 'bundle'), 'delete'];
+  assert.equal(run(...all).stdout.toString(), 'unix:///from-node', 'as long as Node does');
+  writeFileSync(join(folder, 'node'), '#!/bin/sh\necho broken >&2\nexit 1\n');
+  const { stdout, stderr, status } = run(...all);
+  assert.deepEqual([stderr, status], ['broken\n', 0]);
+  const { pid, exitStatus, exitedAt } = DeleteResponse.decode(stdout);
+  assert.deepEqual([pid, exitStatus], [0, 137]);
+  const now = Date.now() / 1000;
+  assert.ok(Math.abs(Number(exitedAt?.seconds) - now) < 60, `${exitedAt?.seconds} is not about ${now}`);
+
+  assert.equal(run(...common, '-bundle', '/sys', 'delete').status, 1, 'there are mount points below');
+  assert.equal(run(...common, '-bundle', '/a b', 'delete').status, 1, 'nobody can tell');
+  mkdirSync(join(folder, 'run/tasks/ns/web'), { recursive: true });
+  assert.equal(run(...all).status, 1, 'a shim has');
+});
