@@ -1,4 +1,4 @@
-import type { GuardStatus } from '../../src/shims/control.ts';
+import type { EndNote, GuardStatus } from '../../src/shims/control.ts';
 
 /** After so many starts that failed in a row requests are refused, with the reason. */
 const MAX_FAILED = 5;
@@ -13,6 +13,8 @@ const MAX_SHORT = 10;
 const FIRST_PAUSE_MS = 100;
 /** … up to this. */
 const LONGEST_PAUSE_MS = 5000;
+/** So many ends are kept for those who ask. */
+const KEPT_ENDS = 10;
 
 /** How a worker has ended. */
 export interface WorkerEnd {
@@ -21,24 +23,28 @@ export interface WorkerEnd {
   readonly why: string;
 }
 
+/** What is kept for those who ask, and for the program that takes this one's place. */
+export type RestartsState = Pick<GuardStatus, 'restarts' | 'lastEnd' | 'ends'>;
+
 /** How often a worker was started again, and why; when the next one is, and whether requests wait for it. */
 export class Restarts {
   #restarts: number;
-  #lastEnd: GuardStatus['lastEnd'];
+  /** The last few, oldest first. */
+  #ends: readonly EndNote[];
   #failures = 0;
   #short = 0;
   #refusal: string | undefined;
 
   /** @param left what the program before this one has counted */
-  constructor(left?: Pick<GuardStatus, 'restarts' | 'lastEnd'>) {
+  constructor(left?: RestartsState) {
     this.#restarts = left?.restarts ?? 0;
-    this.#lastEnd = left?.lastEnd;
+    this.#ends = left?.ends ?? (left?.lastEnd === undefined ? [] : [left.lastEnd]);
   }
 
   /** @returns why what it was given is unanswered, and milliseconds until the next start */
   after({ servedMs, why }: WorkerEnd): { readonly reason: string; readonly pauseMs: number } {
     this.#restarts++;
-    this.#lastEnd = { why, at: Date.now() };
+    this.#ends = [...this.#ends, { why, at: Date.now() }].slice(-KEPT_ENDS);
     this.#failures = servedMs === undefined ? this.#failures + 1 : 0;
     if (servedMs !== undefined) this.#short = servedMs < STEADY_MS ? this.#short + 1 : 0;
     const reason = `the shim's worker has ended (${why})`;
@@ -62,9 +68,9 @@ export class Restarts {
     return `${reason}; the containers run on, and it is tried again (see: stasis shim ls)`;
   }
 
-  get state(): Pick<GuardStatus, 'restarts' | 'lastEnd'> {
-    const lastEnd = this.#lastEnd;
-    return { restarts: this.#restarts, ...(lastEnd === undefined ? {} : { lastEnd }) };
+  get state(): RestartsState {
+    const lastEnd = this.#ends.at(-1);
+    return { restarts: this.#restarts, ...(lastEnd === undefined ? {} : { lastEnd }), ends: this.#ends };
   }
 
   #pauseMs(): number {

@@ -2,13 +2,13 @@
 import { spawn } from 'node:child_process';
 import type { Server, Socket } from 'node:net';
 import { Unimplemented } from '../../src/errors.ts';
-import type { GuardStatus } from '../../src/shims/control.ts';
 import { closeOverExec, keepOverExec } from '../../src/sys/descriptor.ts';
 import { takeMemoryFile, writeMemoryFile } from '../../src/sys/memory-file.ts';
 import type { DepositEntries } from './deposits.ts';
 import type { GuardOptions } from './guard.ts';
 import type { ExitNote } from './messages.ts';
 import type { OutboxState } from './outbox.ts';
+import type { RestartsState } from './restarts.ts';
 import type { SessionState } from './session.ts';
 import type { WorkerState } from './worker-process.ts';
 
@@ -16,7 +16,7 @@ import type { WorkerState } from './worker-process.ts';
 export const STATE_FORMAT = 2;
 
 /** All of a guard, as the program has it that takes its place. */
-export interface GuardState {
+export interface GuardState extends RestartsState {
   readonly options: GuardOptions;
   /** Descriptors of those that listen: for clients, and for questions about the guard. */
   readonly listeners: readonly number[];
@@ -29,8 +29,6 @@ export interface GuardState {
   /** Descriptor of the memory for notes; none where that program did not know of it. */
   readonly notes?: number;
   readonly worker: WorkerState;
-  readonly restarts: number;
-  readonly lastEnd?: GuardStatus['lastEnd'];
   readonly terminates: boolean;
   /** Who has asked for this, and the answer. */
   readonly asker: { readonly fd: number; readonly answer: string };

@@ -13,11 +13,16 @@ export interface GuardStatus {
   readonly worker?: { readonly pid: number; readonly version: string };
   /** How many workers have ended that were not replaced on purpose, and how the last one did. */
   readonly restarts: number;
-  readonly lastEnd?: {
-    readonly why: string;
-    /** Unix time in milliseconds. */
-    readonly at: number;
-  };
+  readonly lastEnd?: EndNote;
+  /** How the last few did, `lastEnd` at the end; not there in the answer of a guard that does not keep them. */
+  readonly ends?: readonly EndNote[];
+}
+
+/** How a worker has ended. */
+export interface EndNote {
+  readonly why: string;
+  /** Unix time in milliseconds. */
+  readonly at: number;
 }
 
 /** What came of an upgrade. */

@@ -1,10 +1,11 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { timestamp } from '../api/convert.ts';
+import type { Timestamp } from '../proto/gen/google/protobuf/timestamp.ts';
 import { TaskDefinition } from '../proto/gen/containerd/task.ts';
 import type { Shim } from '../proto/gen/stasis/stasis.ts';
 import { Client } from '../../ttrpc/index.ts';
-import { askGuard, type GuardStatus } from './control.ts';
+import { askGuard, type EndNote, type GuardStatus } from './control.ts';
 
 /** A shim that does not answer for so long is not listed. */
 const TIMEOUT_MS = 3000;
@@ -64,12 +65,19 @@ export function shimMessage({ guard, ...shim }: RunningShim): Shim {
             workerPid: guard.worker?.pid ?? 0,
             restarts: guard.restarts,
             lastEnd: guard.lastEnd?.why ?? '',
-            lastEndAt:
-              guard.lastEnd === undefined ? undefined : timestamp(BigInt(guard.lastEnd.at) * 1_000_000n),
+            lastEndAt: guard.lastEnd === undefined ? undefined : timeOf(guard.lastEnd),
             protocol: guard.protocol,
+            ends: endsOf(guard).map((end) => ({ why: end.why, at: timeOf(end) })),
           },
   };
 }
+
+/** An older guard keeps the last one alone. */
+function endsOf({ ends, lastEnd }: GuardStatus): readonly EndNote[] {
+  return ends ?? (lastEnd === undefined ? [] : [lastEnd]);
+}
+
+const timeOf = ({ at }: EndNote): Timestamp => timestamp(BigInt(at) * 1_000_000n);
 
 /**
  * Why the shim that holds a task does not answer; undefined where nobody can say: it has no guard, or a worker of which nothing is known

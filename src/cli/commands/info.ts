@@ -1,7 +1,7 @@
 import type { Finding } from '../../proto/gen/stasis/stasis.ts';
 import { version } from '../../version.ts';
 import type { Session } from '../session.ts';
-import { shimTable, shimView } from '../shim-view.ts';
+import { endsText, shimTable, shimView } from '../shim-view.ts';
 import { table } from '../table.ts';
 import { printable } from '../text.ts';
 
@@ -35,7 +35,7 @@ export async function info(session: Session): Promise<void> {
         ['config', answer.configFile],
       ] as const;
       const lines = head.map(([name, value]) => `${`${name}:`.padEnd(9)} ${printable(value)}\n`);
-      const shims = answer.shims.length === 0 ? '' : `\n${shimTable(answer.shims)}`;
+      const shims = answer.shims.length === 0 ? '' : `\n${shimTable(answer.shims)}${endsText(answer.shims)}`;
       return `${lines.join('')}\n${findingsText(answer.findings)}${shims}`;
     },
     () => answer.findings.filter(({ ok }) => !ok).map(({ name }) => name),

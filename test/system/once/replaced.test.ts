@@ -42,12 +42,13 @@ function container(t: TestContext): string {
   return name;
 }
 
-const shims = async (): Promise<{ pid: number; guard: { version: string } | null }[]> =>
-  (
-    JSON.parse(await must('stasis', ['shim', 'ls', '--json'])) as {
-      shims: { pid: number; guard: { version: string } | null }[];
-    }
-  ).shims;
+interface ShimView {
+  readonly pid: number;
+  readonly guard: { readonly version: string; readonly ends: readonly { readonly why: string }[] } | null;
+}
+
+const shims = async (): Promise<readonly ShimView[]> =>
+  (JSON.parse(await must('stasis', ['shim', 'ls', '--json'])) as { shims: ShimView[] }).shims;
 const workerSockets = (): string[] => readdirSync(join(runDir, 's')).filter((name) => /^[wx]/.test(name));
 const upgrade = (): Promise<string> => must('stasis', ['shim', 'upgrade']);
 
@@ -84,6 +85,12 @@ test('a worker is replaced under output and an exec: nothing is lost, doubled or
     assert.deepEqual(await shimOf(other), { pid: guard, version });
     assert.equal(workerSockets().length, sockets.length, 'none is left of those that were replaced');
   }
+  const [own] = (await shims()).filter(({ pid }) => pid === guard);
+  assert.deepEqual(
+    own?.guard?.ends.map(({ why }) => why),
+    ['SIGKILL', 'SIGKILL'],
+    'one of them under the program before this one',
+  );
   assert.deepEqual(await exec, { out: lines(80), code: 3 });
   assert.deepEqual(await run, { out: lines(150), code: 7 });
   await ctr('tasks', 'rm', name).catch(() => undefined); // ctr run may have

@@ -372,7 +372,16 @@ test('info shows what is missing and how to get it', async () => {
             pid: 5,
             version: '0.1.0',
             containers: ['web'],
-            guard: { version: '0.1.0', workerPid: 6, restarts: 2, lastEnd: 'SIGKILL' },
+            guard: {
+              version: '0.1.0',
+              workerPid: 6,
+              restarts: 7,
+              lastEnd: 'SIGKILL',
+              ends: ['one', 'two', 'three', 'SIGKILL'].map((why, n) => ({
+                why,
+                at: { seconds: BigInt(n), nanos: 0 },
+              })),
+            },
           },
         ],
         findings: [
@@ -385,13 +394,25 @@ test('info shows what is missing and how to get it', async () => {
   assert.equal(text.code, 0);
   assert.match(
     text.stdout,
-    /^ok {7}zfs {3}zfs-fuse 0\.7\.0\nmissing {2}criu {2}not found\n\nTo do:\n {2}criu: apt-get install criu\n\nNAMESPACE .*\ndefault +5 +0\.1\.0 +1 +0\.1\.0 +6 +2 +SIGKILL\n$/m,
+    /^ok {7}zfs {3}zfs-fuse 0\.7\.0\nmissing {2}criu {2}not found\n\nTo do:\n {2}criu: apt-get install criu\n\nNAMESPACE .*\ndefault +5 +0\.1\.0 +1 +0\.1\.0 +6 +7 +SIGKILL\n\nEnds of .* shim 5 \(default\), the last 3 of 7:\n {2}1970-01-01T00:00:03\.000Z {2}SIGKILL\n.*02\.000Z {2}three\n.*01\.000Z {2}two\n$/m,
   );
   assert.partialDeepStrictEqual(json(await against(handlers, ['info', '--json'])), {
     ok: false,
     daemonPid: 9,
     shims: [
-      { namespace: 'default', guard: { workerPid: 6, restarts: 2, lastEnd: 'SIGKILL', lastEndAt: null } },
+      {
+        namespace: 'default',
+        guard: {
+          workerPid: 6,
+          restarts: 7,
+          lastEnd: 'SIGKILL',
+          lastEndAt: null,
+          ends: ['one', 'two', 'three', 'SIGKILL'].map((why, n) => ({
+            at: `1970-01-01T00:00:0${n}.000Z`,
+            why,
+          })),
+        },
+      },
     ],
   });
   assert.equal((await against(handlers, ['info', '-q'])).stdout, 'criu\n');

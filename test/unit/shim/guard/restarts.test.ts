@@ -45,3 +45,21 @@ test('after a second start that failed there is a pause, which grows, and after 
   restarts.after({ servedMs: LONG_MS, why });
   assert.equal(restarts.refusal, undefined);
 });
+
+test('the last ten ends are kept, for the program that takes the place of this one too; an older one has kept the last', () => {
+  const restarts = new Restarts({ restarts: 1, lastEnd: { why: 'first', at: 1 } });
+  assert.deepEqual(restarts.state.ends, [{ why: 'first', at: 1 }]);
+  for (let n = 0; n < 9; n++) restarts.after({ servedMs: LONG_MS, why: `end ${n}` });
+  const next = new Restarts(restarts.state);
+  assert.deepEqual(next.state, restarts.state);
+  assert.equal(next.state.ends?.at(0)?.why, 'first');
+  next.after({ servedMs: LONG_MS, why: 'last' });
+  const { restarts: count, lastEnd, ends = [] } = next.state;
+  assert.equal(count, 11);
+  assert.deepEqual(
+    ends.map((end) => end.why),
+    [...Array.from({ length: 9 }, (_, n) => `end ${n}`), 'last'],
+  );
+  assert.deepEqual(lastEnd, ends.at(-1));
+  assert.ok(ends.slice(1).every(({ at }) => Math.abs(at - Date.now()) < 60_000));
+});
