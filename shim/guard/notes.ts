@@ -44,19 +44,40 @@ export class Notes {
     do this.#last = (this.#last + 1) % NOTES;
     while (this.#used.has(this.#last));
     const at = this.#last;
-    const notes = this.#notes;
     this.#used.add(at);
-    Atomics.store(notes, at, 0);
+    Atomics.store(this.#notes, at, 0);
+    return new OwnNote(this.#notes, this.fd, at, this.#used);
+  }
+}
+
+/** As small as can be, as it lives as long as its connection. */
+class OwnNote implements Note {
+  readonly #notes: Uint32Array<ArrayBuffer>;
+  readonly #fd: number;
+  readonly #at: number;
+  readonly #used: Set<number>;
+
+  constructor(notes: Uint32Array<ArrayBuffer>, fd: number, at: number, used: Set<number>) {
+    this.#notes = notes;
+    this.#fd = fd;
+    this.#at = at;
+    this.#used = used;
+  }
+
+  get last(): number {
+    return Atomics.load(this.#notes, this.#at);
+  }
+
+  /** Made when it is asked for: kept, it would keep the whole of Node's pool that it is cut out of. */
+  get frame(): Buffer {
     const body = Buffer.alloc(BODY_BYTES);
-    body.writeUInt32BE(this.fd, 0);
-    body.writeUInt32BE(at, NOTE_BYTES);
-    return {
-      get last() {
-        return Atomics.load(notes, at);
-      },
-      frame: bytesOf({ kind: 'message', streamId: 0, type: Direct.Note, flags: 0, body }),
-      close: () => void this.#used.delete(at),
-    };
+    body.writeUInt32BE(this.#fd, 0);
+    body.writeUInt32BE(this.#at, NOTE_BYTES);
+    return bytesOf({ kind: 'message', streamId: 0, type: Direct.Note, flags: 0, body });
+  }
+
+  close(): void {
+    this.#used.delete(this.#at);
   }
 }
 

@@ -109,6 +109,8 @@ interface Open {
   readonly came: number;
   /** Whether it is looked at again before its client gives it up. */
   limited: boolean;
+  /** Runs out when it has waited long enough for a worker. It holds all of the connection, which may be over sooner. */
+  patience?: NodeJS.Timeout;
 }
 
 /** Finds what a worker has left to answer a request with, the body of a Response. */
@@ -348,14 +350,16 @@ export class Session {
     const { streamId } = open.frame;
     this.#open.set(streamId, open);
     this.#lastStreamId = Math.max(this.#lastStreamId, streamId);
-    if (canBeLeft(open)) setTimeout(() => this.#speakFor(open), PATIENCE_MS).unref();
+    if (canBeLeft(open)) open.patience = setTimeout(() => this.#speakFor(open), PATIENCE_MS).unref();
     return open;
   }
 
   #forget(streamId: number): void {
     const open = this.#open.get(streamId);
+    if (open === undefined) return;
     this.#open.delete(streamId);
-    if (open !== undefined) this.#turns.done(open);
+    clearTimeout(open.patience);
+    this.#turns.done(open);
   }
 
   /** Whether it is not to wait for a worker. */

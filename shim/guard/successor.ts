@@ -15,6 +15,17 @@ import type { WorkerState } from './worker-process.ts';
 /** Goes up with each change of `GuardState`. A program takes over what has its own number alone. */
 export const STATE_FORMAT = 2;
 
+/**
+ * Of V8's threads, which collect garbage beside the program and compile what it runs often, one is enough here: each that is used keeps
+ * more than a megabyte of the C library's memory.
+ */
+const NODE_OPTIONS = ['--v8-pool-size=1'];
+
+/** What Node is called with for a guard. */
+export function guardCommand(program: string, ...args: readonly string[]): string[] {
+  return [...NODE_OPTIONS, program, ...args];
+}
+
 /** All of a guard, as the program has it that takes its place. */
 export interface GuardState extends RestartsState {
   readonly options: GuardOptions;
@@ -53,7 +64,7 @@ export async function checkSuccessor(
   program: string,
   started: (pid: number, lives: boolean) => void,
 ): Promise<Installed> {
-  const child = spawn(process.execPath, [program, 'check', String(STATE_FORMAT)], {
+  const child = spawn(process.execPath, guardCommand(program, 'check', String(STATE_FORMAT)), {
     stdio: ['ignore', 'pipe', 'pipe'],
     timeout: CHECK_MS,
     killSignal: 'SIGKILL',
@@ -79,7 +90,7 @@ export function become(program: string, state: GuardState): never {
   for (const fd of descriptorsOf(state)) keepOverExec(fd);
   const memory = writeMemoryFile('guard', JSON.stringify(state));
   const node = process.execPath;
-  process.execve(node, [node, program, 'resume', String(memory)], process.env);
+  process.execve(node, [node, ...guardCommand(program, 'resume', String(memory))], process.env);
   throw new Unimplemented('this Node could not become another program');
 }
 

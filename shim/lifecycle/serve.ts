@@ -17,6 +17,7 @@ import { Any } from '../../src/proto/gen/google/protobuf/any.ts';
 import type { ShimArguments } from '../arguments.ts';
 import { isOptions, readOptions } from '../../src/containerd/task-options.ts';
 import type { GuardStart } from '../guard/main.ts';
+import { guardCommand } from '../guard/successor.ts';
 import { Paths } from '../paths.ts';
 import { readBootstrap } from './bootstrap.ts';
 import { readStdin } from './stdin.ts';
@@ -110,7 +111,8 @@ function becomeGuard(start: ShimStart, paths: Paths, lock: number): never {
   rmSync(paths.events(socket), { force: true });
   keepOverExec(lock);
   const node = process.execPath;
-  process.execve?.(node, [node, join(import.meta.dirname, 'guard.mjs'), JSON.stringify(guard)], process.env);
+  const command = guardCommand(join(import.meta.dirname, 'guard.mjs'), JSON.stringify(guard));
+  process.execve?.(node, [node, ...command], process.env);
   throw new Unimplemented('this Node cannot become another program');
 }
 

@@ -41,7 +41,7 @@ import { assertUnclaimed, claim } from './claim.ts';
 import { Database } from './database.ts';
 import { ContainerdPeer } from './containerd-peer.ts';
 import { listenForShims } from './disks-listener.ts';
-import { keepNewSpaceSmall } from './heap.ts';
+import { keepNewSpaceSmall } from '../sys/heap.ts';
 import { listen } from './listener.ts';
 import { readyCommand } from './ready-command.ts';
 import { refusing } from './refuse.ts';

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { createHook } from 'node:async_hooks';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { createServer, type Server as Listener } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -6,7 +7,7 @@ import { join } from 'node:path';
 import { suite, test, type TestContext } from 'node:test';
 import { AGAIN } from '../../../../shim/guard/messages.ts';
 import { Deposits } from '../../../../shim/guard/deposits.ts';
-import { Session } from '../../../../shim/guard/session.ts';
+import { PATIENCE_MS, Session } from '../../../../shim/guard/session.ts';
 import { DirectAnswers } from '../../../../shim/worker/direct-answers.ts';
 import { depositsOf } from '../../../../shim/worker/deposit.ts';
 import {
@@ -270,6 +271,25 @@ suite('what a restarted containerd asks of a task first', () => {
     );
     assert.equal((await tasks.state(web)).pid, 5);
     assert.deepEqual(await tasks.pids(first), { processes: [] });
+  });
+
+  test('leaves no timer behind once it is answered: that would hold all of a connection, which may be over', async (t) => {
+    const patience = new Set<number>();
+    let started = 0;
+    const hook = createHook({
+      init(id, type, _, timer: { readonly _idleTimeout?: number }) {
+        if (type !== 'Timeout' || timer._idleTimeout !== PATIENCE_MS) return;
+        started++;
+        patience.add(id);
+      },
+      destroy: (id) => void patience.delete(id),
+    });
+    const { tasks, work } = await open(t);
+    await work({ connect: async () => ({ shimPid: 3, taskPid: 7, version: '' }) });
+    hook.enable();
+    t.after(() => hook.disable());
+    await tasks.connect(first);
+    assert.deepEqual([started, patience.size], [1, 0]);
   });
 
   test('the second is given to no worker that has not heard the first', async (t) => {
