@@ -1,6 +1,7 @@
 // Workers and guards of shims are replaced by other versions while containers run.
 import assert from 'node:assert/strict';
-import { existsSync, readdirSync, writeFileSync } from 'node:fs';
+import { createHash, randomBytes } from 'node:crypto';
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -28,8 +29,9 @@ import {
   workerPid,
 } from '../support/guard.ts';
 import { ended, signal } from '../support/process.ts';
+import { Registry } from '../support/registry.ts';
 import { slowness } from '../support/slowness.ts';
-import { attempt, ctr, image, must, readIfThere, runtime, stack, until } from '../support/stack.ts';
+import { attempt, ctr, dev, image, must, readIfThere, runtime, stack, until } from '../support/stack.ts';
 import { Recording } from '../shim/events.ts';
 import { runDir } from '../shim/shims.ts';
 import { install, shimOf } from '../shim/versions.ts';
@@ -289,4 +291,38 @@ test('nor while memory comes in: the upgrade waits until all of it is there', as
   writeFileSync(await inside(copy, '/check'), '');
   const checked = await inside(copy, '/checked');
   assert.equal(await until('it to look at its memory', () => readIfThere(checked) || undefined), 'good');
+});
+
+test('a pull goes on while workers, guards and stasisd are replaced by a newer version and an older one, and its image is whole', async (t) => {
+  const name = container(t);
+  install('1.0.0-first');
+  await detached(name, LOOP);
+  const { pid } = await shimOf(name);
+  const folder = mkdtempSync(join(stack.state, 'data/tmp/pull-'));
+  t.after(() => rmSync(folder, { recursive: true }));
+  mkdirSync(join(folder, 'layer'));
+  const text = randomBytes(4 << 20).toString('hex'); // of no image that is there already
+  writeFileSync(join(folder, 'layer/text'), text);
+  const builder = join(stack.project, 'scripts/lib/image');
+  await must(builder, ['--layers', '8', '--layer', join(folder, 'layer'), join(folder, 'image.tar')]);
+  await must('tar', ['-xf', join(folder, 'image.tar'), '-C', folder]);
+  const registry = await Registry.start(folder);
+  t.after(() => registry.close());
+  const pulled = registry.name('stasis/pulled:latest');
+  t.after(() => attempt('ctr', ['images', 'rm', '--sync', pulled]));
+  const pull = ctr('images', 'pull', '--plain-http', '--snapshotter', 'stasis', pulled);
+  await registry.asked;
+  install('2.0.0-second');
+  await upgrade();
+  await dev('restart', 'stasisd');
+  assert.deepEqual(await shimOf(name), { pid, version: '2.0.0-second' });
+  registry.give(); // and from here on it is unpacked
+  install('1.5.0-older');
+  await Promise.all([pull, upgrade()]);
+  assert.deepEqual(await shimOf(name), { pid, version: '1.5.0-older' });
+  const copy = container(t);
+  const sum = ['sha256sum', '/text', '/layer/8'];
+  const run = ['run', '--rm', '--runtime', runtime, '--snapshotter', 'stasis', pulled, copy, ...sum];
+  assert.match(await ctr(...run), new RegExp(`^${createHash('sha256').update(text).digest('hex')} `));
+  assert.equal(await statusOf(name), 'RUNNING');
 });
