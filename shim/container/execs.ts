@@ -94,6 +94,12 @@ export class Execs {
   async start(exec: ExecProcess): Promise<number> {
     const { order, containerId, context, streams, save } = this.#parts;
     order.execStarting(containerId);
+    try {
+      exec.state.require('start'); // before it is written down that one is under way, which the worker that follows would look for
+    } catch (error) {
+      order.execEnded();
+      throw error;
+    }
     const known = this.#known.get(exec.id);
     if (known !== undefined) known.starting = true;
     if (streams.areKept) save();
@@ -182,8 +188,9 @@ export class Execs {
     const known = this.#add(decodeExec(saved), { state });
     const { process } = known;
     known.startTime = saved.startTime;
-    if (saved.starting) return true;
     if (state === 'created') {
+      known.starting = saved.starting; // until `finish`: this worker may end before
+      if (saved.starting) return true;
       this.#leaveToClient(saved.id);
       return false;
     }
@@ -214,6 +221,7 @@ export class Execs {
     const pid = process.pidOfStart();
     if (pid === undefined || process.stdio.terminal) {
       if (pid !== undefined) sendIfAlive(pid, SIGKILL); // its terminal went to the worker that is no more
+      known.starting = false;
       this.#leaveToClient(id);
       save();
       process.startNoted();

@@ -1,10 +1,12 @@
 // STASIS_TEST_KILL=MILLISECONDS has our shim run with a guard, and its worker end again and again while scenarios are played;
-// STASIS_TEST_KILL_BY says how.
-import { readFileSync, writeFileSync } from 'node:fs';
+// STASIS_TEST_KILL_BY says how, and STASIS_TEST_KILL_AT=step that it ends as a step of its work has just been written down.
+import { readFileSync, watch, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { servingWorker } from '../system/support/guard.ts';
 import { endResidentShim, signal } from '../system/support/process.ts';
 import { stack } from '../system/support/stack.ts';
+import { runDir } from '../system/shim/shims.ts';
 import { MemoryShortage } from './memory-shortage.ts';
 
 /** Milliseconds between two ends, on average; undefined without the killer. */
@@ -15,6 +17,7 @@ type Way = 'kill' | 'stop' | 'memory';
 /** Of a hundred ends, where none is asked for by name. */
 const STANDING = 10;
 const SHORT = 10;
+const isAtSteps = process.env['STASIS_TEST_KILL_AT'] === 'step';
 
 export class Killer {
   readonly ends: Record<Way, number> = { kill: 0, stop: 0, memory: 0 };
@@ -49,7 +52,7 @@ export class Killer {
     while (this.#goesOn) {
       await sleep(2 * every * Math.random());
       const pid = await servingWorker();
-      if (pid === undefined) continue;
+      if (pid === undefined || (isAtSteps && !(await nextStep()))) continue;
       const way = nextWay();
       if (way === 'memory') {
         if (!(await this.#shortage.befall(pid))) continue;
@@ -57,6 +60,24 @@ export class Killer {
       this.ends[way]++;
     }
   }
+}
+
+/**
+ * Settles as the next event comes into the worker's journal, which is before what it tells of is written down and before anybody is
+ * told, or as it leaves it, which is once containerd has acknowledged it.
+ * @returns whether there was one in the time between two ends
+ */
+function nextStep(): Promise<boolean> {
+  return new Promise((resolve) => {
+    const watcher = watch(join(runDir, 'events'));
+    const settle = (stepped: boolean): void => {
+      clearTimeout(timer);
+      watcher.close();
+      resolve(stepped);
+    };
+    const timer = setTimeout(settle, 2 * every, false);
+    watcher.once('change', () => settle(true));
+  });
 }
 
 function nextWay(): Way {
