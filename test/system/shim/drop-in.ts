@@ -1,5 +1,6 @@
 import { mkdirSync, rmSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
+import { routed } from '../support/daemon.ts';
 import { dev, stack } from '../support/stack.ts';
 
 /** The name of containerd's own runtime. */
@@ -14,10 +15,15 @@ const place = join(stack.state, 'drop-in');
 export async function installDropIn(): Promise<void> {
   mkdirSync(place, { recursive: true });
   symlinkSync(join(stack.project, 'dist/containerd-shim-stasis-v2'), join(place, 'containerd-shim-runc-v2'));
-  await dev('restart', 'containerd');
+  await restart();
 }
 
 export async function removeDropIn(): Promise<void> {
   rmSync(place, { recursive: true });
+  await restart();
+}
+
+async function restart(): Promise<void> {
   await dev('restart', 'containerd');
+  await routed();
 }

@@ -83,7 +83,10 @@ export class OwnDaemon {
   }
 }
 
-/** containerd dials a stasisd that came back only after a pause of its own, 3 s at most. */
+/**
+ * containerd dials a stasisd that came back only after a pause of its own, 3 s at most. One that was started gives stasisd a second to
+ * answer its first connection, and fails what was asked meanwhile: in an emulated machine beside others that is too short now and then.
+ */
 export async function routed(): Promise<void> {
   await until('containerd to reach stasisd', async () =>
     (await attempt('ctr', ['snapshots', '--snapshotter', 'stasis', 'ls'])).exitCode === 0 ? true : undefined,
