@@ -6,7 +6,7 @@ const MAX_FAILED = 5;
 const STEADY_MS = 300;
 /**
  * … of which so many in a row are followed at once, as nothing moves meanwhile. A request that they die of is given to no other after as
- * many (`MAX_WORKERS` in session.ts), so this is the end of what one request can do.
+ * many (`MAX_WORKERS` in requests.ts), so this is the end of what one request can do.
  */
 const MAX_SHORT = 10;
 /** Milliseconds before the start that follows more of them, or a second failed one; doubled with each that fails after that … */

@@ -1,12 +1,5 @@
 import { connect, type Socket } from 'node:net';
-import {
-  FrameDecoder,
-  FrameFlag,
-  FrameType,
-  HEADER_LENGTH,
-  type Frame,
-  type MessageFrame,
-} from '../../ttrpc/frame.ts';
+import { FrameDecoder, FrameFlag, FrameType, type Frame, type MessageFrame } from '../../ttrpc/frame.ts';
 import {
   bareFrame,
   bytesOf,
@@ -15,10 +8,23 @@ import {
   payloadOf,
   setFlags,
   statusFrame,
-  targetOf,
   WHOLE_FRAME,
 } from './frames.ts';
 import type { Note } from './notes.ts';
+import {
+  canBeLeft,
+  FIRST,
+  isHarmless,
+  isPatient,
+  isPrompt,
+  MAX_WORKERS,
+  type Open,
+  openOf,
+  PATIENCE_MS,
+  PROMPT_MS,
+  takesTurns,
+  TASK_SERVICE,
+} from './requests.ts';
 import { descriptorOf } from './successor.ts';
 import { Turns } from './turns.ts';
 
@@ -29,46 +35,8 @@ const INVALID_ARGUMENT = 3;
 const RESOURCE_EXHAUSTED = 8;
 const UNAVAILABLE = 14;
 
-/** With how many workers a request may come to its end before it is given no other: it may be what they die of. */
-const MAX_WORKERS = 10;
-
-/** After so many it is given to the next one in its turn: see turns.ts. */
-const WORKERS_TOGETHER = 2;
-
-/** Both versions of containerd's service: what is asked there the next worker can answer. */
-const TASK_SERVICE = /^containerd\.task\.v[23]\.Task$/;
-
-/**
- * What waits for a worker even where none comes for now: who is refused a Wait never learns how the process ended, and a containerd
- * that is refused the two that it asks at its start takes the task for dead, and has it ended …
- */
-const PATIENT: ReadonlySet<string> = new Set(['Wait', 'Connect']); // and Pids where it is the second of the two
-/** … as it does where they are not answered within five seconds, so that they wait no longer than this where a worker has left answers. */
-export const PATIENCE_MS = 1000;
-/** The first of the two, and of all that is asked on its connection; the second one follows it. */
-const [FIRST, SECOND] = ['Connect', 'Pids'];
-
-/** What changes nothing that a worker would have to come to the end of: it may be asked while a worker is replaced. */
-const HARMLESS: ReadonlySet<string> = new Set([
-  'State',
-  'Stats',
-  'Pids',
-  'Connect',
-  'Wait',
-  'CloseIO',
-  'ResizePty',
-]);
-
 /** How soon it is looked again whether a worker has answered itself, while something waits for that. */
 const LOOK_MS = 1;
-
-/**
- * What a worker answers at once, from what it has in memory, and may answer twice. containerd gives it up after two seconds. That and
- * `Unavailable` newer versions hand on, and clients take both for a task that is not there: `ctr containers rm` then removes a container
- * that runs. Of any other error they make a task whose status is unknown.
- */
-const PROMPT = 'State';
-const PROMPT_MS = 1800;
 
 /**
  * What a worker sends is read into this, whichever of its connections it comes by, and is done with before anything else is read: that
@@ -90,27 +58,6 @@ export interface SessionState {
     readonly body: string;
     readonly workers: number;
   }[];
-}
-
-/** A request that is not answered. */
-interface Open {
-  readonly frame: MessageFrame;
-  /** The frame as the client sent it. */
-  readonly bytes: Buffer;
-  readonly service: string;
-  readonly method: string;
-  /** Whether the worker that serves now has been given it. */
-  given: boolean;
-  /** How many workers have ended with it. */
-  workers: number;
-  /** Whether it is the second of what a restarted containerd asks. */
-  readonly isSecond: boolean;
-  /** When it came, on the clock of performance.now(). */
-  readonly came: number;
-  /** Whether it is looked at again before its client gives it up. */
-  limited: boolean;
-  /** Runs out when it has waited long enough for a worker. It holds all of the connection, which may be over sooner. */
-  patience?: NodeJS.Timeout;
 }
 
 /** Finds what a worker has left to answer a request with, the body of a Response. */
@@ -487,44 +434,4 @@ export class Session {
       this.#lookSoon();
     } else if (!this.#client.write(bytes)) this.#worker?.pause();
   }
-}
-
-/** A request that nobody has been given yet. @param frame its body is copied @param isNext whether the one before was `FIRST` */
-function openOf(frame: MessageFrame, isNext: boolean): Open {
-  const bytes = bytesOf(frame);
-  const { streamId, type, flags } = frame;
-  const body = bytes.subarray(HEADER_LENGTH);
-  const target = targetOf(body);
-  return {
-    frame: { kind: 'message', streamId, type, flags, body },
-    bytes,
-    ...target,
-    given: false,
-    workers: 0,
-    isSecond: isNext && target.method === SECOND,
-    came: performance.now(),
-    limited: false,
-  };
-}
-
-/** Whether a worker leaves an answer for such a request. */
-function canBeLeft({ service, method, frame, isSecond }: Open): boolean {
-  return (method === FIRST || isSecond) && frame.flags === 0 && TASK_SERVICE.test(service);
-}
-
-function isPrompt({ service, method }: Open): boolean {
-  return method === PROMPT && TASK_SERVICE.test(service);
-}
-
-function isPatient({ method, isSecond }: Open): boolean {
-  return PATIENT.has(method) || isSecond;
-}
-
-function isHarmless({ service, method }: Open): boolean {
-  return TASK_SERVICE.test(service) && HARMLESS.has(method);
-}
-
-/** Whether others with which workers have ended are not to be under way with it. What is may wait for a Kill. */
-function takesTurns(open: Open): boolean {
-  return open.workers >= WORKERS_TOGETHER && open.method !== 'Kill' && !isHarmless(open);
 }

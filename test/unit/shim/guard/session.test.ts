@@ -7,7 +7,8 @@ import { join } from 'node:path';
 import { suite, test, type TestContext } from 'node:test';
 import { AGAIN } from '../../../../shim/guard/messages.ts';
 import { Deposits } from '../../../../shim/guard/deposits.ts';
-import { PATIENCE_MS, Session } from '../../../../shim/guard/session.ts';
+import { PATIENCE_MS } from '../../../../shim/guard/requests.ts';
+import { Session } from '../../../../shim/guard/session.ts';
 import { DirectAnswers } from '../../../../shim/worker/direct-answers.ts';
 import { depositsOf } from '../../../../shim/worker/deposit.ts';
 import {
