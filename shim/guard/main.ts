@@ -3,6 +3,7 @@
 // follow, and with `resume` it follows that one, in the same process.
 import { openSync, writeFileSync, writeSync } from 'node:fs';
 import { closeOverExec, closeQuietly, replaceDescriptor } from '../../src/sys/descriptor.ts';
+import { refuseCoreFile } from '../../src/sys/core-file.ts';
 import { keepNewSpaceSmall } from '../../src/sys/heap.ts';
 import { becomeSubreaper, refuseDebugger } from '../../src/sys/process.ts';
 import { outlastSignals } from '../../src/sys/signals.ts';
@@ -49,6 +50,7 @@ function check(format: number): void {
 }
 
 refuseDebugger();
+refuseCoreFile();
 outlastSignals();
 keepNewSpaceSmall();
 try {

@@ -16,6 +16,11 @@ const READY_MS = 30_000;
 const MAX_STDERR = 16_384;
 const LAST_WORDS_MS = 50;
 const POLL_MS = 1;
+/**
+ * Of the worker's heap, in MiB: far more than it needs for thousands of containers. One that leaks is ended by V8, and followed, before
+ * the host is short of memory. The guard has V8's own limit, as its end costs what it holds.
+ */
+const LIMITS = ['--max-old-space-size=1024'];
 /** Where a program that was started with Node's channel expects it. */
 const CHANNEL = 3;
 
@@ -270,7 +275,7 @@ export class WorkerProcess {
 
 /** @param program what Node is called with */
 function start(program: readonly string[]): Life {
-  const child = spawn(process.execPath, program, {
+  const child = spawn(process.execPath, [...LIMITS, ...program], {
     stdio: ['ignore', 'ignore', 'pipe', 'pipe'],
     env: { ...process.env, NODE_CHANNEL_FD: String(CHANNEL) },
     cwd: '/',

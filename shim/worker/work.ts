@@ -1,5 +1,6 @@
 import { stat } from 'node:fs/promises';
 import type { Config } from '../../src/config/config.ts';
+import { refuseCoreFile } from '../../src/sys/core-file.ts';
 import { yieldToParent } from '../../src/sys/process.ts';
 import { poolMade, widenPool } from '../../src/sys/thread-pool.ts';
 import { Shim, type ShimStart } from '../lifecycle/shim.ts';
@@ -8,6 +9,7 @@ import { GuardLink } from './link.ts';
 
 /** The action `worker`, which a guard alone calls: serves as the shim, behind the guard, until there is nothing to do. */
 export async function work(config: Config): Promise<void> {
+  refuseCoreFile();
   widenPool();
   const guard = await GuardLink.open();
   yieldToParent();
