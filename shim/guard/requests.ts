@@ -13,9 +13,10 @@ export const TASK_SERVICE = /^containerd\.task\.v[23]\.Task$/;
 
 /**
  * What waits for a worker even where none comes for now: who is refused a Wait never learns how the process ended, and a containerd
- * that is refused the two that it asks at its start takes the task for dead, and has it ended …
+ * that is refused the two that it asks at its start takes the task for dead, and has it ended … Who is refused a CloseIO does not ask again: the process would wait for the end of
+ * its input for ever.
  */
-const PATIENT: ReadonlySet<string> = new Set(['Wait', 'Connect']); // and Pids where it is the second of the two
+const PATIENT: ReadonlySet<string> = new Set(['Wait', 'CloseIO', 'Connect']); // and Pids where it is the second of the two
 /** … as it does where they are not answered within five seconds, so that they wait no longer than this where a worker has left answers. */
 export const PATIENCE_MS = 1000;
 /** The first of the two, and of all that is asked on its connection; the second one follows it. */

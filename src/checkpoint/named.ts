@@ -1,4 +1,4 @@
-import { codeOf, messageOf, StasisError } from '../errors.ts';
+import { Code, codeOf, messageOf, StasisError } from '../errors.ts';
 
 /**
  * Gives an error of containerd's own, which knows neither what was being done nor what comes next, the container's name and both.
@@ -11,6 +11,9 @@ export function named(id: string, what: string, reason: string, error: unknown):
     subject: id,
     reason,
     cause: error,
-    remedy: `see stasisd's log, and what else is done to the container: stasis ls ${id}`,
+    remedy:
+      codeOf(error) === Code.Unavailable
+        ? 'the same command again; where that fails as well, see whether containerd and the shim answer: stasis info'
+        : `see stasisd's log, and what else is done to the container: stasis ls ${id}`,
   });
 }

@@ -7,6 +7,7 @@ import { beginTaking, identityOf, nameSnapshot, notDumped, openDisk } from './be
 import { type CheckpointEntry, diskProperties } from './entry.ts';
 import { takeOfForeignDisk } from './foreign.ts';
 import { type Host, lockKey, type Report, snapshotterName } from './host.ts';
+import { destroyLateHalf } from './late-half.ts';
 import { isSandbox } from './members.ts';
 import { assertCanPrecopy, mergePrecopied, precopy } from './precopy.ts';
 import {
@@ -124,6 +125,11 @@ async function takeOfOwnDisk(host: Host, asked: Taking, judged: Promise<Taking>)
       return await mergePrecopied(host, taking, stage, precopied, taken);
     } catch (error) {
       ours.made = codeOf(error) !== Code.AlreadyExists; // somebody else's, made by hand
+      if (codeOf(error) === Code.Unavailable) {
+        const key = lockKey(request.namespace, request.container); // which is held until this has failed
+        const late = destroyLateHalf(host, { snapshot, id: taking.id, key });
+        host.later('destroy the disk half of a checkpoint whose shim ended', late);
+      }
       throw error;
     }
   };

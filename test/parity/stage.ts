@@ -1,5 +1,6 @@
 import { readdirSync } from 'node:fs';
 import { spawn } from 'node:child_process';
+import { Code, codeOf } from '../../src/errors.ts';
 import { exec as runProgram } from '../../src/sys/command.ts';
 import type { Descriptor } from '../../src/proto/gen/containerd/descriptor.ts';
 import { Metrics as MetricsV1 } from '../../src/proto/gen/containerd/cgroups_v1.ts';
@@ -22,6 +23,9 @@ interface Stdio {
   terminal: boolean;
 }
 const NO_STDIO: Stdio = { stdin: '', stdout: '', stderr: '', terminal: false };
+
+/** Whether a worker's end may cut off what is asked. */
+const isKilled = process.env['STASIS_TEST_KILL'] !== undefined;
 
 const SPEC = 'types.containerd.io/opencontainers/runtime-spec/1/';
 
@@ -159,7 +163,15 @@ export class Stage extends Recorded {
         CheckpointOptions.encode({ ...CheckpointOptions.decode(new Uint8Array()), exit }).finish(),
       ),
     };
-    const answer = this.api.tasks.checkpoint({ containerId, parentCheckpoint: '', options });
+    const ask = (): ReturnType<typeof this.api.tasks.checkpoint> =>
+      this.api.tasks.checkpoint({ containerId, parentCheckpoint: '', options });
+    // One that is cut off by the worker's end is refused, with nothing of it left: who wants it asks again.
+    const asking = async (again: number): ReturnType<typeof ask> =>
+      ask().catch((error: unknown) => {
+        if (!isKilled || codeOf(error) !== Code.Unavailable || again === 0) throw error;
+        return asking(again - 1);
+      });
+    const answer = asking(5);
     const kinds = answer.then(({ descriptors }) => descriptors.map(({ mediaType }) => mediaType));
     await this.call(`checkpoint ${exit ? 'and exit' : ''}`, kinds);
     const { descriptors } = await answer.catch(() => ({ descriptors: [] }));

@@ -177,14 +177,16 @@ suite("a client's connection, over several workers", () => {
   test('where no worker comes requests are refused with the reason, but for those whose refusal would cost a container', async (t) => {
     const { tasks, work, session } = await open(t);
     const [pause, wait] = [tasks.pause(web), tasks.wait(web)];
+    const close = tasks.closeIO({ ...web, stdin: true });
     pause.catch(() => undefined);
     await new Promise((resolve) => setTimeout(resolve, 20));
     (await session()).refuse('it does not start');
     await assert.rejects(pause, { code: 14, message: 'it does not start: unavailable' });
     await assert.rejects(tasks.pause(web), { code: 14 });
     await assert.rejects(tasks.pids(web), { code: 14 }, 'of somebody who can ask again');
-    await work({ wait: async () => ({ exitStatus: 3, exitedAt: undefined }) });
+    await work({ wait: async () => ({ exitStatus: 3, exitedAt: undefined }), closeIO: async () => ({}) });
     assert.equal((await wait).exitStatus, 3);
+    await close;
   });
 
   test('State is refused so that no client takes the task for one that is not there', async (t) => {
