@@ -100,8 +100,10 @@ export async function removeTask(
  * lets nobody make another, until it is asked once more to delete it.
  */
 async function forgetTask(client: NamespaceClient, container: string): Promise<void> {
-  await client.tasks.delete({ containerId: container }).catch((error: unknown) => {
-    if (codeOf(error) !== Code.NotFound) throw error;
+  await client.tasks.delete({ containerId: container }).catch(async (error: unknown) => {
+    if (codeOf(error) === Code.NotFound) return;
+    // Another client's delete has just come to its end, and has closed the connection to the shim: containerd answers with that.
+    if (!(await goesAway(client, container))) throw error;
   });
 }
 

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { endTask } from '../../../src/checkpoint/task.ts';
-import { NotFound, Unavailable } from '../../../src/errors.ts';
+import { endTask, removeTask } from '../../../src/checkpoint/task.ts';
+import { Code, NotFound, StasisError, Unavailable } from '../../../src/errors.ts';
 
 /** A containerd of one task. */
 const host = (tasks: object): Parameters<typeof endTask>[0] =>
@@ -18,4 +18,11 @@ test('one that cannot be killed is not waited for, whatever becomes of the wait'
   const away = (): Promise<never> => Promise.reject(new Unavailable('away'));
   const ended = endTask(host({ wait: away, kill: async () => sleep(5).then(away) }), 'default', 'web');
   await assert.rejects(ended, Unavailable);
+});
+
+test('one that another client has just deleted is gone, though containerd has an error for who comes then', async () => {
+  const gone = (): Promise<never> => Promise.reject(new NotFound('task web not found'));
+  const closed = (): Promise<never> =>
+    Promise.reject(new StasisError(Code.Unknown, 'ttrpc: closed: unknown'));
+  await removeTask(host({ get: gone, delete: closed }), 'default', 'web');
 });
